@@ -1,0 +1,45 @@
+"""Tensors in, answers out: the model, its training and its pipeline. Importing this registers all of it.
+
+This is the one file that sees both packages; Hub export does not take it along.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from processing_unimp import UniMPProcessor
+
+from .backbones import load_image_processor
+from .configuration_unimp import UniMPConfig
+from .feature_store import FeatureStore
+from .low_rank_adapters import add_lora
+from .modeling_unimp import UniMPForConditionalGeneration, UniMPModel
+from .pipeline_unimp import PersonalizationPipeline
+from .trainer import UniMPTrainer
+from .training_args import DataArguments, ModelArguments, UniMPTrainingArguments
+
+__all__ = [
+    "DataArguments",
+    "FeatureStore",
+    "ModelArguments",
+    "PersonalizationPipeline",
+    "UniMPConfig",
+    "UniMPForConditionalGeneration",
+    "UniMPModel",
+    "UniMPTrainer",
+    "UniMPTrainingArguments",
+    "add_lora",
+    "load_image_processor",
+]
+
+AutoConfig.register("unimp", UniMPConfig, exist_ok=True)
+# The full model on AutoModel too: what `AutoModel.from_pretrained("unimp")` gives can answer.
+AutoModel.register(UniMPConfig, UniMPForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(UniMPConfig, UniMPForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(UniMPConfig, UniMPProcessor, exist_ok=True)
+PIPELINE_REGISTRY.register_pipeline(
+    "personalization",
+    pipeline_class=PersonalizationPipeline,
+    pt_model=AutoModel,
+    default={"model": ("unimp", "main")},
+    type="multimodal",
+)

@@ -1,0 +1,267 @@
+"""Language models and vision towers by name, by folder, or as a size to train from scratch.
+
+Shapes: U pictures, P patches (tokens) a picture, F width of a vision feature.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from .open_clip_tower import load_open_clip_image_processor, load_open_clip_tower
+
+OPEN_CLIP_PREFIX = "open_clip:"
+
+# Words of the byte-level BPE that is trained with a language model from scratch, and its only special token's id.
+SCRATCH_VOCABULARY_SIZE = 4096
+SCRATCH_END_OF_TEXT_ID = 0
+
+# (layers, width, heads)
+TEXT_SIZES = {"tiny": (4, 128, 4), "small": (6, 256, 4), "base": (12, 512, 8)}
+# (layers, width, heads, side of the picture in pixels, side of a patch in pixels)
+VISION_SIZES = {"tiny": (2, 64, 2, 64, 16), "small": (4, 128, 4, 128, 16)}
+
+# Weights that no feature passes through, so a checkpoint may lack them.
+_UNREAD_VISION_WEIGHTS = ("pooler", "mask_token")
+
+
+def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+    """
+    Load a pretrained causal language model, or make one to train from scratch.
+
+    Args:
+        name_or_size (`str`):
+            A Hub name or a folder for `AutoModelForCausalLM`, or `"tiny"`, `"small"`, `"base"`: a Llama with random
+            weights for a vocabulary of `SCRATCH_VOCABULARY_SIZE` words. A folder called like a size is `"./tiny"`.
+        dtype (`torch.dtype` or `str`, *optional*):
+            Of the weights; `None` is float32 whatever the checkpoint holds, `"auto"` the checkpoint's own.
+
+    Raises:
+        ValueError: nothing can be loaded under that name, or the checkpoint lacks weights.
+    """
+    if name_or_size in TEXT_SIZES:
+        return LlamaForCausalLM._from_config(_scratch_text_config(name_or_size), dtype=_scratch_dtype(dtype))
+    _refuse_missing_folder(name_or_size, "text_model")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name_or_size, dtype=_or_float32(dtype), output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"text_model={name_or_size!r} could not be loaded ({_first_line(error)}). Expected a folder or a Hub name "
+            f"of a causal language model, or a size to train from scratch: {', '.join(TEXT_SIZES)}."
+        ) from error
+    model, report = loaded
+    _refuse_missing(report["missing_keys"], f"text_model={name_or_size!r}", "a causal language model with its head")
+    return model
+
+
+def load_vision_tower(
+    name_or_size: str | None, dtype: torch.dtype | str | None = None
+) -> tuple[PreTrainedModel | None, int]:
+    """
+    Load a pretrained vision tower, or make one to train from scratch.
+
+    Args:
+        name_or_size (`str`, *optional*):
+            A Hub name or a folder for `AutoModel` (of a full CLIP or SigLIP checkpoint the vision tower is taken);
+            `"open_clip:MODEL/WEIGHTS"`, such as `"open_clip:ViT-L-14-quickgelu/openai"`, or
+            `"open_clip:local-dir:FOLDER"`; `"tiny"` or `"small"`: a CLIP tower with random weights. `None` for none.
+        dtype (`torch.dtype` or `str`, *optional*):
+            Of the weights; `None` is float32 whatever the checkpoint holds, `"auto"` the checkpoint's own.
+
+    Returns:
+        `tuple[PreTrainedModel | None, int]`: the tower in eval mode and F, measured on a blank picture;
+        `(None, 0)` for `None`.
+
+    Raises:
+        ValueError: nothing can be loaded under that name, or it does not turn a picture into features.
+    """
+    if name_or_size is None:
+        return None, 0
+    if name_or_size in VISION_SIZES:
+        tower = CLIPVisionModel._from_config(_scratch_vision_config(name_or_size), dtype=_scratch_dtype(dtype))
+    elif name_or_size.startswith(OPEN_CLIP_PREFIX):
+        tower = load_open_clip_tower(name_or_size.removeprefix(OPEN_CLIP_PREFIX), dtype=_scratch_dtype(dtype))
+    else:
+        tower = _load_transformers_tower(name_or_size, dtype)
+    tower.eval()
+    return tower, _measure_feature_size(tower, name_or_size)
+
+
+def vision_features(tower: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """
+    Features of each picture, as the resampler reads them.
+
+    Args:
+        tower (`PreTrainedModel`):
+            Returns a `last_hidden_state` of tokens `(U, P, F)` or a feature map `(U, F, height, width)`.
+        pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`):
+            Cast to the tower's dtype.
+
+    Returns:
+        `torch.FloatTensor` of shape `(U, P, F)`, in the tower's dtype: the tokens, a class token among them if the
+        tower has one, or the positions of the feature map row by row.
+
+    Raises:
+        ValueError: the tower returns neither.
+    """
+    features = getattr(tower(pixel_values=pixel_values.to(tower.dtype)), "last_hidden_state", None)
+    if features is None or features.ndim not in (3, 4):
+        came = "no last_hidden_state" if features is None else f"a last_hidden_state of shape {tuple(features.shape)}"
+        raise ValueError(
+            f"The vision tower {type(tower).__name__} returned {came}; expected tokens (pictures, tokens, width) or a "
+            "feature map (pictures, width, height, width). Choose another vision_model."
+        )
+    return features if features.ndim == 3 else features.flatten(2).transpose(1, 2)
+
+
+def load_image_processor(name_or_size: str | None) -> Any:
+    """
+    The image processor that goes with `load_vision_tower(name_or_size)`.
+
+    A tower from scratch sees the whole picture, squeezed to a square; a pretrained one what it was trained on.
+
+    Args:
+        name_or_size (`str`, *optional*): as for `load_vision_tower`.
+
+    Returns:
+        `BaseImageProcessor`, or `None` for `None`.
+
+    Raises:
+        ValueError: there is no image processor under that name.
+    """
+    if name_or_size is None:
+        return None
+    if name_or_size in VISION_SIZES:
+        side = VISION_SIZES[name_or_size][3]
+        square = {"height": side, "width": side}
+        return CLIPImageProcessor(size=square, crop_size=square, do_center_crop=False)
+    if name_or_size.startswith(OPEN_CLIP_PREFIX):
+        return load_open_clip_image_processor(name_or_size.removeprefix(OPEN_CLIP_PREFIX))
+    _refuse_missing_folder(name_or_size, "vision_model")
+    try:
+        return AutoImageProcessor.from_pretrained(name_or_size)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"vision_model={name_or_size!r} has no image processor ({_first_line(error)}). Expected a "
+            f"preprocessor_config.json beside its weights, or {_vision_options()}."
+        ) from error
+
+
+def _scratch_text_config(size: str) -> LlamaConfig:
+    layers, width, heads = TEXT_SIZES[size]
+    return LlamaConfig(
+        vocab_size=SCRATCH_VOCABULARY_SIZE,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        # The gated MLP has three matrices: three times the width costs about what four times cost with two.
+        intermediate_size=3 * width,
+        max_position_embeddings=4096,
+        # sqrt(2 / (5 width)): the usual 0.02 at a width of 1000, and larger where the width is smaller.
+        initializer_range=(2 / (5 * width)) ** 0.5,
+        # The word table is 4096 rows beside few layers, and a shop's text is small: one table learns from both ends.
+        tie_word_embeddings=True,
+        attention_dropout=0.0,
+        bos_token_id=None,
+        eos_token_id=SCRATCH_END_OF_TEXT_ID,
+        pad_token_id=SCRATCH_END_OF_TEXT_ID,
+    )
+
+
+def _scratch_vision_config(size: str) -> CLIPVisionConfig:
+    layers, width, heads, side, patch = VISION_SIZES[size]
+    return CLIPVisionConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        image_size=side,
+        patch_size=patch,
+        projection_dim=width,
+        hidden_act="gelu",
+    )
+
+
+def _load_transformers_tower(name: str, dtype: torch.dtype | str | None) -> PreTrainedModel:
+    _refuse_missing_folder(name, "vision_model")
+    try:
+        config = AutoConfig.from_pretrained(name)
+        # A checkpoint of pictures and text: AutoModel on the vision part of its config loads the vision tower alone.
+        config = getattr(config, "vision_config", None) or config
+        tower, report = AutoModel.from_pretrained(
+            name, config=config, dtype=_or_float32(dtype), output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"vision_model={name!r} could not be loaded ({_first_line(error)}). Expected {_vision_options()}."
+        ) from error
+    missing = [key for key in report["missing_keys"] if not any(part in key for part in _UNREAD_VISION_WEIGHTS)]
+    _refuse_missing(missing, f"vision_model={name!r}", "a checkpoint with all weights of its vision tower")
+    return tower
+
+
+def _measure_feature_size(tower: PreTrainedModel, name: str) -> int:
+    side = getattr(tower.config, "image_size", None) or 224
+    height, width = (side, side) if isinstance(side, int) else side
+    blank = torch.zeros(1, 3, height, width, device=tower.device)
+    try:
+        with torch.no_grad():
+            return vision_features(tower, blank).shape[-1]
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"vision_model={name!r} ({type(tower).__name__}) does not turn a picture into features "
+            f"({_first_line(error)}). Expected {_vision_options()}."
+        ) from error
+
+
+def _vision_options() -> str:
+    return (
+        "a folder or a Hub name of a vision model, open_clip:MODEL/WEIGHTS, open_clip:local-dir:FOLDER, "
+        f"or a size to train from scratch: {', '.join(VISION_SIZES)}"
+    )
+
+
+def _refuse_missing(missing: Iterable[str], what: str, expected: str) -> None:
+    missing = sorted(missing)
+    if missing:
+        raise ValueError(
+            f"{what} lacks {len(missing)} weights, such as {', '.join(missing[:3])}: they would stay random. "
+            f"Expected {expected}."
+        )
+
+
+def _refuse_missing_folder(name: str, what: str) -> None:
+    """A Hub name has one slash at most; do not ask the Hub for what can only be a folder."""
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise ValueError(f"{what}={name!r}: there is no such folder (from {Path.cwd()}).")
+
+
+def _or_float32(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    return torch.float32 if dtype is None else dtype
+
+
+def _scratch_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """For weights whose checkpoint, if any, has no dtype of its own that `"auto"` could mean."""
+    if dtype in (None, "auto"):
+        return torch.float32
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

@@ -1,0 +1,869 @@
+"""UniMP (https://huggingface.co/papers/2403.10667): a language model that sees the pictures of a shopper's history.
+
+Shapes: B users, T text tokens, U distinct pictures of the batch, P patches, F width of a feature, L latents, D width
+of a latent, V words of the language model, K added tokens that are no items, N items, W width of an embedding.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModel, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import can_return_tuple, logging
+
+from .backbones import TEXT_SIZES, VISION_SIZES, load_text_model, load_vision_tower, vision_features
+from .configuration_unimp import UniMPConfig
+from .focal_loss import supervised_rows, token_nll
+from .gated_cross_attention import (
+    FoldedSight,
+    MaskedSight,
+    UniMPGatedCrossAttention,
+    find_decoder_layers,
+    fold_spans,
+    insert_gated_cross_attention,
+    mask_pictures,
+)
+from .item_embeddings import UniMPItemEmbeddings, UniMPRows
+from .perceiver import UniMPPerceiverResampler
+from .ranking import rank_items
+
+logger = logging.get_logger(__name__)
+
+# Language models that hand keyword arguments on to their layers (others would ignore the pictures in silence) and
+# whose logits are `hidden @ rows.T` with nothing after it, so that added rows compete with words on equal terms.
+SUPPORTED_TEXT_MODELS = (
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "olmo2",
+    "opt",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "stablelm",
+)
+# Parts of a tower that its `last_hidden_state` does not pass through (CLIP, ViT): no gradient would ever reach them.
+UNUSED_VISION_PARTS = ("post_layernorm", "pooler", "head")
+
+
+@dataclass
+class UniMPModelOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(B, T, W)`)
+        past_key_values (`Cache`, *optional*)
+        hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): of the language model.
+        media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): latents, to be passed on instead of
+            `pixel_values`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    media_states: torch.Tensor | None = None
+
+
+@dataclass
+class UniMPOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*): mean of `nll`.
+        logits (`torch.FloatTensor` of shape `(B, T, config.vocab_size)`, *optional*): words, control tokens, stars,
+            decisions, codes, items.
+        nll (`torch.FloatTensor` of shape `(n,)`, *optional*): `-log p` of each supervised token, in the order of
+            `labels[:, 1:][labels[:, 1:] != -100]`.
+        past_key_values (`Cache`, *optional*)
+        hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): of the language model.
+        media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): latents of the distinct pictures.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    nll: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    media_states: torch.Tensor | None = None
+
+
+class UniMPPreTrainedModel(PreTrainedModel):
+    config: UniMPConfig
+    config_class = UniMPConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["UniMPPerceiverBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        # transformers hands each module to its nearest PreTrainedModel: the gated cross-attention, inside the language
+        # model, would go to one that does not know it, and its gates would stay uninitialised memory.
+        for module in self.modules():
+            if isinstance(module, UniMPGatedCrossAttention):
+                for part in reversed(list(module.modules())):
+                    self._initialize_weights(part, self.is_custom_code())
+        super().initialize_weights()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, UniMPGatedCrossAttention):
+            init.zeros_(module.attention_gate)
+            init.zeros_(module.feed_forward_gate)
+        elif isinstance(module, UniMPPerceiverResampler):
+            init.normal_(module.latents, std=1.0)
+        elif isinstance(module, UniMPRows):
+            init.normal_(module.tokens, std=std)
+            if module.content is not None:
+                # Inputs are normed: rows come out as large as free ones.
+                for projection in (module.content.text_proj, module.content.picture_proj):
+                    if projection is not None:
+                        init.normal_(projection.weight, std=std * projection.in_features**-0.5)
+            if module.items is not None and module.content is not None:
+                init.zeros_(module.items)
+            elif module.items is not None:
+                init.normal_(module.items, std=std)
+        elif isinstance(module, UniMPItemEmbeddings):
+            if module.content_token_ids is not None:
+                init.constant_(module.content_token_ids, -1)
+            if module.content_pictures is not None:
+                init.zeros_(module.content_pictures)
+        else:
+            super()._init_weights(module)
+
+
+class UniMPModel(UniMPPreTrainedModel):
+    """Vision tower, perceiver resampler, language model with gated cross-attention, rows of the added tokens.
+
+    Args:
+        config (`UniMPConfig`)
+        language_model (`PreTrainedModel`, *optional*): a pretrained model without a head; random without it.
+        vision_tower (`PreTrainedModel`, *optional*): a pretrained tower; random without it.
+
+    Raises:
+        ValueError: a language model that would ignore pictures, or whose logits are not those of a plain head.
+    """
+
+    def __init__(
+        self,
+        config: UniMPConfig,
+        language_model: PreTrainedModel | None = None,
+        vision_tower: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        _check_text_config(config.text_config)
+        self.vision_tower: PreTrainedModel | None = None
+        if config.vision_config is not None:
+            self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
+            for name, part in self.vision_tower.named_modules():
+                if name.rpartition(".")[2] in UNUSED_VISION_PARTS:
+                    part.requires_grad_(False)
+        self.language_model = language_model or AutoModel.from_config(config.text_config)
+        for part in (language_model, vision_tower):
+            if part is not None:
+                _mark_initialised(part)
+        self.resampler = None if config.fusion == "none" else UniMPPerceiverResampler(config)
+        insert_gated_cross_attention(self.language_model, config)
+        # What takes the place of cross-attention in the other fusions.
+        self.media_proj = (
+            nn.Linear(config.media_width, config.text_config.hidden_size, bias=False)
+            if config.fusion in ("early", "pooled")
+            else None
+        )
+        self.late_cross_attention = UniMPGatedCrossAttention(config) if config.fusion == "late" else None
+        self.item_embeddings = UniMPItemEmbeddings(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> Any:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def train(self, mode: bool = True) -> "UniMPModel":
+        super().train(mode)
+        if self.vision_tower is not None and not self._vision_is_trained():
+            # Or batch norms would go on learning, and dropout make frozen features noisy.
+            self.vision_tower.eval()
+        return self
+
+    def _vision_is_trained(self) -> bool:
+        assert self.vision_tower is not None
+        return any(parameter.requires_grad for parameter in self.vision_tower.parameters())
+
+    def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Features of the vision tower, as a feature store keeps them.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`)
+
+        Returns:
+            `torch.FloatTensor` of shape `(U, P, F)`.
+        """
+        if self.vision_tower is None:
+            raise ValueError("pixel_values came, but this model has no vision tower: pass vision_features instead.")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._vision_is_trained()):
+            return vision_features(self.vision_tower, pixel_values)
+
+    def encode_media(
+        self, pixel_values: torch.Tensor | None = None, vision_features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Latents of distinct pictures.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`, *optional*)
+            vision_features (`torch.FloatTensor` of shape `(U, P, F)`, *optional*): instead of pixels.
+
+        Returns:
+            `torch.FloatTensor` of shape `(U, L, D)`.
+        """
+        if self.resampler is None:
+            raise ValueError(
+                "pictures came to a model with fusion='none': leave out pixel_values and vision_features."
+            )
+        if (pixel_values is None) == (vision_features is None):
+            raise ValueError("pass either pixel_values or vision_features, not both and not neither.")
+        features_UPF = vision_features
+        if pixel_values is not None:
+            features_UPF = self.encode_pictures(pixel_values)
+        assert features_UPF is not None
+        if features_UPF.ndim != 3 or features_UPF.shape[-1] != self.config.vision_feature_size:
+            raise ValueError(
+                f"vision features of shape {tuple(features_UPF.shape)}: expected (pictures, patches, "
+                f"{self.config.vision_feature_size}), the config's vision_feature_size."
+            )
+        return self.resampler(features_UPF.to(self.resampler.latents.dtype))
+
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings `(B, T, W)` of words and added tokens `(B, T)`."""
+        words = self.get_input_embeddings()
+        added = input_ids >= self.config.text_config.vocab_size
+        embeds = words(input_ids.masked_fill(added, 0))
+        rows = self.item_embeddings.embed(input_ids[added] - self.config.text_config.vocab_size, words)
+        # Out of place: the words' output may be a leaf, when activation checkpointing asks it for a gradient.
+        return embeds.index_put((added,), rows.to(embeds.dtype))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        media_index: torch.Tensor | None = None,
+        media_states: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> UniMPModelOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*)
+            attention_mask (`torch.Tensor` of shape `(B, past + T)`, *optional*): padding goes on the left.
+            position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): by default counted from the first token
+                that is no padding.
+            past_key_values (`Cache`, *optional*)
+            inputs_embeds (`torch.FloatTensor` of shape `(B, T, W)`, *optional*): instead of `input_ids`; see `embed`.
+            pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`, *optional*): the batch's distinct pictures.
+            vision_features (`torch.FloatTensor` of shape `(U, P, F)`, *optional*): instead of pixels.
+            media_index (`torch.LongTensor` of shape `(B, T)` or `(B, past + T)`, *optional*): 0 for a token without a
+                picture, else 1 + its picture's row. With a cache, fusions `"all"` and `"late"` need the long form.
+            media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): instead of pixels or features.
+            use_cache (`bool`, *optional*)
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if media_states is None and (pixel_values is not None or vision_features is not None):
+            media_states = self.encode_media(pixel_values, vision_features)
+        if inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.embed(input_ids)
+        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        index_BS = self._checked_media_index(media_index, media_states, past, inputs_embeds.shape[1])
+
+        sight = None
+        if index_BS is not None and media_states is not None:
+            if self.media_proj is not None:
+                inputs_embeds = self._with_media(input_ids, inputs_embeds, index_BS, media_states)
+            else:
+                sight = self._sight(index_BS, len(media_states), inputs_embeds.shape[1])
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
+        if sight is not None and self.late_cross_attention is None:
+            kwargs |= {"media_states": media_states, "media_sight": sight}
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        if sight is not None and self.late_cross_attention is not None:
+            hidden_states = self.late_cross_attention(hidden_states, media_states, sight)
+        return UniMPModelOutput(
+            last_hidden_state=hidden_states,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            media_states=media_states,
+        )
+
+    def _checked_media_index(
+        self, media_index: torch.Tensor | None, media_states: torch.Tensor | None, past: int, length: int
+    ) -> torch.Tensor | None:
+        """`media_index` up to the last token of this call: all of the sequence, or of this call alone."""
+        if media_index is None:
+            if media_states is not None:
+                raise ValueError("pictures came without a media_index: it says which token sees which picture.")
+            return None
+        if media_index.shape[1] >= past + length:
+            media_index = media_index[:, : past + length]
+        elif media_index.shape[1] != length or (past and self.config.fusion in ("all", "late")):
+            raise ValueError(
+                f"media_index covers {media_index.shape[1]} tokens; the cache holds {past} and {length} came: "
+                f"expected {past + length}, those of the cache first."
+            )
+        most = int(media_index.max()) if media_index.numel() else 0
+        num_pictures = 0 if media_states is None else len(media_states)
+        if most > num_pictures and self.config.fusion != "none":
+            raise ValueError(f"media_index names picture {most}, but only {num_pictures} pictures came.")
+        return media_index if most else None
+
+    def _sight(self, index_BS: torch.Tensor, num_pictures: int, length: int) -> FoldedSight | MaskedSight | None:
+        """Which of the last `length` tokens sees which picture."""
+        if self.config.fusion == "exclusive":
+            return fold_spans(index_BS[:, -length:])
+        sight = mask_pictures(index_BS, num_pictures, accumulate=True)
+        return None if sight is None else MaskedSight(sight.pictures_BI, sight.visible_BTI[:, -length:])
+
+    def _with_media(
+        self,
+        input_ids: torch.Tensor | None,
+        embeds_BTW: torch.Tensor,
+        index_BS: torch.Tensor,
+        media_ULD: torch.Tensor,
+    ) -> torch.Tensor:
+        """Early and pooled fusion: latents in place of the `[IMG]` tokens, or their mean added to them."""
+        assert self.media_proj is not None
+        index_BT = index_BS[:, -embeds_BTW.shape[1] :]
+        if input_ids is None:
+            row = self.embed(torch.tensor([[self.config.image_token_id]], device=embeds_BTW.device))
+            is_image = (embeds_BTW == row.to(embeds_BTW.dtype)).all(-1)
+        else:
+            is_image = input_ids == self.config.image_token_id
+        is_image &= index_BT > 0
+        pictures = index_BT[is_image] - 1
+        if self.config.fusion == "pooled":
+            added = self.media_proj(media_ULD.mean(dim=1))[pictures]
+            return embeds_BTW.index_put((is_image,), added.to(embeds_BTW.dtype), accumulate=True)
+        num_latents = media_ULD.shape[1]
+        count_B = is_image.sum(dim=1)
+        if (count_B % num_latents).any():
+            row_number = int((count_B % num_latents).nonzero()[0])
+            raise ValueError(
+                f"row {row_number} holds {int(count_B[row_number])} [IMG] tokens: fusion='early' needs {num_latents} "
+                "together for each picture. Give the processor num_image_tokens=config.num_image_tokens, and do not "
+                "prefill in chunks."
+            )
+        latent = (is_image.cumsum(dim=1) - 1)[is_image] % num_latents
+        return embeds_BTW.index_put((is_image,), self.media_proj(media_ULD)[pictures, latent].to(embeds_BTW.dtype))
+
+
+class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
+    """UniMP with its head: words through the language model's, added tokens through their output rows.
+
+    Args:
+        config (`UniMPConfig`)
+        text_model (`PreTrainedModel`, *optional*): a pretrained causal language model; random without it.
+        vision_tower (`PreTrainedModel`, *optional*): a pretrained tower; random without it.
+    """
+
+    def __init__(
+        self,
+        config: UniMPConfig,
+        text_model: Any = None,
+        vision_tower: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        self.model = UniMPModel(config, None if text_model is None else text_model.base_model, vision_tower)
+        if text_model is None:
+            self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        else:
+            self.lm_head = text_model.get_output_embeddings()
+            _mark_initialised(self.lm_head)
+        # Language models disagree on what they call their input embeddings.
+        words = self.model.get_input_embeddings()
+        name = next(name for name, module in self.named_modules() if module is words)
+        self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
+        self.post_init()
+        self.generation_config.pad_token_id = config.padding_token_id
+
+    @classmethod
+    def from_backbones(
+        cls,
+        text_model: str,
+        vision_model: str | None = None,
+        catalogue: Any = None,
+        processor: Any = None,
+        *,
+        content_pictures: bool = False,
+        dtype: torch.dtype | None = None,
+        **overrides: Any,
+    ) -> "UniMPForConditionalGeneration":
+        """A new UniMP on pretrained backbones, or on random ones of a named size.
+
+        Args:
+            text_model (`str`): name or folder of a causal language model, or a size.
+            vision_model (`str`, *optional*): name or folder of a vision backbone, or a size; without it, no pictures.
+            catalogue (`Catalogue`, *optional*): whose items get a token each.
+            processor (`UniMPProcessor`, *optional*): reads the catalogue's text for `item_rows` other than `"free"`.
+            content_pictures (`bool`, *optional*, defaults to `False`): whether `item_rows` other than `"free"` are
+                made from pictures too; `set_content` then has to be called with the pooled features of a frozen tower.
+            dtype (`torch.dtype`, *optional*): of all weights.
+            overrides (*optional*): fields of [`UniMPConfig`].
+        """
+        text = load_text_model(text_model, dtype=dtype)
+        if processor is not None and processor.first_token_id > text.config.vocab_size:
+            # A tokenizer with more tokens than the language model has rows.
+            text.resize_token_embeddings(processor.first_token_id)
+        tower, feature_size = None, overrides.pop("vision_feature_size", None)
+        if vision_model is not None and overrides.get("fusion") == "none":
+            logger.warning(f"fusion='none': the vision model {vision_model!r} has no effect and is not loaded.")
+        elif vision_model is not None:
+            tower, feature_size = load_vision_tower(vision_model, dtype=dtype)
+        elif feature_size is None:
+            overrides["fusion"] = "none"
+        fields: dict[str, Any] = {
+            "text_config": text.config,
+            "vision_config": None if tower is None else tower.config,
+            # Random backbones of a named size cannot be loaded again by that name.
+            "text_model": None if text_model in TEXT_SIZES else text_model,
+            "vision_model": None if tower is None or vision_model in VISION_SIZES else vision_model,
+            "initializer_range": getattr(text.config, "initializer_range", 0.02),
+        }
+        if feature_size is not None:
+            fields["vision_feature_size"] = feature_size
+            if content_pictures and overrides.get("item_rows", "free") != "free":
+                fields["content_picture_size"] = feature_size
+        if catalogue is not None:
+            fields |= {"num_items": len(catalogue), "catalogue_fingerprint": catalogue.fingerprint}
+        config = UniMPConfig(**{**fields, **overrides})
+        if processor is not None and processor.first_token_id != config.text_config.vocab_size:
+            raise ValueError(
+                f"the processor's added ids begin at {processor.first_token_id} and the language model has "
+                f"{config.text_config.vocab_size} words: make the processor for this language model."
+            )
+        model = cls(config, text, tower)
+        if dtype is not None:
+            model.to(dtype=dtype)  # type: ignore[call-arg]
+        model.fit_rows_to_words()
+        if config.item_rows != "free" and config.num_items:
+            if processor is None:
+                raise ValueError(
+                    f"item_rows={config.item_rows!r} makes rows from the catalogue's text: pass the processor that "
+                    "reads it."
+                )
+            pictures = (
+                torch.zeros(config.num_items, config.content_picture_size) if config.content_picture_size else None
+            )
+            model.set_content(processor.content_ids(range(config.num_items), config.content_length), pictures)
+        return model
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """As `PreTrainedModel.from_pretrained`; weights that a checkpoint of trained weights leaves out
+        (`trained_state_dict`) come from the backbones named in its config."""
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        info["missing_keys"] -= model._load_left_out(set(info["missing_keys"]))
+        return (model, info) if output_loading_info else model
+
+    @torch.no_grad()
+    def _load_left_out(self, missing: set[str]) -> set[str]:
+        """Copy missing weights of the backbones from where the backbones were first loaded; returns their names."""
+        loaded = set()
+        for prefix, name, load in (
+            ("model.language_model.", self.config.text_model, _load_language_model_weights),
+            ("lm_head.", self.config.text_model, _load_head_weights),
+            ("model.vision_tower.", self.config.vision_model, _load_vision_weights),
+        ):
+            if name is None or not any(key.startswith(prefix) for key in missing):
+                continue
+            for key, tensor in load(name).items():
+                if prefix + key in missing:
+                    self.get_parameter_or_buffer(prefix + key).copy_(tensor)
+                    loaded.add(prefix + key)
+        return loaded
+
+    @torch.no_grad()
+    def fit_rows_to_words(self) -> None:
+        """Draw added rows from the distribution of the words' rows, so that a pretrained model meets them as usual."""
+        embeddings = self.model.item_embeddings
+        words = self.get_input_embeddings()
+        read = words(torch.arange(len(words.weight), device=words.weight.device))
+        likes = {embeddings.read: read, embeddings.write: self.lm_head.weight}
+        if embeddings.write is None:
+            likes = {embeddings.read: self.lm_head.weight}
+        for rows, like in likes.items():
+            mean, std = like.float().mean(dim=0), like.float().std(dim=0)
+            free = [rows.tokens] if rows.content is not None or rows.items is None else [rows.tokens, rows.items]
+            for parameter in free:
+                drawn = torch.randn(parameter.shape, device=parameter.device) * std + mean
+                parameter.copy_(drawn.to(parameter.dtype))
+            if rows.content is not None:
+                for projection in (rows.content.text_proj, rows.content.picture_proj):
+                    if projection is not None:
+                        projection.weight.normal_(std=float(std.mean()) * projection.in_features**-0.5)
+
+    def get_input_embeddings(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.lm_head = new_embeddings
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """The words' embedding as it is: ids of added tokens begin right after the words, so it cannot be resized."""
+        size = self.config.text_config.vocab_size
+        if new_num_tokens is not None and new_num_tokens != size:
+            raise ValueError(
+                f"cannot resize the words from {size} to {new_num_tokens}: ids of added tokens begin right after. "
+                "Resize the language model before building UniMP on it; for more items, call add_items."
+            )
+        return self.get_input_embeddings()
+
+    # ------------------------------------------------------------------------------------------------------ forward
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
+        media_index: torch.Tensor | None = None,
+        media_states: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> UniMPOutput:
+        """
+        Args:
+            labels (`torch.LongTensor` of shape `(B, T)`, *optional*): `labels[b, t]` is predicted from the tokens
+                before t; -100 where there is none.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): last positions that get logits, or
+                which; 0 is all.
+            skip_logits (`bool`, *optional*): whether to leave the logits out; by default while training with labels.
+
+        The other arguments are those of [`UniMPModel.forward`].
+        """
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            vision_features=vision_features,
+            media_index=media_index,
+            media_states=media_states,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden_BTW = outputs.last_hidden_state
+        loss = nll = logits = None
+        if labels is not None:
+            nll = self._supervised_nll(hidden_BTW, labels)
+            loss = nll.sum() / (max(len(nll), 1) if num_items_in_batch is None else num_items_in_batch)
+        if not (skip_logits if skip_logits is not None else self.training and labels is not None):
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self._head()(hidden_BTW[:, kept])
+        return UniMPOutput(
+            loss=loss,
+            logits=logits,
+            nll=nll,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            media_states=outputs.media_states,
+        )
+
+    def _head(self, group: str | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The map from hidden states to logits of a group, or of all; item rows are made only where needed."""
+        words = self.get_input_embeddings()
+        tokens_KW = self.model.item_embeddings.output_tokens()
+        if group is None:
+            items_NW = self.model.item_embeddings.output_items(words)
+            return partial(self._logits, rows=(tokens_KW, items_NW), with_words=True)
+        if group == "items":
+            return partial(self._logits, rows=(self.model.item_embeddings.output_items(words),), with_words=False)
+        first, stop = (end - self.config.text_config.vocab_size for end in self.config.group_slices[group])
+        return partial(self._logits, rows=(tokens_KW[max(first, 0) : stop],), with_words=group == "words")
+
+    def _logits(self, hidden: torch.Tensor, rows: Iterable[torch.Tensor], with_words: bool) -> torch.Tensor:
+        logits = [self.lm_head(hidden)] if with_words else []
+        logits += [nn.functional.linear(hidden, each.to(hidden.dtype)) for each in rows]
+        return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
+
+    def _supervised_nll(self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
+        """`-log p` of each label; only positions with a label go through the head."""
+        hidden, targets = supervised_rows(hidden_BTW, labels_BT)
+        if self.config.label_softmax == "vocabulary":
+            return token_nll(hidden, targets, self._head())
+        # Also without any label the result has to hang on the graph.
+        nll = hidden.float().sum(dim=-1) * 0
+        for group, (first, stop) in self.config.group_slices.items():
+            of_group = (targets >= first) & (targets < stop)
+            if of_group.any():
+                own = token_nll(hidden[of_group], targets[of_group] - first, self._head(group))
+                nll = nll.index_put((of_group,), own)
+        return nll
+
+    # --------------------------------------------------------------------------------------------------- generation
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Pictures are encoded once, before beams; they are distinct, not a batch, so beams do not repeat them."""
+        pixel_values, features = model_kwargs.pop("pixel_values", None), model_kwargs.pop("vision_features", None)
+        media_states = model_kwargs.pop("media_states", None)
+        if media_states is None and (pixel_values is not None or features is not None):
+            if pixel_values is not None:
+                pixel_values = pixel_values.to(self.device)
+            if features is not None:
+                features = features.to(self.device)
+            media_states = self.model.encode_media(pixel_values, features)
+        mixin: Any = super()
+        expanded_ids, model_kwargs = mixin._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        if media_states is not None:
+            model_kwargs["media_states"] = media_states
+        return expanded_ids, model_kwargs
+
+    def _update_model_kwargs_for_generation(
+        self,
+        outputs: ModelOutput,
+        model_kwargs: dict[str, Any],
+        is_encoder_decoder: bool = False,
+        num_new_tokens: int = 1,
+    ) -> dict[str, Any]:
+        model_kwargs = super()._update_model_kwargs_for_generation(
+            outputs, model_kwargs, is_encoder_decoder, num_new_tokens
+        )
+        if model_kwargs.get("media_index") is not None:
+            # An answer has no picture of its own.
+            model_kwargs["media_index"] = nn.functional.pad(model_kwargs["media_index"], (0, num_new_tokens))
+        return model_kwargs
+
+    # ------------------------------------------------------------------------------------------------------ answers
+
+    def answer_logits(self, group: str, num_positions: int = 1, **inputs: Any) -> torch.Tensor:
+        """Logits of one group of tokens at the last positions; nothing else goes through the head.
+
+        Args:
+            group (`str`): `"words"`, `"stars"`, `"decisions"`, `"codes"` or `"items"`.
+            num_positions (`int`, *optional*, defaults to 1)
+            inputs: those of [`UniMPModel.forward`], padded on the left.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B, num_positions, size of the group)`.
+        """
+        slices = self.config.group_slices
+        if group not in slices:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(slices)}.")
+        if slices[group][0] == slices[group][1]:
+            raise ValueError(f"this model has no {group}: num_{group} is 0 in its config.")
+        hidden_BTW = self.model(**inputs, use_cache=False, return_dict=True).last_hidden_state
+        return self._head(group)(hidden_BTW[:, -num_positions:])
+
+    def rank(
+        self, top_k: int = 10, allowed: torch.Tensor | None = None, **inputs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The exact best items of the whole catalogue, from one forward.
+
+        Args:
+            top_k (`int`, *optional*, defaults to 10)
+            allowed (`torch.BoolTensor` of shape `(N,)` or `(B, N)`, *optional*): items that may be ranked.
+            inputs: those of [`UniMPModel.forward`], padded on the left.
+
+        Returns:
+            `tuple`: probabilities among the allowed items and item numbers, both `(B, k)`; see [`rank_items`].
+        """
+        return rank_items(self.answer_logits("items", **inputs)[:, -1], top_k, allowed)
+
+    def stars(self, **inputs: Any) -> torch.Tensor:
+        """Probabilities `(B, 5)` of one to five stars."""
+        return self.answer_logits("stars", **inputs)[:, -1].float().softmax(dim=-1)
+
+    def decisions(self, num_candidates: int, **inputs: Any) -> torch.Tensor:
+        """Probability `(B, num_candidates)` that each candidate is chosen, read after the last positions, its slots.
+
+        A row of fewer candidates has its own at the end.
+        """
+        return self.answer_logits("decisions", num_candidates, **inputs).float().softmax(dim=-1)[..., 1]
+
+    # ---------------------------------------------------------------------------------------------------- catalogue
+
+    def set_content(self, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None) -> None:
+        """Say what the items are, for `item_rows` other than `"free"`; see [`UniMPItemEmbeddings.set_content`]."""
+        self.model.item_embeddings.set_content(content_token_ids, content_pictures)
+
+    def add_items(
+        self,
+        num_new: int,
+        content_token_ids: torch.Tensor | None = None,
+        content_pictures: torch.Tensor | None = None,
+        catalogue_fingerprint: str | None = None,
+    ) -> None:
+        """Give new items of a catalogue a token; scores of the old ones stay as they are.
+
+        Args:
+            num_new (`int`): how many were appended.
+            content_token_ids, content_pictures (`torch.Tensor`, *optional*): what they are, for `item_rows` other than
+                `"free"`; see [`UniMPItemEmbeddings.set_content`].
+            catalogue_fingerprint (`str`, *optional*): of the grown catalogue.
+        """
+        if num_new < 0:
+            raise ValueError(f"num_new={num_new}: items can be added, not taken away; retire them in the catalogue.")
+        self.model.item_embeddings.add_items(num_new, content_token_ids, content_pictures)
+        self.config.num_items += num_new
+        self.config.catalogue_fingerprint = catalogue_fingerprint
+
+    def check_catalogue(self, catalogue: Any) -> None:
+        """Refuse a catalogue whose items are not those of the item tokens."""
+        if len(catalogue) != self.config.num_items:
+            raise ValueError(
+                f"the catalogue holds {len(catalogue)} items and this model {self.config.num_items} item tokens. "
+                "Load the catalogue saved with the model, or call model.add_items for items that were appended to it."
+            )
+        expected = self.config.catalogue_fingerprint
+        if expected is not None and catalogue.fingerprint != expected:
+            raise ValueError(
+                f"the catalogue's fingerprint is {catalogue.fingerprint} and this model was made for {expected}: its "
+                "item tokens would stand for other items. Load the catalogue saved with the model."
+            )
+
+    # ----------------------------------------------------------------------------------------------------- training
+
+    def freeze_backbones(
+        self, train: Literal["new", "last_layer", "all"] = "new", train_vision: bool = False
+    ) -> "UniMPForConditionalGeneration":
+        """Choose what learns.
+
+        Args:
+            train (`str`, *optional*, defaults to `"new"`): `"new"`: resampler, cross-attention and added rows (the
+                paper). `"last_layer"`: also the language model's last layer and final norm. `"all"`: also the rest of
+                the language model.
+            train_vision (`bool`, *optional*, defaults to `False`): whether the vision tower learns.
+        """
+        if train not in ("new", "last_layer", "all"):
+            raise ValueError(f"train={train!r}: expected 'new', 'last_layer' or 'all'.")
+        language_model = self.model.language_model
+        language_model.requires_grad_(train == "all")
+        self.lm_head.requires_grad_(train == "all")
+        for module in language_model.modules():
+            if isinstance(module, UniMPGatedCrossAttention):
+                module.requires_grad_(True)
+        if train == "last_layer":
+            owner, layers = find_decoder_layers(language_model, self.config.text_config.num_hidden_layers)
+            layers[-1].requires_grad_(True)
+            for part in owner.children():
+                if "Norm" in type(part).__name__:
+                    part.requires_grad_(True)
+        if self.model.vision_tower is not None:
+            for name, parameter in self.model.vision_tower.named_parameters():
+                used = not set(name.split(".")) & set(UNUSED_VISION_PARTS)
+                parameter.requires_grad_(train_vision and used)
+        self.train(self.training)
+        return self
+
+    def trained_state_dict(self) -> dict[str, torch.Tensor]:
+        """What `freeze_backbones` lets learn, and all buffers; `from_pretrained` finds the rest at the backbones."""
+        # Tied weights have two names in a state dict.
+        parameters = self.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
+
+    def gate_openings(self) -> dict[str, float]:
+        """`tanh` of each gate, by layer counted from 1: 0 is closed."""
+        openings = {}
+        for name, module in self.named_modules():
+            if isinstance(module, UniMPGatedCrossAttention):
+                layers = [part for part in name.split(".") if part.isdigit()]
+                place = str(int(layers[-1]) + 1) if layers else "late"
+                openings[f"{place}_attention"] = module.attention_gate.tanh().item()
+                openings[f"{place}_feed_forward"] = module.feed_forward_gate.tanh().item()
+        return openings
+
+
+def _check_text_config(text_config: Any) -> None:
+    if text_config.model_type not in SUPPORTED_TEXT_MODELS:
+        raise ValueError(
+            f"a language model of type {text_config.model_type!r} is not supported: it is not known to hand pictures "
+            "on to its layers, or its logits are not those of a plain head. Expected one of "
+            f"{', '.join(SUPPORTED_TEXT_MODELS)}."
+        )
+    if text_config.model_type == "gemma3_text" and text_config.final_logit_softcapping is not None:
+        raise ValueError(
+            f"final_logit_softcapping={text_config.final_logit_softcapping}: added rows need logits without one."
+        )
+    if text_config.model_type == "opt" and text_config.word_embed_proj_dim != text_config.hidden_size:
+        raise ValueError(
+            f"an OPT with embeddings of width {text_config.word_embed_proj_dim} in layers of width "
+            f"{text_config.hidden_size} is not supported: expected one width, as all but OPT-350M have."
+        )
+
+
+def _load_language_model_weights(name: str) -> dict[str, torch.Tensor]:
+    return load_text_model(name).base_model.state_dict()
+
+
+def _load_head_weights(name: str) -> dict[str, torch.Tensor]:
+    return load_text_model(name).get_output_embeddings().state_dict()
+
+
+def _load_vision_weights(name: str) -> dict[str, torch.Tensor]:
+    tower, _ = load_vision_tower(name)
+    assert tower is not None
+    return tower.state_dict()
+
+
+def _mark_initialised(module: nn.Module) -> None:
+    """Keep pretrained weights from being drawn anew by `post_init`."""
+    for part in module.modules():
+        part._is_hf_initialized = True  # type: ignore[assignment]

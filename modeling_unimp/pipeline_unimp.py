@@ -1,0 +1,163 @@
+"""`pipeline("personalization")`: a shopper's history and a wish in, plain dicts out."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+
+from .answering import outputs_of
+from .ranking import rank_items
+
+TASKS_WITH_SEEN_ITEMS_LEFT_OUT = frozenset({"recommend"})
+
+
+class PersonalizationPipeline(Pipeline):
+    """Answers requests about a shopper.
+
+    ```python
+    >>> import modeling_unimp
+    >>> from transformers import pipeline
+
+    >>> unimp = pipeline("personalization")  # the model in ./unimp
+    >>> unimp({"task": "recommend", "history": ["mug-014", "lamp-003"]}, top_k=3)["items"][0]["item_id"]
+    ```
+
+    A request is a dict with a `"task"` and a `"history"`, latest item last. An item is an id of the catalogue, a dict
+    with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know. By task:
+
+    - `"recommend"`: `{"items": [{"item_id", attributes..., "score"}]}`, best first.
+    - `"search"` with `"query"`: the same.
+    - `"rate"` with `"item"`: `{"stars", "most_likely", "probabilities": {1: ..}, "entropy"}`.
+    - `"explain"` with `"item"`: `{"text"}`.
+    - `"select"` with `"candidates"`: `{"items": [{"item_id", attributes..., "score", "selected"}]}`, in their order.
+
+    Scores are probabilities: among the items allowed, or of a candidate to suit. A list of requests is a batch, tasks
+    may be mixed; a generator is answered lazily.
+
+    Call arguments:
+        top_k (`int`, *optional*, defaults to 10): items of a ranking.
+        exclude_seen (`bool`, *optional*): leave the history's items out of a ranking; by default of recommend only.
+        allowed (`Iterable[str]`, *optional*): rank these item ids only, such as those in stock.
+        batch_size (`int`, *optional*, defaults to 32): requests a forward.
+        Arguments of `generate`, such as `max_new_tokens`, `num_beams` or `do_sample`, shape an explanation.
+
+    Raises:
+        ValueError: a request that is not of this form; the message says which, and what was expected.
+    """
+
+    model: Any
+    processor: Any
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+    _pipeline_calls_generate = True
+    _non_generation_params = ("top_k",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model.check_catalogue(self.processor.catalogue)
+
+    def _sanitize_parameters(
+        self,
+        top_k: int | None = None,
+        exclude_seen: bool | None = None,
+        allowed: Iterable[str] | None = None,
+        **generate_kwargs: Any,
+    ) -> tuple[dict, dict, dict]:
+        ranking: dict[str, Any] = {}
+        if top_k is not None:
+            if top_k < 1:
+                raise ValueError(f"top_k={top_k}: expected at least 1.")
+            ranking["top_k"] = top_k
+        if exclude_seen is not None:
+            ranking["exclude_seen"] = exclude_seen
+        if allowed is not None:
+            ranking["allowed"] = list(allowed)
+        return {}, generate_kwargs, ranking
+
+    def __call__(self, requests: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
+        if isinstance(requests, Mapping):
+            return self([requests], batch_size=1, **kwargs)[0]
+        if isinstance(requests, (str, bytes)) or not isinstance(requests, Iterable):
+            raise ValueError(
+                f"a request of type {type(requests).__name__}: expected a dict such as "
+                "{'task': 'recommend', 'history': [...]}, or a list of them."
+            )
+        size = batch_size or self._batch_size or 32
+        if isinstance(requests, list):
+            return self._answer_all(requests, size, kwargs)
+        return self._answer_lazily(iter(requests), size, kwargs)
+
+    def _answer_lazily(self, requests: Iterator[Any], size: int, kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        while chunk := list(itertools.islice(requests, size)):
+            yield from self._answer_all(chunk, size, kwargs)
+
+    def _answer_all(self, requests: list[Any], size: int, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+        """Batches of equal answer group, answers in the order of the requests."""
+        for position, request in enumerate(requests):
+            if not isinstance(request, Mapping):
+                raise ValueError(f"request {position} is a {type(request).__name__}: expected a dict with a 'task'.")
+        group_of = [self.processor.task_of(request).answer_group for request in requests]
+        answers: dict[int, dict[str, Any]] = {}
+        for group in dict.fromkeys(group_of):
+            positions = [position for position, own in enumerate(group_of) if own == group]
+            for start in range(0, len(positions), size):
+                part = positions[start : start + size]
+                work = {"group": group, "requests": [dict(requests[position]) for position in part]}
+                answers.update(zip(part, super().__call__(work, **kwargs), strict=True))
+        return [answers[position] for position in range(len(requests))]
+
+    def preprocess(self, work: dict[str, Any]) -> dict[str, Any]:
+        return work
+
+    def _forward(self, work: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
+        outputs = outputs_of(
+            self.model,
+            self.processor,
+            work["requests"],
+            work["group"],
+            batch_size=len(work["requests"]),
+            **(self._generate_kwargs | generate_kwargs),
+        )
+        return work | {"outputs": list(outputs)}
+
+    def postprocess(
+        self,
+        work: dict[str, Any],
+        top_k: int = 10,
+        exclude_seen: bool | None = None,
+        allowed: list[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        catalogue = self.processor.catalogue
+        answers = []
+        for request, output in zip(work["requests"], work["outputs"], strict=True):
+            if work["group"] == "items":
+                mask = self._allowed(request, len(output), exclude_seen, allowed)
+                scores, numbers = rank_items(torch.from_numpy(output)[None], top_k, torch.from_numpy(mask)[None])
+                kept = numbers[0] >= 0
+                output = (numbers[0][kept].tolist(), scores[0][kept].tolist())
+            answers.append(self.processor.task_of(request).answer(request, output, catalogue))
+        return answers
+
+    def _allowed(
+        self, request: Mapping, num_items: int, exclude_seen: bool | None, allowed: list[str] | None
+    ) -> np.ndarray:
+        catalogue = self.processor.catalogue
+        mask = np.array(catalogue.available[:num_items])
+        if allowed is not None:
+            wanted = np.zeros_like(mask)
+            wanted[[catalogue.number(item_id) for item_id in allowed]] = True
+            mask &= wanted
+        if exclude_seen is None:
+            exclude_seen = request["task"] in TASKS_WITH_SEEN_ITEMS_LEFT_OUT
+        if exclude_seen:
+            for entry in request["history"]:
+                item_id = entry.get("item_id") if isinstance(entry, Mapping) else entry
+                if item_id is not None and str(item_id) in catalogue:
+                    mask[catalogue.number(str(item_id))] = False
+        return mask

@@ -1,0 +1,38 @@
+"""Exact ranking of the catalogue: an item is one token, so one forward and one sort are the whole beam search."""
+
+import torch
+
+
+def rank_items(
+    logits: torch.Tensor, top_k: int, allowed: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best items of each row, best first; equal scores in the order of their numbers.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(B, N)`): of every item.
+        top_k (`int`): how many; fewer come back where fewer are allowed.
+        allowed (`torch.BoolTensor` of shape `(N,)` or `(B, N)`, *optional*): items that may be ranked.
+
+    Returns:
+        `tuple`: probabilities among the allowed items, `(B, k)`, and item numbers, `(B, k)`; k is `top_k` or the most
+        items that any row allows. A row that allows fewer ends in probability 0 and number -1.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k={top_k}: expected at least 1.")
+    scores = logits.float()
+    if allowed is None:
+        allowed = torch.ones_like(scores, dtype=torch.bool)
+    else:
+        if allowed.dtype != torch.bool or allowed.shape not in (scores.shape[-1:], scores.shape):
+            raise ValueError(
+                f"allowed is {allowed.dtype} of shape {tuple(allowed.shape)}: expected torch.bool of shape "
+                f"{tuple(scores.shape[-1:])} or {tuple(scores.shape)}, True for an item that may be ranked."
+            )
+        allowed = allowed.to(scores.device).expand_as(scores)
+    k = min(top_k, int(allowed.sum(dim=-1).max())) if scores.numel() else 0
+    # Not allowed comes after all else, whatever the logits are; the sort is stable, so equals keep their order.
+    scores = scores.clamp(min=torch.finfo(scores.dtype).min).masked_fill(~allowed, float("-inf"))
+    order = scores.argsort(dim=-1, descending=True, stable=True)[:, :k]
+    kept = allowed.gather(1, order)
+    probabilities = scores.softmax(dim=-1).gather(1, order)
+    return probabilities.masked_fill(~kept, 0.0), order.masked_fill(~kept, -1)

@@ -1,0 +1,226 @@
+"""UniMPTrainer: the focal multi-task objective (paper, eq. 5-8), normalised over the global batch, and evaluation by
+answering."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .evaluator import headline, judgements_of
+from .focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
+from .training_args import UniMPTrainingArguments
+
+KIND_NAMES = {TASK: "answer", CONTEXT: "context", NEXT_ITEM: "next_item"}
+
+
+class UniMPTrainer(Trainer):
+    """A `Trainer` whose batches are those of `UniMPCollator`.
+
+    Args:
+        model (`UniMPForConditionalGeneration` or its `PeftModel`)
+        args (`UniMPTrainingArguments`)
+        processing_class (`UniMPProcessor`)
+        evaluation_cases (`Sequence[EvaluationCases]`, *optional*): what an evaluation during training answers.
+        vision_features (`FeatureStore`, *optional*): frozen features of the catalogue's pictures.
+        task_names (`Sequence[str]`): names that `task_ids` of a batch index.
+        kwargs (*optional*): the other arguments of `Trainer`.
+
+    Logs, beside the Trainer's own: `loss/{task}_{kind}` (mean focal loss of a labelled token since the last line),
+    `gate/{layer}_{attention|feed_forward}` (tanh of each gate), `tokens_per_second` and `share_supervised`.
+    """
+
+    args: UniMPTrainingArguments
+    model: Any
+    processing_class: Any
+    # The loss is already divided by counts over the whole accumulated batch of all processes.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: UniMPTrainingArguments,
+        *,
+        task_names: Sequence[str],
+        evaluation_cases: Sequence[Any] = (),
+        vision_features: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        # A JSON text was made a dict by TrainingArguments.
+        weight_of: Any = args.task_weights
+        unknown = set(weight_of) - set(task_names)
+        if unknown:
+            raise ValueError(f"task_weights names {sorted(unknown)}; expected some of {', '.join(task_names)}.")
+        # "loss" is what TrainingArguments puts in the place of None; an evaluation here has no loss.
+        if evaluation_cases and args.metric_for_best_model in (None, "loss"):
+            first = evaluation_cases[0].task
+            args.metric_for_best_model = f"{first.name}_{first.headline}"
+            args.greater_is_better = first.higher_is_better
+        # The Trainer wants to know that there is something to evaluate; `evaluate` takes `evaluation_cases`.
+        super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
+        self.model_accepts_loss_kwargs = True
+        self.task_names = list(task_names)
+        self.evaluation_cases = list(evaluation_cases)
+        self.vision_features = vision_features
+        self.task_weights = torch.tensor([float(weight_of.get(name, 1.0)) for name in task_names])
+        self.kind_weights = torch.tensor([1.0, args.context_weight, args.next_item_weight])
+        self.last_results: dict[str, dict[str, float]] | None = None
+        self._forget_window()
+
+    def _forget_window(self) -> None:
+        """Start counting anew, after a line of the log."""
+        device = self.args.device
+        self._loss_sums = torch.zeros(len(self.task_names), NUM_KINDS, dtype=torch.float64, device=device)
+        self._loss_counts = torch.zeros_like(self._loss_sums)
+        self._tokens = torch.zeros((), dtype=torch.float64, device=device)
+        self._since = time.perf_counter()
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        """Denominators of the loss by kind `(3,)`: labelled tokens, or requests that have any, of the global batch."""
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        counts = torch.zeros(NUM_KINDS)
+        for batch in batch_samples:
+            kinds = batch["label_kinds"].to("cpu")
+            for kind in KIND_NAMES:
+                labelled = kinds == kind
+                counts[kind - 1] += (labelled if self.args.loss_reduction == "token" else labelled.any(dim=1)).sum()
+        counts = counts.to(device)
+        return self.accelerator.reduce(counts, reduction="sum") if self.args.world_size > 1 else counts
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """`sum over labels of task weight * kind weight * focal(nll) / denominator of the kind`."""
+        inputs = dict(inputs)
+        task_ids, kinds = inputs.pop("task_ids"), inputs.pop("label_kinds")
+        if num_items_in_batch is None:
+            num_items_in_batch = self._get_num_items_in_batch([inputs | {"label_kinds": kinds}], self.args.device)
+            assert num_items_in_batch is not None
+        outputs = model(**inputs)
+        supervised = inputs["labels"][:, 1:] != -100
+        rows, _ = supervised.nonzero(as_tuple=True)
+        kinds, tasks = kinds[:, 1:][supervised], task_ids[rows]
+        weights = self.task_weights.to(kinds.device)[tasks] * self.kind_weights.to(kinds.device)[kinds - 1]
+        if self.args.loss_reduction == "sample":
+            own = torch.zeros(len(task_ids), NUM_KINDS, device=kinds.device)
+            own.index_put_((rows, kinds - 1), torch.ones_like(weights), accumulate=True)
+            weights = weights / own[rows, kinds - 1]
+        loss = weighted_loss(outputs.nll, kinds, weights, num_items_in_batch, self.args.focal_gamma).sum()
+        # DDP averages gradients over the processes; ours are to be added up.
+        loss = loss * self.accelerator.num_processes
+        if model.training:
+            where = (tasks, kinds - 1)
+            losses = focal(outputs.nll.detach(), self.args.focal_gamma).double()
+            self._loss_sums.index_put_(where, losses, accumulate=True)
+            self._loss_counts.index_put_(where, torch.ones_like(losses), accumulate=True)
+            self._tokens += inputs["attention_mask"].sum()
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self._window())
+        super().log(logs, start_time)
+
+    def _window(self) -> dict[str, float]:
+        sums, counts, tokens = self._loss_sums, self._loss_counts, self._tokens
+        if self.args.world_size > 1:
+            sums, counts, tokens = (self.accelerator.reduce(each, reduction="sum") for each in (sums, counts, tokens))
+        seconds = time.perf_counter() - self._since
+        logs = {
+            f"loss/{name}_{KIND_NAMES[kind]}": (sums[task, kind - 1] / counts[task, kind - 1]).item()
+            for task, name in enumerate(self.task_names)
+            for kind in KIND_NAMES
+            if counts[task, kind - 1] > 0
+        }
+        logs["tokens_per_second"] = round(tokens.item() / seconds, 1)
+        logs["share_supervised"] = round(counts.sum().item() / max(tokens.item(), 1), 4)
+        logs.update({f"gate/{name}": value for name, value in self.bare_model.gate_openings().items()})
+        self._forget_window()
+        return logs
+
+    @property
+    def bare_model(self) -> Any:
+        """The UniMP model itself, without the wrappers of DDP and PEFT."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Answer the evaluation cases, log one line and return `{prefix}_{task}_{metric}`."""
+        started = time.perf_counter()
+        cases_by_task = self.evaluation_cases if eval_dataset is None else eval_dataset
+        judged = self.judgements(cases_by_task)
+        results = {
+            cases.task.name: cases.summarise(judged[cases.task.name])
+            for cases in cases_by_task
+            if cases.task.name in judged
+        }
+        headlines = {cases.task.name: cases.task.headline for cases in cases_by_task}
+        if self.is_world_process_zero():
+            self.announce(f"step {self.state.global_step}: {headline(results, headlines, self.last_results)}")
+        self.last_results = results
+        metrics = {
+            f"{metric_key_prefix}_{task}_{name}": value
+            for task, values in results.items()
+            for name, value in values.items()
+        }
+        metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 2)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # Time spent on answering is not time spent on training.
+        self._since += time.perf_counter() - started
+        return metrics
+
+    def judgements(self, cases_by_task: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
+        """Answer and judge cases, shared among the processes; every process gets all judgements, in order."""
+        return judgements_of(
+            self.bare_model,
+            self.processing_class,
+            cases_by_task,
+            batch_size=self.args.per_device_eval_batch_size,
+            vision_features=self.vision_features,
+            process_index=self.args.process_index,
+            num_processes=self.args.world_size,
+            show_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
+        )
+
+    def announce(self, line: str) -> None:
+        """Show a line to whoever watches; without disturbing a progress bar."""
+        from tqdm import tqdm
+
+        tqdm.write(line)
+
+    def save_merged_model(self, folder: str | os.PathLike) -> None:
+        """Save the model that answers: adapters merged into the language model, pictures in the catalogue."""
+        if hasattr(self.model, "merge_and_unload"):
+            self.model = self.model.merge_and_unload()
+        self.save_model(str(folder))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Checkpoints leave the catalogue's pictures out; the model folder itself holds them."""
+        folder = output_dir if output_dir is not None else self.args.output_dir
+        if self.args.save_only_trained and state_dict is None:
+            trained = self.bare_model.trained_state_dict()
+            if self.model is self.bare_model:
+                state_dict = trained
+        processor, self.processing_class = self.processing_class, None
+        try:
+            super()._save(folder, state_dict)
+        finally:
+            self.processing_class = processor
+        if self.args.should_save and processor is not None:
+            is_checkpoint = os.path.basename(str(folder)).startswith(PREFIX_CHECKPOINT_DIR)
+            processor.save_pretrained(folder, save_pictures=not is_checkpoint)

@@ -1,0 +1,158 @@
+"""Everything a recipe can say, in three groups: the data, the model, the training."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .backbones import TEXT_SIZES, VISION_SIZES
+
+
+def _option(default: Any, help: str) -> Any:
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class DataArguments:
+    """Which shop, which shoppers, which examples."""
+
+    items: str | None = _option(
+        None, "The items table: a parquet, JSON lines or CSV file, or a folder. Without it, the made-up shop."
+    )
+    interactions: str | None = _option(None, "The interactions table, likewise.")
+    attributes: list[str] = _option([], "Attributes to read, in this order. Empty: all columns of the items.")
+    query_attribute: str | None = _option(None, "Attribute that search queries are made from, e.g. category.")
+    k_core: int = _option(5, "Keep users and items with at least this many interactions; 0 keeps all.")
+    split: str = _option("leave_last_out", "leave_last_out, or by_time (see validation_from and test_from).")
+    validation_from: float | None = _option(None, "by_time: first second of the validation part.")
+    test_from: float | None = _option(None, "by_time: first second of the test part.")
+    new_users: float = _option(0.1, "Share of users held out of training altogether and tested apart.")
+    held_out_domain: str | None = _option(None, "A value of the items' domain column that is held out altogether.")
+    tasks: list[str] = _option(["recommend", "search", "rate", "explain", "select"], "Tasks to train and evaluate.")
+    history_length: int = _option(5, "Latest items of a history that are read, in training and after.")
+    max_words: int = _option(12, "Words kept of each attribute value.")
+    max_length: int = _option(2048, "Tokens of a sequence; older items give way.")
+    num_candidates: int = _option(8, "Candidates of a select request.")
+    windows: str = _option("random", "random: some windows of each history an epoch; all: every position.")
+    windows_per_user: int = _option(1, "Random windows of each history an epoch.")
+    temperature: float = _option(1.0, "Tasks are drawn in proportion to their cases ** (1 / temperature).")
+    exclude_seen: bool = _option(True, "Leave the history's items out of the rankings of an evaluation.")
+    max_validation_cases: int | None = _option(1000, "Cases of each task in an evaluation during training.")
+    max_test_cases: int | None = _option(None, "Cases of each task in the final test; all without it.")
+
+
+@dataclass
+class ModelArguments:
+    """Which backbones, and what of them learns."""
+
+    text_model: str = _option("tiny", "A causal LM by Hub name or folder; tiny, small or base: from scratch.")
+    vision_model: str | None = _option(
+        "tiny", "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS, or tiny or small: from scratch."
+    )
+    unimp: dict[str, Any] | str = _option({}, "Fields of UniMPConfig, e.g. {num_latents: 8, fusion: exclusive}; JSON.")
+    train_only: str | None = _option(
+        None,
+        "new: resampler, cross-attention and added rows; last_layer: these and the LM's last layer; all. "
+        "Without it: all for a language model from scratch, new for a pretrained one.",
+    )
+    train_vision: bool | None = _option(None, "Train the vision tower. Without it: only one from scratch.")
+    use_peft: bool = _option(False, "Low-rank adapters (LoRA) on the language model.")
+    lora_r: int = _option(16, "Rank of the adapters.")
+    lora_alpha: int = _option(32, "Scale of the adapters.")
+    lora_target_modules: list[str] = _option([], "Modules of the language model with adapters; empty: all linear.")
+    feature_store: str | None = _option(
+        None, "Folder for a frozen tower's features of the catalogue; without it a folder in output_dir."
+    )
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """`unimp` as a dict, also when the command line gave it as JSON."""
+        return json.loads(self.unimp) if isinstance(self.unimp, str) else self.unimp
+
+    @property
+    def trained_part(self) -> Any:
+        """`train_only`, or what is usual for the language model."""
+        return self.train_only or ("all" if self.text_model in TEXT_SIZES else "new")
+
+    @property
+    def vision_is_trained(self) -> bool:
+        """`train_vision`, or whether the tower starts from scratch."""
+        return self.vision_model in VISION_SIZES if self.train_vision is None else self.train_vision
+
+
+@dataclass
+class UniMPTrainingArguments(TrainingArguments):
+    """
+    `TrainingArguments` and the objective of the paper (eq. 5-8).
+
+    > Parameters that control the objective
+
+        focal_gamma (`float`, *optional*, defaults to `2.0`):
+            Each token's loss is weighted by `(1 - p) ** gamma`; 0 is plain cross-entropy.
+        context_loss (`str`, *optional*, defaults to `"attributes"`):
+            History tokens to be reconstructed: `"attributes"` (the paper), `"id"` (the released code) or `"none"`.
+        context_weight (`float`, *optional*, defaults to `1.0`):
+            lambda of the context loss.
+        next_item_weight (`float`, *optional*, defaults to `0.0`):
+            Weight of the next item's loss at every item of a history; not in the paper.
+        task_weights (`dict[str, float]`, *optional*):
+            Weight of each task's loss; tasks that are not named weigh 1.
+        loss_reduction (`str`, *optional*, defaults to `"token"`):
+            `"token"`: every labelled token of the global batch weighs alike; `"sample"`: every request does.
+
+    > Parameters that control what is saved
+
+        save_only_trained (`bool`, *optional*, defaults to `False`):
+            Save what was trained and name the frozen backbones, instead of copying them.
+
+    Changed defaults: `output_dir` "unimp", `learning_rate` 2e-4, `lr_scheduler_type` cosine, `warmup_steps` 0.01 (a
+    share of all steps), `remove_unused_columns` `False`, `eval_strategy` and `save_strategy` epoch,
+    `load_best_model_at_end` `True`, `save_total_limit` 2, `logging_steps` 50, `report_to` TensorBoard where it is
+    installed, `ddp_find_unused_parameters` `True` (a batch without pictures or ratings leaves parameters unused).
+    """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "task_weights"]
+
+    output_dir: str | None = _option("unimp", "Where the trained model goes, beside its checkpoints.")
+    learning_rate: float = _option(2e-4, "Of AdamW.")
+    lr_scheduler_type: str = _option("cosine", "Shape of the learning rate after the warm-up.")
+    warmup_steps: float = _option(0.01, "Steps of warm-up; below 1 a share of all steps.")
+    remove_unused_columns: bool = _option(False, "Requests are dicts; the collator needs all of them.")
+    eval_strategy: str = _option("epoch", "When to evaluate.")
+    save_strategy: str = _option("epoch", "When to save a checkpoint.")
+    save_total_limit: int | None = _option(2, "Checkpoints kept: the best and the latest.")
+    load_best_model_at_end: bool = _option(True, "Validation chooses.")
+    metric_for_best_model: str | None = _option(
+        None, "TASK_METRIC, e.g. recommend_ndcg@10. Without it the headline of the first task."
+    )
+    logging_steps: float = _option(50, "Steps between lines of the log.")
+    report_to: None | str | list[str] = _option(None, "tensorboard, trackio, wandb, none. Without it TensorBoard.")
+    ddp_find_unused_parameters: bool | None = _option(True, "Some batches leave parameters unused.")
+
+    focal_gamma: float = _option(2.0, "Each token's loss is weighted by (1 - p) ** gamma; 0 is cross-entropy.")
+    context_loss: str = _option("attributes", "History tokens to reconstruct: attributes, id or none.")
+    context_weight: float = _option(1.0, "Weight of the context loss (lambda of the paper).")
+    next_item_weight: float = _option(0.0, "Weight of the next item's loss at every item of a history.")
+    task_weights: dict | str = _option({}, "Weight of each task's loss, JSON; 1 where a task is not named.")
+    loss_reduction: str = _option("token", "token or sample: what weighs alike in the global batch.")
+    save_only_trained: bool = _option(False, "Save what was trained, and name the frozen backbones.")
+
+    def __post_init__(self) -> None:
+        if self.report_to is None:
+            self.report_to = ["tensorboard"] if _tensorboard_is_installed() else "none"
+        super().__post_init__()
+        if self.context_loss not in ("attributes", "id", "none"):
+            raise ValueError(f"context_loss={self.context_loss!r}: expected 'attributes', 'id' or 'none'.")
+        if self.loss_reduction not in ("token", "sample"):
+            raise ValueError(f"loss_reduction={self.loss_reduction!r}: expected 'token' or 'sample'.")
+        if self.focal_gamma < 0:
+            raise ValueError(f"focal_gamma={self.focal_gamma}: expected 0 (cross-entropy) or more.")
+
+
+def _tensorboard_is_installed() -> bool:
+    from transformers.integrations import is_tensorboard_available
+
+    return bool(is_tensorboard_available())

@@ -1,0 +1,18 @@
+"""The tasks by name; what a request's `"task"` may be."""
+
+from .task import Task
+from .task_explain import Explain
+from .task_rate import Rate
+from .task_recommend import Recommend
+from .task_search import Search
+from .task_select import Select
+
+TASKS: dict[str, Task] = {task.name: task for task in (Recommend(), Search(), Rate(), Explain(), Select())}
+
+
+def task_of(request: dict) -> Task:
+    """The task a request names, or a `ValueError` that lists them."""
+    name = request.get("task")
+    if name not in TASKS:
+        raise ValueError(f"a request with the task {name!r}: expected one of {', '.join(TASKS)}.")
+    return TASKS[name]

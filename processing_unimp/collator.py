@@ -1,0 +1,38 @@
+"""Requests of a batch to tensors, in the DataLoader."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .processing_unimp import UniMPProcessor
+from .task import Request
+
+
+@dataclass
+class UniMPCollator:
+    """Encodes and pads a batch; each distinct picture once, every label with its kind.
+
+    Args:
+        processor (`UniMPProcessor`): the model's own.
+        context (`str`, *optional*, defaults to `"none"`): see `UniMPProcessor.__call__`.
+        next_item (`bool`, *optional*, defaults to `False`): see `UniMPProcessor.__call__`.
+        vision_features (`FeatureStore`, *optional*): frozen features of the catalogue's pictures.
+    """
+
+    processor: UniMPProcessor
+    context: str = "none"
+    next_item: bool = False
+    vision_features: Any = None
+
+    def __call__(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
+        return dict(
+            self.processor(
+                requests=requests,
+                labels=True,
+                context=self.context,
+                next_item=self.next_item,
+                vision_features=self.vision_features,
+            )
+        )

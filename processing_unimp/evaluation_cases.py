@@ -1,0 +1,75 @@
+"""What a model is examined on: the requests of one task, their true answers, and how answers are judged."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .all_tasks import TASKS
+from .history import Histories
+from .splits import Case, Targets
+from .task import ExampleSource, Judgement, Request, Task
+
+
+@dataclass
+class EvaluationCases:
+    """The cases of one task; the same for every model, since all chance in them comes from a seed.
+
+    Args:
+        task (`Task`): what is asked.
+        cases (`list[Case]`): histories and what happened next.
+        requests (`list[dict]`): one a case, with the true `"answer"`.
+        source (`ExampleSource`): the shop.
+        exclude_seen (`bool`): whether items of the history are left out of a ranking.
+        skipped (`int`): cases the data has no answer for, such as unrated ones.
+    """
+
+    task: Task
+    cases: list[Case]
+    requests: list[Request]
+    source: ExampleSource
+    exclude_seen: bool
+    skipped: int
+
+    @classmethod
+    def of(
+        cls, name: str, targets: Targets, source: ExampleSource, *, exclude_seen: bool, max_cases: int | None = None
+    ) -> "EvaluationCases":
+        """Cases of the task `name`; of more than `max_cases` a random sample, drawn from `source.rng`."""
+        order = source.rng.permutation(len(targets)) if max_cases is not None else np.arange(len(targets))
+        cases: list[Case] = []
+        requests: list[Request] = []
+        skipped = 0
+        for index in order:
+            if max_cases is not None and len(cases) == max_cases:
+                break
+            case = targets[int(index)]
+            request = TASKS[name].example(case, source)
+            if request is None:
+                skipped += 1
+                continue
+            cases.append(case)
+            requests.append(request)
+        return cls(TASKS[name], cases, requests, source, exclude_seen, skipped)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def judge(self, index: int, output: Any) -> Judgement:
+        """What one output is worth; see `Task.judge`."""
+        return self.task.judge(
+            self.cases[index], self.requests[index], output, self.source.catalogue, self.exclude_seen
+        )
+
+    def summarise(self, judgements: Iterable[Judgement]) -> dict[str, float]:
+        """Metrics over judged outputs."""
+        return self.task.summarise(list(judgements))
+
+    def baselines(self, train: Histories) -> dict[str, dict[str, float]]:
+        """Metrics of the trivial answers, by name, judged as the model is."""
+        outputs = self.task.baselines(self.requests, train, self.source)
+        return {
+            name: self.summarise(self.judge(i, output) for i, output in enumerate(answers))
+            for name, answers in outputs.items()
+        }

@@ -1,0 +1,414 @@
+"""Who did what, in time order: the interactions table as numpy columns, grouped by user.
+
+Only text (reviews, explanations) stays in Arrow and is read when a history is asked for; rows never become dicts.
+"""
+
+import logging
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from .catalogue import Catalogue, arrow_table, find_table, id_as_text, ids_as_text, read_table
+
+try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
+    import pyarrow as pa
+    import pyarrow.compute as pc
+except ImportError as error:
+    raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
+
+logger = logging.getLogger(__name__)
+
+REQUIRED_COLUMNS = ("user_id", "item_id", "timestamp")
+OPTIONAL_COLUMNS = ("rating", "review", "explanation")
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """One thing a user did with one item.
+
+    Attributes:
+        item_id (`str`): an item of the catalogue.
+        timestamp (`float`): seconds since 1970 (UTC), or the plain number of a table that counts otherwise.
+        rating (`float`, *optional*): 1 to 5.
+        review (`str`, *optional*): what the user wrote.
+        explanation (`str`, *optional*): why the item suits the user or does not.
+    """
+
+    item_id: str
+    timestamp: float
+    rating: float | None = None
+    review: str | None = None
+    explanation: str | None = None
+
+
+def as_seconds(value: Any) -> float:
+    """Turns a number, ISO text ("2020-09-22", "2020-09-22T10:00:00+02:00"), date or datetime into seconds (UTC).
+
+    Numbers are taken as they are; text without a time zone is UTC. Raises `ValueError` for anything else.
+    """
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            try:
+                value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+            except ValueError:
+                raise ValueError(
+                    f"timestamp {value!r} cannot be read. Expected a number or an ISO date such as 2020-09-22 or "
+                    "2020-09-22T10:00:00+00:00."
+                ) from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"timestamp {value!r} is {type(value).__name__}. Expected a number, an ISO text or a datetime.")
+
+
+def _seconds(column: "pa.ChunkedArray") -> np.ndarray:
+    """Timestamps as float seconds, NaN where missing."""
+    kind = column.type
+    if pa.types.is_date(kind):
+        column, kind = column.cast(pa.timestamp("s")), pa.timestamp("s")
+    if pa.types.is_timestamp(kind):
+        micros = column.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
+        return _floats(micros, "timestamp") / 1e6
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        encoded = column.dictionary_encode().combine_chunks()
+        texts = encoded.dictionary.to_pylist()
+        values = np.array([as_seconds(text) if text and text.strip() else np.nan for text in texts] + [np.nan])
+        seconds: np.ndarray = values[encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)]
+        return seconds
+    return _floats(column, "timestamp")
+
+
+def _floats(column: "pa.ChunkedArray", name: str) -> np.ndarray:
+    """A column of numbers (or text of numbers) as float64, NaN where missing."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, kind), column)
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+        raise ValueError(f"column {name!r} holds {kind}. Expected numbers.")
+    try:
+        numbers = column.cast(pa.float64(), safe=False)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"column {name!r} holds text that is no number: {error}. Expected numbers.") from error
+    values: np.ndarray = numbers.to_numpy().astype(np.float64)
+    return values
+
+
+def _has_text(column: "pa.ChunkedArray", name: str) -> np.ndarray:
+    kind = column.type
+    if pa.types.is_null(kind):
+        return np.zeros(len(column), dtype=bool)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ValueError(f"column {name!r} holds {kind}. Expected text.")
+    filled = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0).fill_null(False)
+    mask: np.ndarray = filled.to_numpy()
+    return mask
+
+
+class Histories:
+    """Histories of all users, each in time order; equal timestamps keep the order of the file.
+
+    Users are in order of their first row in the file. Make one with [`Histories.load`],
+    [`Histories.from_interactions`] or [`Histories.from_dataset`]; the parts of a split are `Histories` too and share
+    the text.
+
+    Attributes:
+        catalogue (`Catalogue`): the items spoken of.
+        users (`list[str]`): user ids, unique.
+        starts (`np.ndarray` of shape `(num_users + 1,)`): user `u` has the rows `starts[u]` to `starts[u + 1]`.
+        item_numbers, timestamps (`np.ndarray` of shape `(num_interactions,)`): the rows; timestamps in seconds.
+        ratings (`np.ndarray` of shape `(num_interactions,)`): 1 to 5, NaN where there is none.
+        removed (`dict[str, int]`): what the source held and this object does not, by reason.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        users: list[str],
+        starts: np.ndarray,
+        item_numbers: np.ndarray,
+        timestamps: np.ndarray,
+        ratings: np.ndarray,
+        rows: np.ndarray,
+        texts: dict[str, "pa.ChunkedArray"],
+        has_text: dict[str, np.ndarray],
+        removed: dict[str, int],
+    ):
+        self.catalogue = catalogue
+        self.users = users
+        self.starts = starts
+        self.item_numbers = item_numbers
+        self.timestamps = timestamps
+        self.ratings = ratings
+        self.removed = removed
+        self._rows = rows  # of the source table, where the text is
+        self._texts = texts
+        self._has_text = has_text
+        self._index: dict[str, int] | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], catalogue: Catalogue) -> "Histories":
+        """Reads an interactions table.
+
+        Args:
+            path (`str` or `Path`): a .parquet, .jsonl, .json or .csv file (.gz too), or a folder that holds one
+                `interactions.<ext>`, with the columns `user_id`, `item_id`, `timestamp` (number, date or ISO text;
+                seconds where it is a date) and optionally `rating` (1 to 5), `review`, `explanation`.
+            catalogue (`Catalogue`): rows about other items are removed and counted in `removed`.
+
+        Raises:
+            ValueError: no such table, a required column is missing or of an unusable type, or no row is left.
+        """
+        return cls._build(arrow_table(read_table(find_table(path, "interactions"))), catalogue)
+
+    @classmethod
+    def from_interactions(cls, interactions: Iterable[dict[str, Any]], catalogue: Catalogue) -> "Histories":
+        """Makes histories of dicts with the keys of an interactions table; see [`Histories.load`]."""
+        interactions = list(interactions)
+        columns: dict[str, Any] = {}
+        for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS):
+            if not any(name in row for row in interactions):
+                continue
+            values = [row.get(name) for row in interactions]
+            values = [None if value is None or value != value else value for value in values]
+            if name == "timestamp":
+                values = [None if value is None or value == "" else as_seconds(value) for value in values]
+            elif name in ("user_id", "item_id"):
+                values = [id_as_text(value, name) for value in values]
+            try:
+                columns[name] = pa.array(values, pa.float64() if name in ("timestamp", "rating") else pa.string())
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                expected = "a number" if name in ("timestamp", "rating") else "text"
+                raise ValueError(f"{name!r} of an interaction is unusable: {error}. Expected {expected}.") from error
+        unused = {name for row in interactions for name in row} - {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS}
+        _say_unused(sorted(unused))
+        return cls._build(pa.table(columns), catalogue)
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, catalogue: Catalogue) -> "Histories":
+        """Makes histories of a `datasets.Dataset` with the columns of an interactions table; see `load`."""
+        return cls._build(arrow_table(dataset), catalogue)
+
+    @classmethod
+    def _build(cls, table: "pa.Table", catalogue: Catalogue) -> "Histories":
+        if missing := [name for name in REQUIRED_COLUMNS if name not in table.column_names]:
+            raise ValueError(
+                f"the interactions table has no column {', '.join(map(repr, missing))}; it has "
+                f"{', '.join(table.column_names) or 'none'}. Rename the columns; without times, write the row number."
+            )
+        if len(table) == 0:
+            raise ValueError("the interactions table is empty. Expected at least one row.")
+        _say_unused([name for name in table.column_names if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS])
+
+        user_ids = ids_as_text(table["user_id"], "user_id")
+        names = pc.unique(user_ids.drop_null())
+        user_of = pc.index_in(user_ids, value_set=names).fill_null(-1).to_numpy()
+        item_ids = ids_as_text(table["item_id"], "item_id")
+        known = pa.array(catalogue.item_ids, pa.string())
+        items = pc.index_in(item_ids, value_set=known).fill_null(-1).to_numpy()
+        times = _seconds(table["timestamp"])
+
+        has_user, has_time = user_of >= 0, np.isfinite(times)
+        keep = has_user & has_time & (items >= 0)
+        removed = {  # each row counts once, under the first reason that holds
+            "interactions without user_id": ~has_user,
+            "interactions without timestamp": has_user & ~has_time,
+            "interactions with an item that is not in the catalogue": has_user & has_time & (items < 0),
+        }
+        if not keep.any():
+            counts = ", ".join(f"{int(mask.sum())} {reason}" for reason, mask in removed.items())
+            raise ValueError(
+                f"no interaction is usable: {counts}. The table names items such as "
+                f"{pc.unique(item_ids.drop_null())[:3].to_pylist()}, the catalogue {catalogue.item_ids[:3]}; "
+                "ids must be equal as text, leading zeros included."
+            )
+        ratings = _floats(table["rating"], "rating") if "rating" in table.column_names else np.full(len(table), np.nan)
+        outside = keep & ~np.isnan(ratings) & ~((ratings >= 1) & (ratings <= 5))
+        ratings[outside] = np.nan
+        removed["ratings outside 1-5 (the interaction is kept without it)"] = outside
+        counted = {reason: int(mask.sum()) for reason, mask in removed.items() if mask.any()}
+        for reason, count in counted.items():
+            logger.info("histories: removed %d %s", count, reason)
+
+        rows = np.flatnonzero(keep)
+        rows = rows[np.lexsort((times[rows], user_of[rows]))]  # a stable sort: ties stay in file order
+        lengths = np.bincount(user_of[rows], minlength=len(names))
+        present = lengths > 0
+        texts = {name: table[name] for name in ("review", "explanation") if name in table.column_names}
+        return cls(
+            catalogue,
+            users=names.filter(pa.array(present)).to_pylist(),
+            starts=np.concatenate([[0], np.cumsum(lengths[present])]),
+            item_numbers=items[rows].astype(np.int64),
+            timestamps=times[rows],
+            ratings=ratings[rows],
+            rows=rows,
+            texts=texts,
+            has_text={name: _has_text(column, name) for name, column in texts.items()},
+            removed=counted,
+        )
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.users)
+
+    def __contains__(self, user_id: object) -> bool:
+        return user_id in self._user_index()
+
+    def __getitem__(self, user_id: str) -> list[Interaction]:
+        index = self._user_index().get(user_id)
+        if index is None:
+            raise ValueError(
+                f"user {user_id!r} is not among the {len(self)} users, for example {self.users[:3]}. "
+                "User ids are text; use histories.of(u) for the u-th user."
+            )
+        return self.of(index)
+
+    def __repr__(self) -> str:
+        return f"Histories({len(self)} users, {self.num_interactions} interactions, {len(self.catalogue)} items)"
+
+    def _user_index(self) -> dict[str, int]:
+        if self._index is None:
+            self._index = {user_id: u for u, user_id in enumerate(self.users)}
+        return self._index
+
+    @property
+    def num_interactions(self) -> int:
+        """Number of interactions of all users."""
+        return len(self.item_numbers)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of interactions of each user, shape `(num_users,)`."""
+        return np.diff(self.starts)
+
+    @property
+    def user_numbers(self) -> np.ndarray:
+        """Index of the user of each interaction, shape `(num_interactions,)`."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def has_ratings(self) -> bool:
+        """Whether any interaction has a rating."""
+        return bool(np.isfinite(self.ratings).any())
+
+    @property
+    def has_reviews(self) -> bool:
+        """Whether any interaction has a review that is not blank."""
+        return "review" in self._has_text and bool(self._has_text["review"][self._rows].any())
+
+    @property
+    def has_explanations(self) -> bool:
+        """Whether any interaction has an explanation that is not blank."""
+        return "explanation" in self._has_text and bool(self._has_text["explanation"][self._rows].any())
+
+    def of(self, u: int, start: int = 0, stop: int | None = None) -> list[Interaction]:
+        """Returns the interactions of the `u`-th user, oldest first; `start` and `stop` cut like a slice."""
+        first, last = self._bounds(u)
+        chosen = range(first, last)[start:stop]
+        texts = {name: self._text(name, chosen) for name in self._texts}
+        nothing: list[str | None] = [None] * len(chosen)
+        return [
+            Interaction(
+                item_id=self.catalogue.item_id(self.item_numbers[row]),
+                timestamp=float(self.timestamps[row]),
+                rating=None if np.isnan(self.ratings[row]) else float(self.ratings[row]),
+                review=texts.get("review", nothing)[position],
+                explanation=texts.get("explanation", nothing)[position],
+            )
+            for position, row in enumerate(chosen)
+        ]
+
+    def items_of(self, u: int) -> np.ndarray:
+        """Returns the item numbers of the `u`-th user, oldest first, shape `(length,)`."""
+        first, last = self._bounds(u)
+        return self.item_numbers[first:last]
+
+    def length_of(self, u: int) -> int:
+        """Returns the number of interactions of the `u`-th user."""
+        first, last = self._bounds(u)
+        return last - first
+
+    def item_counts(self) -> np.ndarray:
+        """Returns how many interactions each item of the catalogue has, shape `(num_items,)`: its popularity."""
+        return np.bincount(self.item_numbers, minlength=len(self.catalogue))
+
+    def explanations(self) -> list[str]:
+        """Returns all explanations that are not blank, user by user, oldest first."""
+        if "explanation" not in self._texts:
+            return []
+        rows = self._rows[self._has_text["explanation"][self._rows]]
+        found: list[str] = self._texts["explanation"].take(pa.array(rows)).to_pylist()
+        return found
+
+    def truncate(self, ends: np.ndarray) -> "Histories":
+        """Keeps the first `ends[u]` interactions of each user `u` (all if there are fewer); users stay, even empty."""
+        ends = np.asarray(ends)
+        if ends.shape != (len(self),) or (len(ends) and ends.min() < 0):
+            raise ValueError(f"ends has shape {ends.shape}. Expected {len(self)} counts of 0 or more, one a user.")
+        position = np.arange(self.num_interactions) - np.repeat(self.starts[:-1], self.lengths)
+        return self.where(position < np.repeat(ends, self.lengths))
+
+    def where(self, keep: np.ndarray) -> "Histories":
+        """Keeps the interactions where the mask `keep` of shape `(num_interactions,)` is True; users stay."""
+        if keep.shape != (self.num_interactions,):
+            raise ValueError(f"keep has shape {keep.shape}. Expected one truth value an interaction.")
+        lengths = np.bincount(self.user_numbers[keep], minlength=len(self))
+        return self._take(np.flatnonzero(keep), self.users, lengths)
+
+    def select_users(self, indices: Iterable[int] | np.ndarray) -> "Histories":
+        """Keeps the users with these indices, in the order given."""
+        chosen = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices, dtype=np.int64)
+        if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise ValueError(
+                f"user indices reach from {chosen.min()} to {chosen.max()}. Expected 0 to {len(self) - 1}."
+            )
+        if len(np.unique(chosen)) < len(chosen):
+            raise ValueError("a user index is given twice. Expected each user once.")
+        lengths = self.lengths[chosen]
+        offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        rows = np.repeat(self.starts[:-1][chosen], lengths) + offsets
+        return self._take(rows, [self.users[u] for u in chosen], lengths)
+
+    def _take(self, rows: np.ndarray, users: list[str], lengths: np.ndarray) -> "Histories":
+        return Histories(
+            self.catalogue,
+            users=users,
+            starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            item_numbers=self.item_numbers[rows],
+            timestamps=self.timestamps[rows],
+            ratings=self.ratings[rows],
+            rows=self._rows[rows],
+            texts=self._texts,
+            has_text=self._has_text,
+            removed=dict(self.removed),
+        )
+
+    def _bounds(self, u: int) -> tuple[int, int]:
+        u = operator.index(u)
+        if not 0 <= u < len(self):
+            raise ValueError(f"user index {u} is out of range. Expected 0 to {len(self) - 1}.")
+        return int(self.starts[u]), int(self.starts[u + 1])
+
+    def _text(self, name: str, chosen: range) -> list[str | None]:
+        column, has_text = self._texts[name], self._has_text[name]
+        rows = self._rows[chosen.start : chosen.stop]
+        return [column[int(row)].as_py() if has_text[row] else None for row in rows]
+
+
+def _say_unused(names: list[str]) -> None:
+    if names:
+        logger.info("histories: the columns %s are not used", ", ".join(names))

@@ -1,0 +1,212 @@
+"""An item as tokens: `[IMG] k1 v1 k2 v2 ... rating <rate_4> id <item_17> [EOC]` (paper, eq. 1).
+
+Everything a merchant writes goes through `clean_value` and through the tokenizer with its special tokens split into
+plain text; the control tokens around it are ids that no text can spell (see `control_tokens.py`).
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from .catalogue import Catalogue
+from .control_tokens import NUM_STARS, ControlTokens
+
+MAX_WORD_CHARACTERS = 40
+# Our own words inside an item's block.
+RATING, ID = " rating", " id"
+# Keys of a request's item that are not attributes to be read aloud.
+NOT_ATTRIBUTES = frozenset({"item_id", "image", "domain", "retired", "rating", "timestamp", "review", "explanation"})
+
+
+@dataclass
+class TokenSequence:
+    """Token ids and, token for token, the key of the picture each may look at (`None`: no picture)."""
+
+    ids: list[int] = field(default_factory=list)
+    pictures: list[Hashable | None] = field(default_factory=list)
+
+    def extend(self, ids: Sequence[int], picture: Hashable | None = None) -> None:
+        self.ids.extend(ids)
+        self.pictures.extend([picture] * len(ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class ItemEntry:
+    """An item as a request names it: resolved against the catalogue.
+
+    Args:
+        attributes (`Mapping[str, Any]`): what is read aloud, in schema order.
+        number (`int`, *optional*): row in the catalogue; `None` for an item the catalogue does not know.
+        rating (`int`, *optional*): stars this shopper gave it, 1 to 5; only items of a history carry one.
+        image (*optional*): picture of an item that is not in the catalogue, as a path, bytes or `PIL.Image`.
+    """
+
+    attributes: Mapping[str, Any]
+    number: int | None = None
+    rating: int | None = None
+    image: Any = None
+
+
+def clean_value(value: Any, max_words: int) -> str | None:
+    """An attribute value as one line of at most `max_words` words, or `None` when there is nothing to read.
+
+    Lists are joined with commas; numbers lose needless digits; control characters and line breaks become spaces; a
+    word is cut after 40 characters, so that 50,000 characters without a space stay one word.
+    """
+    if value is None:
+        return None
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (float, np.floating)):
+        return format(float(value), ".6g") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        parts = ((str(key), clean_value(part, max_words)) for key, part in value.items())
+        value = ", ".join(f"{key} {part}" for key, part in parts if part)
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        value = ", ".join(part for part in (clean_value(part, max_words) for part in value) if part)
+    text = str(value).strip()[: 2 * max_words * MAX_WORD_CHARACTERS]
+    text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
+    words = re.split(r" +", text.strip())[:max_words]
+    return " ".join(word[:MAX_WORD_CHARACTERS] for word in words) or None
+
+
+def describe(attributes: Mapping[str, Any], max_words: int) -> str:
+    """`k1 v1 k2 v2 ...` as text; a missing attribute is left out."""
+    cleaned = ((name, clean_value(value, max_words)) for name, value in attributes.items())
+    return " ".join(f"{clean_value(name, 4)} {value}" for name, value in cleaned if value)
+
+
+def stars_of(rating: Any) -> int | None:
+    """Whole stars of a rating between 1 and 5, or `None` when it is missing; halves round up."""
+    if rating is None or (isinstance(rating, float) and math.isnan(rating)):
+        return None
+    if isinstance(rating, bool) or not isinstance(rating, (int, float, np.integer, np.floating)):
+        raise ValueError(f"a rating of {rating!r}: expected a number from 1 to {NUM_STARS}.")
+    if not 1 <= rating <= NUM_STARS:
+        raise ValueError(f"a rating of {rating}: expected a number from 1 to {NUM_STARS}.")
+    return math.floor(rating + 0.5)
+
+
+class ItemText:
+    """Writes items as tokens, and remembers those of the catalogue.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): the language model's own.
+        tokens (`ControlTokens`): the added ids.
+        catalogue (`Catalogue`): where ids are looked up; its schema orders the attributes.
+        max_words (`int`): words kept of each attribute value.
+        num_image_tokens (`int`): `[IMG]` tokens a picture takes: 1, or as many as latents when these replace the
+            tokens (early fusion), or 0 for a model without vision.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        tokens: ControlTokens,
+        catalogue: Catalogue,
+        *,
+        max_words: int,
+        num_image_tokens: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.tokens = tokens
+        self.catalogue = catalogue
+        self.max_words = max_words
+        self.num_image_tokens = num_image_tokens
+        self._of_item: dict[int, list[int]] = {}
+        self._of_phrase: dict[str, list[int]] = {}
+
+    def resolve(self, entry: Any, where: str) -> ItemEntry:
+        """Look up what a request says about an item.
+
+        Args:
+            entry (`str` or `Mapping`): an item id, or a dict with an `item_id`, attributes, or both. An id alone is
+                looked up; attributes given beside a known id replace the catalogue's.
+            where (`str`): how to call this place in an error, e.g. `"history item 3"`.
+
+        Raises:
+            ValueError: an id that is not in the catalogue and comes without any attribute, or neither id nor text.
+        """
+        if isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
+            entry = str(entry)
+        if isinstance(entry, str):
+            entry = {"item_id": entry}
+        if not isinstance(entry, Mapping):
+            raise ValueError(
+                f"{where} is a {type(entry).__name__}: expected an item id, or a dict with an 'item_id', attributes "
+                "or both."
+            )
+        rating = stars_of(entry.get("rating"))
+        given = {key: value for key, value in entry.items() if key not in NOT_ATTRIBUTES}
+        item_id = entry.get("item_id")
+        item_id = None if item_id is None else str(item_id)
+        if item_id is not None and item_id in self.catalogue:
+            number = self.catalogue.number(item_id)
+            if not given:
+                return ItemEntry({}, number=number, rating=rating, image=entry.get("image"))
+            return ItemEntry(self._in_schema_order(given), number=number, rating=rating, image=entry.get("image"))
+        if not given and entry.get("image") is None:
+            if item_id is None:
+                raise ValueError(f"{where} is {dict(entry)!r}: it has no 'item_id', no attributes and no 'image'.")
+            try:
+                self.catalogue.number(item_id)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error} Or describe it: {{'item_id': ..., 'title': ...}}.") from None
+        return ItemEntry(self._in_schema_order(given), rating=rating, image=entry.get("image"))
+
+    def _in_schema_order(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        known = {name: given[name] for name in self.catalogue.attributes if name in given}
+        return known | {name: value for name, value in given.items() if name not in known}
+
+    def picture_key(self, entry: ItemEntry) -> Hashable | None:
+        """Key under which the batch holds this item's picture once: the catalogue row, or the given picture."""
+        if self.num_image_tokens == 0:
+            return None
+        if entry.image is not None:
+            return ("given", id(entry.image))
+        if entry.number is not None and self.catalogue.has_picture(self.catalogue.item_id(entry.number)):
+            return entry.number
+        return None
+
+    def write(self, sequence: TokenSequence, entry: ItemEntry, picture: Hashable | None) -> None:
+        """Append an item's block to a sequence; all of its tokens see its picture only."""
+        if picture is not None:
+            sequence.extend([self.tokens.image] * self.num_image_tokens, picture)
+        sequence.extend(self.attribute_ids(entry), picture)
+        if entry.rating is not None:
+            sequence.extend([*self.phrase(RATING), self.tokens.star(entry.rating)], picture)
+        if entry.number is not None:
+            sequence.extend([*self.phrase(ID), self.tokens.item(entry.number)], picture)
+        sequence.extend([self.tokens.eoc], picture)
+
+    def attribute_ids(self, entry: ItemEntry) -> list[int]:
+        """Token ids of `k1 v1 k2 v2 ...`; those of a catalogue item are kept."""
+        if entry.attributes or entry.number is None:
+            return self.untrusted(describe(entry.attributes, self.max_words))
+        if entry.number not in self._of_item:
+            item = self.catalogue.item(self.catalogue.item_id(entry.number))
+            attributes = {name: item[name] for name in self.catalogue.attributes}
+            self._of_item[entry.number] = self.untrusted(describe(attributes, self.max_words))
+        return self._of_item[entry.number]
+
+    def phrase(self, text: str) -> list[int]:
+        """Token ids of our own words, kept: instructions repeat in every row."""
+        if text not in self._of_phrase:
+            self._of_phrase[text] = self.untrusted(text)
+        return self._of_phrase[text]
+
+    def untrusted(self, text: str) -> list[int]:
+        """Token ids of anybody's words: the tokenizer's special tokens in it are split into plain text."""
+        if not text:
+            return []
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids

@@ -1,0 +1,462 @@
+"""What every number in our tables means: pure functions on numpy arrays, and text metrics through their own libraries.
+
+Ranks start at 1. Everything lies between 0 and 1 except `mae` and `rmse`, which are in stars.
+"""
+
+import importlib
+import re
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# --- ranking ---
+
+
+def rank_of_target(scores: np.ndarray, target: int, excluded: np.ndarray | None = None) -> int:
+    """The place of the target among all items: 1 + the number of competitors that score at least as much.
+
+    Ties count against us: a model that gives every item the same score ranks its target last, not first.
+
+    Args:
+        scores (`np.ndarray` of shape `(num_items,)`): higher is better; `-inf` is allowed, NaN is not.
+        target (`int`): row of the true item.
+        excluded (`np.ndarray`, *optional*): rows that do not compete (seen or retired items), as row numbers or as a
+            boolean mask `(num_items,)`. The target competes even when it is among them: a repeated purchase is judged.
+
+    Returns:
+        `int`: 1 (best) to `num_items`.
+
+    Raises:
+        `ValueError`: when scores are not one row, hold NaN, or the target is not a row of theirs.
+    """
+    scores = np.asarray(scores)
+    if scores.ndim != 1:
+        raise ValueError(
+            f"scores of shape {scores.shape}: expected one score per item, (num_items,). Rank row by row."
+        )
+    if not 0 <= target < len(scores):
+        raise ValueError(f"target {target} among {len(scores)} scores: expected a row from 0 to {len(scores) - 1}.")
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN: expected numbers. A NaN never compares "
+            "as greater, so it would flatter the rank; look for an overflow in the model."
+        )
+    competes = np.ones(len(scores), dtype=bool)
+    if excluded is not None and len(excluded):
+        competes[np.asarray(excluded)] = False
+    competes[target] = False
+    return 1 + int((scores[competes] >= scores[target]).sum())
+
+
+def hit_rate(ranks: np.ndarray, k: int) -> float:
+    """HR@k: the share of requests whose one target is among the first `k`, `mean(rank <= k)`.
+
+    Args:
+        ranks (`np.ndarray` of shape `(num_requests,)`): from [`rank_of_target`].
+        k (`int`): length of the list.
+
+    Returns:
+        `float`: 0 to 1.
+
+    Raises:
+        `ValueError`: without ranks, with a rank below 1, or with `k` below 1.
+    """
+    return float((_checked_ranks(ranks, k) <= k).mean())
+
+
+def ndcg(ranks: np.ndarray, k: int) -> float:
+    """NDCG@k with one target a request: the mean of `1 / log2(1 + rank)` where `rank <= k`, else 0. The ideal is 1.
+
+    Args:
+        ranks (`np.ndarray` of shape `(num_requests,)`): from [`rank_of_target`].
+        k (`int`): length of the list.
+
+    Returns:
+        `float`: 0 to 1.
+
+    Raises:
+        `ValueError`: without ranks, with a rank below 1, or with `k` below 1.
+    """
+    checked = _checked_ranks(ranks, k)
+    return float(np.where(checked <= k, 1 / np.log2(1 + checked), 0.0).mean())
+
+
+def mrr(ranks: np.ndarray, k: int) -> float:
+    """MRR@k: the mean of `1 / rank` where `rank <= k`, else 0.
+
+    Args:
+        ranks (`np.ndarray` of shape `(num_requests,)`): from [`rank_of_target`].
+        k (`int`): length of the list; pass the number of items for the uncut mean.
+
+    Returns:
+        `float`: 0 to 1.
+
+    Raises:
+        `ValueError`: without ranks, with a rank below 1, or with `k` below 1.
+    """
+    checked = _checked_ranks(ranks, k)
+    return float(np.where(checked <= k, 1 / checked, 0.0).mean())
+
+
+def ndcg_of_list(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    """NDCG@k of one ranked list with any number of relevant items, each worth 1.
+
+    `sum over places i <= k of [ranked_i is relevant] / log2(1 + i)`, divided by the same sum for the best possible
+    list, which starts with all `min(k, len(relevant))` relevant items. 0 when nothing is relevant.
+
+    Args:
+        ranked (`np.ndarray` of shape `(length,)`): item numbers, best first, each once.
+        relevant (`np.ndarray`): item numbers that count; order and repetition do not matter.
+        k (`int`): places that count.
+
+    Returns:
+        `float`: 0 to 1.
+
+    Raises:
+        `ValueError`: when an item stands in the list twice, as beam search may write it. Counted twice it would push
+            the metric above 1; dropped silently it would move the rest up.
+    """
+    _check_k(k)
+    ranked = np.asarray(ranked)
+    values, counts = np.unique(ranked, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"item {values[counts > 1][0]} stands {counts.max()} times or more in a ranked list of {len(ranked)}: "
+            "expected each item once. Keep the first of each with list(dict.fromkeys(ranked))."
+        )
+    wanted = np.unique(np.asarray(relevant))
+    if not len(wanted):
+        return 0.0
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    gains = np.isin(ranked[:k], wanted)
+    return float(discounts[: len(gains)][gains].sum() / discounts[: len(wanted)].sum())
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k = {k}: expected the length of a list, 1 or more.")
+
+
+def _checked_ranks(ranks: np.ndarray, k: int) -> np.ndarray:
+    _check_k(k)
+    checked = np.asarray(ranks, dtype=np.float64)
+    if not checked.size:
+        raise ValueError("no ranks: expected one a request. Is the evaluated split empty?")
+    if not (checked >= 1).all():
+        raise ValueError(f"a rank of {checked.min()}: expected 1 (best) or more; ranks do not start at 0 here.")
+    return checked
+
+
+# --- stars ---
+
+
+def mae(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Mean absolute error, `mean(|predicted - true|)`, in stars.
+
+    Args:
+        predicted (`np.ndarray` of shape `(num_requests,)`): any real numbers; expectations are not rounded first.
+        true (`np.ndarray` of shape `(num_requests,)`): given stars.
+
+    Returns:
+        `float`: 0 or more.
+
+    Raises:
+        `ValueError`: when the two differ in shape, are empty or hold NaN.
+    """
+    return float(np.abs(_errors(predicted, true)).mean())
+
+
+def rmse(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Root mean squared error, `sqrt(mean((predicted - true)**2))`, in stars, over all requests at once.
+
+    Args:
+        predicted (`np.ndarray` of shape `(num_requests,)`): any real numbers; expectations are not rounded first.
+        true (`np.ndarray` of shape `(num_requests,)`): given stars.
+
+    Returns:
+        `float`: 0 or more.
+
+    Raises:
+        `ValueError`: when the two differ in shape, are empty or hold NaN.
+    """
+    return float(np.sqrt((_errors(predicted, true) ** 2).mean()))
+
+
+def expected_calibration_error(probabilities: np.ndarray, true: np.ndarray, num_bins: int = 10) -> float:
+    """How far the confidence in the likeliest star is from being right that often.
+
+    Requests are put into `num_bins` bins of equal width by their confidence (the highest probability of the row; a
+    bin holds its upper edge, not its lower one). ECE = sum over bins of
+    `share of requests in the bin * |share of right answers in the bin - mean confidence in the bin|`.
+    Between stars of equal probability the lower one is the answer.
+
+    Args:
+        probabilities (`np.ndarray` of shape `(num_requests, num_stars)`): rows sum to 1.
+        true (`np.ndarray` of shape `(num_requests,)`): given stars, 1 to `num_stars`.
+        num_bins (`int`, *optional*, defaults to 10): number of bins.
+
+    Returns:
+        `float`: 0 (calibrated) to 1.
+
+    Raises:
+        `ValueError`: when rows do not sum to 1, shapes do not fit, or a true star is outside the range.
+    """
+    p, stars = np.asarray(probabilities, dtype=np.float64), np.asarray(true)
+    if p.ndim != 2 or not p.size or stars.shape != p.shape[:1]:
+        raise ValueError(
+            f"probabilities of shape {p.shape} and true stars of shape {stars.shape}: expected (num_requests, "
+            "num_stars) and (num_requests,) with at least one request."
+        )
+    # Half precision sums are off by about a thousandth; logits are off by far more.
+    if not np.allclose(p.sum(axis=1), 1, atol=1e-2) or (p < 0).any():
+        raise ValueError(
+            f"rows of probabilities that sum to {p.sum(axis=1).min():.3g} up to {p.sum(axis=1).max():.3g}: expected "
+            "1 and no negative number. Pass the softmax, not the logits."
+        )
+    if not ((stars >= 1) & (stars <= p.shape[1])).all():
+        raise ValueError(f"true stars from {stars.min()} to {stars.max()}: expected 1 to {p.shape[1]}.")
+    confidence = p.max(axis=1)
+    right = p.argmax(axis=1) + 1 == stars
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    gap = np.bincount(bins, right - confidence, minlength=num_bins)
+    return float(np.abs(gap).sum() / len(stars))
+
+
+def _errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    a, b = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    if a.shape != b.shape or not a.size:
+        raise ValueError(
+            f"predictions of shape {a.shape} for true values of shape {b.shape}: expected two equal shapes and at "
+            "least one request."
+        )
+    difference = a - b
+    if np.isnan(difference).any():
+        raise ValueError(
+            f"{int(np.isnan(difference).sum())} of {difference.size} pairs hold NaN: expected numbers. Leave requests "
+            "without a true rating out before."
+        )
+    return difference
+
+
+# --- selection ---
+
+
+def precision_recall_f1(chosen: np.ndarray, relevant: np.ndarray) -> tuple[float, float, float]:
+    """Precision, recall and F1 of one request; a table averages each of the three over requests.
+
+    `precision = hits / chosen`, `recall = hits / relevant`, `F1 = 2 * hits / (chosen + relevant)`. Empty cases:
+    nothing chosen although something was relevant gives 0, 0, 0; something chosen although nothing was relevant gives
+    0, 0, 0; nothing chosen and nothing relevant is the right answer and gives 1, 1, 1.
+    The mean of F1 is not the F1 of mean precision and mean recall.
+
+    Args:
+        chosen (`np.ndarray` of `bool`, shape `(num_candidates,)`): what the model selected.
+        relevant (`np.ndarray` of `bool`, shape `(num_candidates,)`): what it should have selected.
+
+    Returns:
+        `tuple[float, float, float]`: precision, recall, F1, each 0 to 1.
+
+    Raises:
+        `ValueError`: when the two are not boolean arrays of one shape (lists of item numbers are not accepted).
+    """
+    a, b = np.asarray(chosen), np.asarray(relevant)
+    if a.dtype != bool or b.dtype != bool or a.shape != b.shape or a.ndim != 1:
+        raise ValueError(
+            f"chosen is {a.dtype} of shape {a.shape}, relevant is {b.dtype} of shape {b.shape}: expected two boolean "
+            "arrays of shape (num_candidates,)."
+        )
+    hits, num_chosen, num_relevant = int((a & b).sum()), int(a.sum()), int(b.sum())
+    if num_chosen + num_relevant == 0:
+        return 1.0, 1.0, 1.0
+    return (
+        hits / num_chosen if num_chosen else 0.0,
+        hits / num_relevant if num_relevant else 0.0,
+        2 * hits / (num_chosen + num_relevant),
+    )
+
+
+# --- text ---
+
+
+def bleu(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
+    """Corpus BLEU-4 of sacrebleu (13a tokens, exponential smoothing), divided by 100.
+
+    Args:
+        predicted (`Sequence[str]`): what the model wrote; an empty text counts as such.
+        true (`Sequence[str]`): one reference each.
+
+    Returns:
+        `dict[str, float]`: `{"bleu": 0 to 1}`; sacrebleu and many papers print 100 times this.
+
+    Raises:
+        `ValueError`: when there are no texts or their numbers differ.
+        `ImportError`: when sacrebleu is not installed.
+    """
+    _check_texts(predicted, true)
+    return {"bleu": float(_library("sacrebleu").corpus_bleu(list(predicted), [list(true)]).score) / 100}
+
+
+def rouge(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
+    """ROUGE-1, ROUGE-2 and ROUGE-L of rouge-score: F-measure with Porter stems, per text, averaged.
+
+    Args:
+        predicted (`Sequence[str]`): what the model wrote.
+        true (`Sequence[str]`): one reference each.
+
+    Returns:
+        `dict[str, float]`: `{"rouge1": ..., "rouge2": ..., "rougeL": ...}`, 0 to 1.
+
+    Raises:
+        `ValueError`: when there are no texts or their numbers differ.
+        `ImportError`: when rouge-score is not installed.
+    """
+    _check_texts(predicted, true)
+    names = ["rouge1", "rouge2", "rougeL"]
+    scorer = _library("rouge_score.rouge_scorer").RougeScorer(names, use_stemmer=True)
+    scores = [scorer.score(reference, text) for text, reference in zip(predicted, true, strict=True)]
+    return {name: float(np.mean([score[name].fmeasure for score in scores])) for name in names}
+
+
+def meteor(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
+    """METEOR of nltk (alpha 0.9, beta 3, gamma 0.5), per text, averaged; words and marks are split by a regex.
+
+    METEOR matches equal words, then equal stems, then WordNet synonyms. Where the WordNet data is not on this machine
+    the third stage is left out and the key says so, for the two numbers must not be compared.
+
+    Args:
+        predicted (`Sequence[str]`): what the model wrote.
+        true (`Sequence[str]`): one reference each.
+
+    Returns:
+        `dict[str, float]`: `{"meteor": 0 to 1}`, or `{"meteor_no_synonyms": 0 to 1}` without WordNet
+        (`python -m nltk.downloader wordnet` fetches it).
+
+    Raises:
+        `ValueError`: when there are no texts or their numbers differ.
+        `ImportError`: when nltk is not installed.
+    """
+    _check_texts(predicted, true)
+    module = _library("nltk.translate.meteor_score")
+    wordnet: Any = _library("nltk.corpus").wordnet
+    name = "meteor"
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        wordnet, name = _NoSynonyms(), "meteor_no_synonyms"
+    scores = [
+        module.single_meteor_score(_words(reference), _words(text), wordnet=wordnet)
+        for text, reference in zip(predicted, true, strict=True)
+    ]
+    return {name: float(np.mean(scores))}
+
+
+def bert_score(
+    predicted: Sequence[str], true: Sequence[str], model_folder: str, num_layers: int | None = None
+) -> dict[str, float]:
+    """BERTScore of bert-score without idf and without baseline rescaling: precision, recall and F1, averaged.
+
+    Args:
+        predicted (`Sequence[str]`): what the model wrote.
+        true (`Sequence[str]`): one reference each.
+        model_folder (`str`): folder of a transformers encoder with its tokenizer; nothing is downloaded.
+        num_layers (`int`, *optional*): layer whose output is compared; by default the last. The library's own choice
+            for `roberta-large` is 17; numbers of different models or layers must not be compared.
+
+    Returns:
+        `dict[str, float]`: `{"bertscore_precision": ..., "bertscore_recall": ..., "bertscore": F1}`, at most 1.
+
+    Raises:
+        `ValueError`: when there are no texts, their numbers differ or the folder holds no model.
+        `ImportError`: when bert-score is not installed.
+    """
+    _check_texts(predicted, true)
+    library = _library("bert_score.utils", "bertscore")
+    transformers = importlib.import_module("transformers")
+    try:
+        config = transformers.AutoConfig.from_pretrained(model_folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
+    except OSError as error:
+        raise ValueError(
+            f"no encoder with a tokenizer in {model_folder!r}: expected a folder written by save_pretrained. {error}"
+        ) from error
+    # A tokenizer that names no limit says 1e30, on which the library's truncation overflows. RoBERTa's positions
+    # start at 2.
+    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings - 2)
+    model = library.get_model(model_folder, num_layers or config.num_hidden_layers)
+    weights = {i: 1.0 for i in range(len(tokenizer))}
+    weights[tokenizer.cls_token_id] = weights[tokenizer.sep_token_id] = 0.0
+    scores = library.bert_cos_score_idf(model, list(true), list(predicted), tokenizer, weights, device="cpu")
+    precision, recall, f1 = (float(value) for value in scores.mean(dim=0))
+    return {"bertscore_precision": precision, "bertscore_recall": recall, "bertscore": f1}
+
+
+class _NoSynonyms:
+    """Stands in for WordNet: a word has no synonyms."""
+
+    def synsets(self, word: str) -> list[Any]:
+        return []
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text)
+
+
+def _check_texts(predicted: Sequence[str], true: Sequence[str]) -> None:
+    if isinstance(predicted, str) or isinstance(true, str) or len(predicted) != len(true) or not len(true):
+        raise ValueError(
+            f"{len(predicted)} texts for {len(true)} references: expected two lists of equal length, not empty."
+        )
+
+
+def _library(name: str, extra: str = "train") -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f'{name} is needed for this metric: pip install "unimp[{extra}]". ({error})') from error
+
+
+# --- how sure a mean is ---
+
+
+class Interval(NamedTuple):
+    """A mean and the range it may lie in; `seed` is that of the resampling."""
+
+    mean: float
+    low: float
+    high: float
+    seed: int
+
+
+def bootstrap_interval(
+    values: np.ndarray, seed: int = 0, num_resamples: int = 1000, confidence: float = 0.95
+) -> Interval:
+    """Percentile bootstrap of a mean over requests: which means other shoppers of the same kind might have given.
+
+    It covers the choice of requests alone, not that of the training seed. Values are one number a request, e.g.
+    `ranks <= 10` for HR@10; RMSE is no mean: pass squared errors and take the root of all three.
+
+    Args:
+        values (`np.ndarray` of shape `(num_requests,)`): numbers whose mean is reported.
+        seed (`int`, *optional*, defaults to 0): of the resampling.
+        num_resamples (`int`, *optional*, defaults to 1000): how often `num_requests` are drawn with replacement.
+        confidence (`float`, *optional*, defaults to 0.95): share of resampled means inside the interval.
+
+    Returns:
+        `Interval`: mean, low, high and the seed.
+
+    Raises:
+        `ValueError`: when there are no values, some are NaN, or the confidence is not between 0 and 1.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not numbers.size or np.isnan(numbers).any() or not 0 < confidence < 1:
+        raise ValueError(
+            f"values of shape {numbers.shape} with {int(np.isnan(numbers).sum())} NaN, confidence {confidence}: "
+            "expected one number a request and a confidence between 0 and 1."
+        )
+    rng = np.random.default_rng(seed)
+    # One resample at a time: all at once would take num_resamples times the memory of the values.
+    means = [numbers[rng.integers(numbers.size, size=numbers.size)].mean() for _ in range(num_resamples)]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(numbers.mean()), float(low), float(high), seed)

@@ -1,0 +1,484 @@
+"""UniMPProcessor: requests to tensors, and the words of an answer back to text.
+
+One processor serves training, evaluation and serving, so that what the model is asked never drifts from what it was
+taught. It carries the catalogue: a saved model folder answers without any training data.
+"""
+
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BatchFeature,
+    CLIPImageProcessor,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.utils import cached_file, logging
+
+from .all_tasks import TASKS, task_of
+from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
+from .catalogue import Catalogue
+from .control_tokens import ControlTokens
+from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, describe
+from .picture import open_picture
+from .task import TASK_NAMES, ItemSlot, Request, ShopperText
+
+logger = logging.get_logger(__name__)
+
+CATALOGUE_FILE = "catalogue.parquet"
+IGNORED = -100
+# Kinds of labels, see `UniMPProcessor.__call__`.
+TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
+SCRATCH_SIZES = ("tiny", "small", "base")
+# Decoded and resized pictures kept in memory; beyond it they are opened again each time.
+PICTURE_CACHE_BYTES = 256 * 2**20
+
+
+class UniMPProcessor(ProcessorMixin):
+    """Turns requests into model inputs.
+
+    Args:
+        image_processor: of the vision tower; any transformers image processor.
+        tokenizer (`PreTrainedTokenizerBase`): of the language model, unchanged: added tokens are ids beyond it.
+        first_token_id (`int`): V, rows of the language model's embedding; the first added id.
+        num_codes (`int`, *optional*, defaults to 0): size of the picture codebook.
+        num_image_tokens (`int`, *optional*, defaults to 1): `[IMG]` tokens a picture takes; 0 for no vision, the
+            number of latents for early fusion.
+        history_length (`int`, *optional*, defaults to 5): items of a history that are read, the latest ones.
+        max_words (`int`, *optional*, defaults to 12): words kept of each attribute value.
+        max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
+        query_attribute (`str`, *optional*): attribute the search queries of training were made from.
+        catalogue (`Catalogue`, *optional*): the shop; loaded from the folder by `from_pretrained`.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        first_token_id: int,
+        num_codes: int = 0,
+        num_image_tokens: int = 1,
+        history_length: int = 5,
+        max_words: int = 12,
+        max_length: int = 2048,
+        query_attribute: str | None = None,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer)
+        if first_token_id < len(tokenizer):
+            raise ValueError(
+                f"first_token_id={first_token_id} lies inside the tokenizer's {len(tokenizer)} tokens; expected the "
+                "number of rows of the language model's embedding (config.vocab_size)."
+            )
+        if tokenizer.eos_token_id is None:
+            raise ValueError(f"{type(tokenizer).__name__} has no eos token, which ends an explanation; set eos_token.")
+        if history_length < 1:
+            raise ValueError(f"history_length={history_length}: expected at least 1.")
+        self.first_token_id = first_token_id
+        self.num_codes = num_codes
+        self._num_image_tokens = num_image_tokens
+        self.history_length = history_length
+        self.max_words = max_words
+        self.max_length = max_length
+        self.query_attribute = query_attribute
+        self.control = ControlTokens(first_token_id, num_codes)
+        self._catalogue: Catalogue | None = None
+        self._item_text: ItemText | None = None
+        self._pixels: dict[Hashable, torch.Tensor] = {}
+        if catalogue is not None:
+            self.catalogue = catalogue
+
+    @classmethod
+    def from_backbones(
+        cls,
+        text_model: str,
+        image_processor: Any,
+        catalogue: Catalogue,
+        *,
+        extra_texts: Iterable[str] = (),
+        **kwargs: Any,
+    ) -> "UniMPProcessor":
+        """The processor of a new model.
+
+        Args:
+            text_model (`str`): name or folder of a causal LM, whose tokenizer is taken; or a from-scratch size
+                (`"tiny"`, `"small"`, `"base"`), for which a byte-level BPE is trained on the catalogue.
+            image_processor: of the vision tower (`modeling_unimp.load_image_processor`); `None` for no vision.
+            catalogue (`Catalogue`): the shop.
+            extra_texts (`Iterable[str]`, *optional*): more text for the BPE, such as training explanations.
+            kwargs (*optional*): the other arguments of the class.
+        """
+        if image_processor is None:
+            # ProcessorMixin wants one; nothing is ever given to it.
+            image_processor, kwargs["num_image_tokens"] = CLIPImageProcessor(), 0
+        if text_model in SCRATCH_SIZES:
+            instructions = [
+                piece
+                for task in TASKS.values()
+                for piece in task.prompt({"task": task.name, "query": "query", "item": "", "candidates": [""]})
+                if isinstance(piece, str)
+            ]
+            items = (
+                describe({name: item[name] for name in catalogue.attributes}, kwargs.get("max_words", 12))
+                for item in map(catalogue.item, catalogue.item_ids)
+            )
+            tokenizer: PreTrainedTokenizerBase = train_byte_level_bpe(
+                [RATING, ID, *instructions, *items, *extra_texts]
+            )
+            first_token_id = SCRATCH_VOCABULARY_SIZE
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(text_model)
+            first_token_id = AutoConfig.from_pretrained(text_model).get_text_config().vocab_size
+        return cls(image_processor, tokenizer, first_token_id, catalogue=catalogue, **kwargs)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        if self._catalogue is None:
+            raise ValueError("this processor has no catalogue; set processor.catalogue = Catalogue.load(...) first.")
+        return self._catalogue
+
+    @catalogue.setter
+    def catalogue(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._pixels.clear()
+        self._item_text = ItemText(
+            self.tokenizer,
+            self.control,
+            catalogue,
+            max_words=self.max_words,
+            num_image_tokens=self.num_image_tokens,
+        )
+
+    @property
+    def num_image_tokens(self) -> int:
+        return self._num_image_tokens
+
+    @num_image_tokens.setter
+    def num_image_tokens(self, number: int) -> None:
+        self._num_image_tokens = number
+        if self._item_text is not None:
+            self._item_text.num_image_tokens = number
+
+    @property
+    def item_text(self) -> ItemText:
+        self.catalogue  # noqa: B018  (raises when there is none)
+        assert self._item_text is not None
+        return self._item_text
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "media_index", "pixel_values"]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: Any = None,
+        requests: Sequence[Request] | None = None,
+        *,
+        labels: bool = False,
+        context: str = "none",
+        next_item: bool = False,
+        vision_features: Any = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Encode a batch of requests.
+
+        Args:
+            images, text (*optional*): free text and pictures for callers who build their own sequences; without
+                `requests` they go to the tokenizer and the image processor unchanged.
+            requests (`Sequence[dict]`): `{"task": ..., "history": [...], ...}`; tasks may be mixed.
+            labels (`bool`, *optional*, defaults to `False`): also encode each request's `"answer"`.
+            context (`str`, *optional*, defaults to `"none"`): history tokens that are labels too: `"attributes"`
+                (all but pictures), `"id"` (item tokens) or `"none"`.
+            next_item (`bool`, *optional*, defaults to `False`): at every `[EOC]` of the history the label is the
+                next history item's token; at the last one `request["next"]`, where it is given.
+            vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
+                instead of opening the pictures.
+
+        Returns:
+            `BatchFeature` with `input_ids`, `attention_mask`, `media_index` `(B, T)`, left-padded; `pixel_values`
+            `(U, 3, H, W)` or `vision_features` `(U, P, F)`, each distinct picture once, absent when there is none;
+            `task_ids` `(B,)`; with labels also `labels` and `label_kinds` `(B, T)`: 1 answer, 2 context, 3 next item.
+            `media_index` is 0 where a token sees no picture, else 1 + the picture's row.
+
+        Raises:
+            ValueError: unknown task or item, empty history, a query, item or candidates that are missing.
+        """
+        if requests is None:
+            plain: BatchFeature = super().__call__(images=images, text=text, **kwargs)
+            return plain
+        if not requests:
+            raise ValueError("an empty list of requests: expected at least one.")
+        pictures = _BatchPictures(self, vision_features)
+        rows = [
+            self._encode(request, position, pictures, labels=labels, context=context, next_item=next_item)
+            for position, request in enumerate(requests)
+        ]
+        length = max(len(row.ids) for row in rows)
+
+        def left_padded(values: Iterable[Sequence[int]], fill: int) -> torch.Tensor:
+            return torch.tensor([[fill] * (length - len(value)) + list(value) for value in values])
+
+        batch = {
+            "input_ids": left_padded((row.ids for row in rows), self.control.pad),
+            "attention_mask": left_padded(([1] * len(row.ids) for row in rows), 0),
+            "media_index": left_padded(([pictures.index(key) for key in row.pictures] for row in rows), 0),
+            "task_ids": torch.tensor([TASK_NAMES.index(request["task"]) for request in requests]),
+        }
+        if labels:
+            batch["labels"] = left_padded((row.labels for row in rows), IGNORED)
+            batch["label_kinds"] = left_padded((row.kinds for row in rows), 0)
+        return BatchFeature(batch | pictures.tensors())
+
+    def _encode(
+        self,
+        request: Request,
+        position: int,
+        pictures: "_BatchPictures",
+        *,
+        labels: bool,
+        context: str,
+        next_item: bool,
+    ) -> "_Row":
+        task = task_of(request)
+        where = f"request {position} ({task.name})"
+        history = request.get("history")
+        if not isinstance(history, (list, tuple)) or not history:
+            raise ValueError(
+                f"{where} has the history {history!r}: expected a list of at least one item, the latest last. "
+                "A shopper without any history has no taste to go by; show what is popular."
+            )
+        if len(history) > self.history_length:
+            logger.warning_once(
+                f"A history of {len(history)} items is longer than history_length={self.history_length}: "
+                "only the latest are read."
+            )
+            history = history[-self.history_length :]
+        tail = TokenSequence()
+        for piece in task.prompt(request):
+            if isinstance(piece, ItemSlot):
+                entry = self.item_text.resolve(piece.entry, f"the item of {where}")
+                self.item_text.write(tail, entry, pictures.key(entry))
+            elif isinstance(piece, ShopperText):
+                tail.extend(self.item_text.untrusted(piece.text))
+            else:
+                tail.extend(self.item_text.phrase(piece))
+        tail.extend([self.control.answer])
+        answer = self._answer(task.name, request, labels)
+
+        blocks: list[tuple[ItemEntry, TokenSequence]] = []
+        room = self.max_length - 1 - len(tail) - len(answer.ids)
+        for number, item in reversed(list(enumerate(history))):
+            entry = self.item_text.resolve(item, f"history item {number} of {where}")
+            block = TokenSequence()
+            self.item_text.write(block, entry, pictures.key(entry))
+            room -= len(block)
+            if room < 0:
+                break
+            blocks.insert(0, (entry, block))
+        if not blocks:
+            raise ValueError(
+                f"{where}: its latest item and its instruction need {-room} tokens more than max_length="
+                f"{self.max_length}; raise max_length or lower max_words (now {self.max_words})."
+            )
+        if len(blocks) < len(history):
+            logger.warning_once(
+                f"A history of {len(history)} items does not fit into max_length={self.max_length} tokens: "
+                f"only the latest {len(blocks)} are read."
+            )
+        row = _Row()
+        row.append([self.control.cls])
+        ends = []
+        for _, block in blocks:
+            kind = CONTEXT if context != "none" else 0
+            wanted = [token if self._in_context(token, context) else IGNORED for token in block.ids]
+            row.append(block.ids, block.pictures, wanted, [kind if label != IGNORED else 0 for label in wanted])
+            ends.append(len(row.ids))
+        row.append(tail.ids, tail.pictures)
+        row.append(answer.ids, None, answer.labels, answer.kinds)
+        if next_item:
+            following = [entry.number for entry, _ in blocks[1:]]
+            following.append(self.catalogue.number(request["next"]) if "next" in request else None)
+            for end, number_after in zip(ends, following, strict=True):
+                if number_after is not None:
+                    row.labels[end], row.kinds[end] = self.control.item(number_after), NEXT_ITEM
+        return row
+
+    def _in_context(self, token: int, context: str) -> bool:
+        if context == "attributes":
+            return token != self.control.image
+        if context == "id":
+            return self.control.item_number(token) is not None
+        if context == "none":
+            return False
+        raise ValueError(f"context={context!r}: expected 'attributes', 'id' or 'none'.")
+
+    def _answer(self, name: str, request: Request, labels: bool) -> "_Row":
+        """What follows [ANS]: the answer with its labels, or at inference nothing, except the slots of a selection."""
+        row = _Row()
+        task = TASKS[name]
+        if task.answer_group == "decisions":
+            # The last slot's decision is the label of the position after it, so an eos token closes the row.
+            entries = [self.item_text.resolve(item, "a candidate") for item in request["candidates"]]
+            slots = [self.control.answer if e.number is None else self.control.item(e.number) for e in entries]
+            row.append(slots)
+            if labels:
+                decisions = self._target(name, request)
+                row.append([self.tokenizer.eos_token_id])
+                row.labels[1:] = decisions
+                row.kinds[1:] = [TASK] * len(decisions)
+        elif labels:
+            target = self._target(name, request)
+            row.append(target, None, target, [TASK] * len(target))
+        return row
+
+    def _target(self, name: str, request: Request) -> list[int]:
+        if "answer" not in request:
+            raise ValueError(f"labels=True but a {name} request has no 'answer'.")
+        target = TASKS[name].target(request, self.control, self.catalogue)
+        if isinstance(target, str):
+            return [*self.item_text.untrusted(target), self.tokenizer.eos_token_id]
+        return target
+
+    def task_of(self, request: Request) -> Any:
+        """The task a request names; a `ValueError` lists the tasks there are."""
+        return task_of(request)
+
+    def content_ids(self, numbers: Sequence[int], length: int) -> torch.Tensor:
+        """Leading attribute tokens of catalogue items, for content rows: `(N, length)`, -1 where there is none."""
+        ids = torch.full((len(numbers), length), -1, dtype=torch.long)
+        for row, number in enumerate(numbers):
+            own = self.item_text.attribute_ids(ItemEntry({}, number=number))[:length]
+            ids[row, : len(own)] = torch.tensor(own, dtype=torch.long)
+        return ids
+
+    def words(self, token_ids: Sequence[int]) -> str:
+        """The text of an answer up to its eos token; added tokens cannot occur in it and are left out."""
+        ids = [int(token) for token in token_ids]
+        if self.tokenizer.eos_token_id in ids:
+            ids = ids[: ids.index(self.tokenizer.eos_token_id)]
+        text = self.tokenizer.decode([token for token in ids if token < self.first_token_id], skip_special_tokens=True)
+        return str(text).strip()
+
+    def readable(self, token_ids: Sequence[int]) -> str:
+        """A whole sequence as text with the names of added tokens, for logs and curious eyes."""
+        parts: list[str] = []
+        words: list[int] = []
+        for token in [*map(int, token_ids), -1]:
+            if 0 <= token < self.first_token_id:
+                words.append(token)
+                continue
+            if words:
+                parts.append(str(self.tokenizer.decode(words)))
+                words = []
+            if token >= 0:
+                parts.append(self.control.name(token))
+        return " ".join(parts)
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, save_pictures: bool = True, **kwargs: Any
+    ) -> Any:
+        """Save with the catalogue. `save_pictures=False` leaves the pictures out, as training checkpoints do."""
+        os.makedirs(save_directory, exist_ok=True)
+        if self._catalogue is not None:
+            self._catalogue.save(save_directory, images=save_pictures)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        hub = {name: kwargs[name] for name in ("cache_dir", "revision", "token", "local_files_only") if name in kwargs}
+        file = cached_file(
+            str(pretrained_model_name_or_path), CATALOGUE_FILE, _raise_exceptions_for_missing_entries=False, **hub
+        )
+        if file is not None:
+            processor.catalogue = Catalogue.load(Path(file))
+        return processor
+
+    def to_dict(self) -> dict[str, Any]:
+        """What processor_config.json holds; the catalogue has a file of its own."""
+        # Hidden from the deep copy that super makes: a catalogue can be large.
+        hidden = {name: self.__dict__.pop(name) for name in ("_catalogue", "_item_text", "_pixels", "control")}
+        try:
+            output: dict[str, Any] = super().to_dict()
+        finally:
+            self.__dict__.update(hidden)
+        return output | {"num_image_tokens": self.num_image_tokens}
+
+    def pixel_values(self, key: Hashable, picture: Any) -> torch.Tensor:
+        """A picture as the vision tower wants it, `(3, H, W)`; those of the catalogue are kept while there is room."""
+        pixels: torch.Tensor = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
+        if isinstance(key, int) and (len(self._pixels) + 1) * pixels.nbytes <= PICTURE_CACHE_BYTES:
+            self._pixels[key] = pixels
+        return pixels
+
+
+class _Row:
+    """One sequence under construction: ids, pictures, labels and kinds, always equally long."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.pictures: list[Hashable | None] = []
+        self.labels: list[int] = []
+        self.kinds: list[int] = []
+
+    def append(
+        self,
+        ids: Sequence[int],
+        pictures: Sequence[Hashable | None] | None = None,
+        labels: Sequence[int] | None = None,
+        kinds: Sequence[int] | None = None,
+    ) -> None:
+        self.ids.extend(ids)
+        self.pictures.extend([None] * len(ids) if pictures is None else pictures)
+        self.labels.extend([IGNORED] * len(ids) if labels is None else labels)
+        self.kinds.extend([0] * len(ids) if kinds is None else kinds)
+
+
+class _BatchPictures:
+    """The distinct pictures of one batch, in order of first use."""
+
+    def __init__(self, processor: UniMPProcessor, vision_features: Any) -> None:
+        self.processor = processor
+        self.vision_features = vision_features
+        self.rows: dict[Hashable, int] = {}
+        self.pixels: list[torch.Tensor] = []
+
+    def key(self, entry: ItemEntry) -> Hashable | None:
+        """The entry's picture, taken into the batch; `None` when there is none or it cannot be read."""
+        key = self.processor.item_text.picture_key(entry)
+        if key is None or key in self.rows:
+            return key
+        if self.vision_features is not None:
+            if not isinstance(key, int):
+                raise ValueError("an item with its own 'image' cannot be read from the feature store of a catalogue.")
+            if not self.vision_features.has(key):
+                return None
+        else:
+            pixels = self.processor._pixels.get(key)
+            if pixels is None:
+                if isinstance(key, int):
+                    picture = self.processor.catalogue.picture(self.processor.catalogue.item_id(key))
+                else:
+                    picture = open_picture(entry.image)
+                if picture is None:
+                    return None
+                pixels = self.processor.pixel_values(key, picture)
+            self.pixels.append(pixels)
+        self.rows[key] = len(self.rows)
+        return key
+
+    def index(self, key: Hashable | None) -> int:
+        return 0 if key is None else 1 + self.rows[key]
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        if not self.rows:
+            return {}
+        if self.vision_features is not None:
+            return {"vision_features": self.vision_features.features(list(self.rows))}
+        return {"pixel_values": torch.stack(self.pixels)}

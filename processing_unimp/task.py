@@ -1,0 +1,117 @@
+"""What the six tasks have in common: a task turns a shopper's case into a request, a request into a prompt, and the
+model's output into a plain answer and into numbers.
+
+A model's output is one array or text a request, by `answer_group`: `"items"` the logits of all items `(N,)`, `"stars"`
+their probabilities `(5,)`, `"decisions"` a probability per candidate `(K,)`, `"words"` a text. Baselines produce the
+same, so that one `judge` serves both.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .catalogue import Catalogue
+from .control_tokens import ControlTokens
+from .history import Histories
+from .item_text import stars_of
+from .splits import Case
+
+TASK_NAMES = ("recommend", "search", "rate", "explain", "select", "imagine")
+
+Request = dict[str, Any]
+Judgement = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ItemSlot:
+    """A place in a prompt for the block of one item, as the request names it."""
+
+    entry: Any
+
+
+@dataclass(frozen=True)
+class ShopperText:
+    """A place in a prompt for words that are not ours, such as a search query."""
+
+    text: str
+
+
+Piece = str | ItemSlot | ShopperText
+
+
+@dataclass(frozen=True)
+class ExampleSource:
+    """Where examples take what a case alone does not say.
+
+    Args:
+        catalogue (`Catalogue`): the shop.
+        rng (`np.random.Generator`): the only source of chance.
+        history_length (`int`, *optional*, defaults to 5): how many of the latest items a request shows.
+        query_attribute (`str`, *optional*): attribute a search query is made from, e.g. `"category"`.
+        num_candidates (`int`, *optional*, defaults to 8): candidates of a select request, positives included.
+    """
+
+    catalogue: Catalogue
+    rng: np.random.Generator
+    history_length: int = 5
+    query_attribute: str | None = None
+    num_candidates: int = 8
+
+
+class Task(ABC):
+    """One kind of request. Instances hold no state."""
+
+    name: ClassVar[str]
+    answer_group: ClassVar[str]
+    headline: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+
+    @abstractmethod
+    def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
+        """The request this case makes, with its true `"answer"`; `None` when the data lacks what the task asks.
+
+        Args:
+            case (`Case`): history and the interaction to be predicted.
+            source (`ExampleSource`): catalogue and chance.
+            upcoming (`Sequence[Interaction]`, *optional*): what the shopper did after the target, training only.
+        """
+
+    @abstractmethod
+    def prompt(self, request: Request) -> list[Piece]:
+        """The instruction that follows the history, in the paper's words."""
+
+    @abstractmethod
+    def target(self, request: Request, tokens: ControlTokens, catalogue: Catalogue) -> list[int] | str:
+        """The true answer as token ids, or as text for the words of an explanation."""
+
+    @abstractmethod
+    def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
+        """The model's output as a plain dict for the caller."""
+
+    @abstractmethod
+    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+        """What `summarise` needs to know of one answer."""
+
+    @abstractmethod
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        """Metrics over all judged answers."""
+
+    @abstractmethod
+    def baselines(
+        self, requests: Sequence[Request], train: Histories, source: ExampleSource
+    ) -> dict[str, Sequence[Any]]:
+        """Outputs of the trivial answers that any model has to beat, fitted on the training part alone."""
+
+
+def history_of(case: Case, source: ExampleSource) -> list[dict[str, Any]]:
+    """The latest part of a case's history in the form of a request, stars included."""
+    latest = case.history[-source.history_length :]
+    return [{"item_id": event.item_id, "rating": stars_of(event.rating)} for event in latest]
+
+
+def described(catalogue: Catalogue, number: int) -> dict[str, Any]:
+    """Item id and attributes of a catalogue row, for an answer."""
+    return dict(catalogue.item(catalogue.item_id(number)))

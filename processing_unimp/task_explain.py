@@ -1,0 +1,70 @@
+"""explain: in words, why a product might be suitable or unsuitable for this shopper."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .catalogue import Catalogue
+from .control_tokens import ControlTokens
+from .history import Histories
+from .item_text import clean_value
+from .metrics import bleu, meteor, rouge
+from .splits import Case
+from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of
+
+MAX_EXPLANATION_WORDS = 48
+
+
+class Explain(Task):
+    name = "explain"
+    answer_group = "words"
+    headline = "rougeL"
+
+    def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
+        explanation = clean_value(case.target.explanation, MAX_EXPLANATION_WORDS)
+        if explanation is None:
+            return None
+        return {
+            "task": self.name,
+            "history": history_of(case, source),
+            "item": case.target.item_id,
+            "answer": explanation,
+        }
+
+    def prompt(self, request: Request) -> list[Piece]:
+        return [
+            "Given",
+            ItemSlot(request.get("item")),
+            ", can you explain to the user why the product might be suitable or unsuitable?",
+        ]
+
+    def target(self, request: Request, tokens: ControlTokens, catalogue: Catalogue) -> str:
+        return " " + str(request["answer"])
+
+    def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
+        return {"task": self.name, "text": str(output)}
+
+    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+        return {"predicted": str(output), "true": request["answer"]}
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        predicted = [judgement["predicted"] for judgement in judgements]
+        true = [judgement["true"] for judgement in judgements]
+        return {**bleu(predicted, true), **rouge(predicted, true), **meteor(predicted, true)}
+
+    def baselines(
+        self, requests: Sequence[Request], train: Histories, source: ExampleSource
+    ) -> dict[str, Sequence[Any]]:
+        """The commonest training explanation for everybody, and a random one."""
+        texts = [clean_value(text, MAX_EXPLANATION_WORDS) for text in train.explanations()]
+        known = [text for text in texts if text]
+        if not known:
+            return {}
+        commonest = Counter(known).most_common(1)[0][0]
+        chance = np.random.default_rng(0)
+        return {
+            "commonest text": [commonest] * len(requests),
+            "random text": [known[int(i)] for i in chance.integers(len(known), size=len(requests))],
+        }

@@ -1,0 +1,133 @@
+"""The training examples of all tasks together: which window of whose history, and which request about it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .all_tasks import TASKS
+from .catalogue import Catalogue
+from .history import Histories
+from .splits import Case
+from .task import ExampleSource, Request
+
+
+class TaskMixture(torch.utils.data.Dataset):
+    """A dataset of requests with answers; what row `i` of epoch `e` is depends on `(seed, e, i)` alone.
+
+    Args:
+        train (`Histories`): the training part of a split.
+        catalogue (`Catalogue`): the shop.
+        tasks (`Sequence[str]`): names of the tasks to train.
+        windows (`str`, *optional*, defaults to `"random"`): `"random"` takes `repeats` random windows of each
+            shopper an epoch, `"all"` takes every position of every history.
+        repeats (`int`, *optional*, defaults to 1): random windows of a shopper an epoch.
+        temperature (`float`, *optional*, defaults to 1.0): tasks are drawn in proportion to
+            `number of cases ** (1 / temperature)`; large values make them alike.
+        history_length, query_attribute, num_candidates (*optional*): see `ExampleSource`.
+        seed (`int`, *optional*, defaults to 0).
+
+    Raises:
+        ValueError: a task that does not exist or for which the data has nothing, or no shopper with two interactions.
+    """
+
+    def __init__(
+        self,
+        train: Histories,
+        catalogue: Catalogue,
+        tasks: Sequence[str],
+        *,
+        windows: str = "random",
+        repeats: int = 1,
+        temperature: float = 1.0,
+        history_length: int = 5,
+        query_attribute: str | None = None,
+        num_candidates: int = 8,
+        seed: int = 0,
+    ) -> None:
+        unknown = [name for name in tasks if name not in TASKS]
+        if unknown or not tasks:
+            raise ValueError(f"tasks {list(tasks)!r}: expected some of {', '.join(TASKS)}.")
+        if windows not in ("random", "all"):
+            raise ValueError(f"windows={windows!r}: expected 'random' or 'all'.")
+        if temperature <= 0 or repeats < 1:
+            raise ValueError(f"temperature={temperature}, repeats={repeats}: expected both to be positive.")
+        self.train = train
+        self.catalogue = catalogue
+        self.history_length = history_length
+        self.query_attribute = query_attribute
+        self.num_candidates = num_candidates
+        self.seed = seed
+        self.epoch = 0
+        lengths = np.array([train.length_of(user) for user in range(len(train))])
+        usable = np.flatnonzero(lengths >= 2)
+        self.skipped_users = int(len(lengths) - len(usable))
+        if not len(usable):
+            raise ValueError("no shopper has two training interactions; nothing can be predicted from a history.")
+        self.users: np.ndarray
+        self.positions: np.ndarray | None
+        if windows == "all":
+            self.users = np.repeat(usable, lengths[usable] - 1)
+            self.positions = np.concatenate([np.arange(1, length) for length in lengths[usable]])
+        else:
+            self.users = np.tile(usable, repeats)
+            self.positions = None
+        self.num_cases = {name: self._count(name) for name in tasks}
+        empty = [name for name, count in self.num_cases.items() if count == 0]
+        if empty:
+            raise ValueError(
+                f"the data has nothing to train {', '.join(empty)} with: rate needs ratings, explain explanations, "
+                f"search a query_attribute of the items (now {query_attribute!r}; there are {catalogue.attributes}), "
+                "select more items than candidates. Leave these out of `tasks`."
+            )
+        shares = np.array([self.num_cases[name] for name in tasks], dtype=np.float64) ** (1 / temperature)
+        self.probabilities: dict[str, float] = dict(zip(tasks, (shares / shares.sum()).tolist(), strict=True))
+
+    def _count(self, name: str) -> int:
+        """Cases the data has for a task, estimated on up to 500 interactions spread over the shoppers."""
+        rng = np.random.default_rng(self.seed)
+        picks = rng.choice(self.users, size=min(500, len(self.users)), replace=False)
+        found = sum(self._example(int(user), rng, [name]) is not None for user in picks)
+        total = self.train.num_interactions - len(self.train)
+        return max(round(total * found / len(picks)), 0)
+
+    def _example(
+        self, user: int, rng: np.random.Generator, tasks: Sequence[str], position: int | None = None
+    ) -> Request | None:
+        events = self.train.of(user)
+        if position is None:
+            position = int(rng.integers(1, len(events)))
+        case = Case(self.train.users[user], events[:position], events[position])
+        source = ExampleSource(
+            self.catalogue,
+            rng,
+            history_length=self.history_length,
+            query_attribute=self.query_attribute,
+            num_candidates=self.num_candidates,
+        )
+        for name in tasks:
+            request = TASKS[name].example(case, source, events[position + 1 : position + 3])
+            if request is not None:
+                return request | {"next": case.target.item_id}
+        return None
+
+    def set_epoch(self, epoch: int) -> None:
+        """New windows and tasks; the Trainer calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, index: int) -> Request:
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        names = list(self.probabilities)
+        first = rng.choice(len(names), p=list(self.probabilities.values()))
+        # A task that this interaction cannot serve, such as an unrated one, gives way to the next.
+        tasks = names[first:] + names[:first]
+        position = None if self.positions is None else int(self.positions[index])
+        request = self._example(int(self.users[index]), rng, tasks, position)
+        if request is None:
+            raise ValueError(
+                f"none of the tasks {names} can use an interaction of user {self.train.users[self.users[index]]!r}."
+            )
+        return request

@@ -1,0 +1,67 @@
+"""recommend: the next item, ranked over the whole catalogue."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .catalogue import Catalogue
+from .control_tokens import ControlTokens
+from .history import Histories
+from .metrics import hit_rate, mrr, ndcg, rank_of_target
+from .splits import Case
+from .task import ExampleSource, Judgement, Piece, Request, Task, described, history_of
+
+
+class Recommend(Task):
+    name = "recommend"
+    answer_group = "items"
+    headline = "ndcg@10"
+
+    def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
+        return {"task": self.name, "history": history_of(case, source), "answer": case.target.item_id}
+
+    def prompt(self, request: Request) -> list[Piece]:
+        return ["Can you recommend the next item to the user?"]
+
+    def target(self, request: Request, tokens: ControlTokens, catalogue: Catalogue) -> list[int]:
+        return [tokens.item(catalogue.number(request["answer"]))]
+
+    def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
+        """`output` is a pair: catalogue rows, best first, and their probabilities."""
+        numbers, probabilities = output
+        return {
+            "task": self.name,
+            "items": [
+                described(catalogue, int(number)) | {"score": float(probability)}
+                for number, probability in zip(numbers, probabilities, strict=True)
+            ],
+        }
+
+    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+        excluded = ~catalogue.available
+        if exclude_seen:
+            excluded = excluded.copy()
+            excluded[[catalogue.number(event.item_id) for event in case.history]] = True
+        rank = rank_of_target(np.asarray(output), catalogue.number(request["answer"]), np.flatnonzero(excluded))
+        return {"rank": rank}
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        ranks = np.array([judgement["rank"] for judgement in judgements])
+        return {
+            "hr@5": hit_rate(ranks, 5),
+            "ndcg@5": ndcg(ranks, 5),
+            "mrr@5": mrr(ranks, 5),
+            "hr@10": hit_rate(ranks, 10),
+            "ndcg@10": ndcg(ranks, 10),
+        }
+
+    def baselines(
+        self, requests: Sequence[Request], train: Histories, source: ExampleSource
+    ) -> dict[str, Sequence[Any]]:
+        popularity = train.item_counts().astype(np.float64)
+        chance = np.random.default_rng(0)
+        return {
+            "popularity": [popularity] * len(requests),
+            "random": [chance.random(len(popularity)) for _ in requests],
+        }

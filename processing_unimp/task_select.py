@@ -1,0 +1,99 @@
+"""select: which of the candidates suit the shopper, a probability for each.
+
+The paper lets the model write the chosen items one after the other. Here the answer has one slot for each candidate,
+in the request's order, and the model says yes or no after reading it: all slots are read in one forward, every
+candidate gets a probability, and an item that is not a candidate cannot be chosen.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .catalogue import Catalogue
+from .control_tokens import ControlTokens
+from .history import Histories
+from .metrics import precision_recall_f1
+from .splits import Case
+from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of
+
+MAX_POSITIVES = 3
+THRESHOLD = 0.5
+
+
+class Select(Task):
+    name = "select"
+    answer_group = "decisions"
+    headline = "f1"
+
+    def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
+        """1 to 3 of the shopper's next items among items that the shopper never touched."""
+        touched = {event.item_id for event in (*case.history, case.target, *upcoming)}
+        following = list(dict.fromkeys(event.item_id for event in (case.target, *upcoming)))
+        positives = following[: int(source.rng.integers(1, MAX_POSITIVES + 1))]
+        offered = np.flatnonzero(source.catalogue.available)
+        wanted = min(source.num_candidates - len(positives), len(offered) - len(touched))
+        if wanted < 1:
+            return None
+        negatives: dict[str, None] = {}
+        while len(negatives) < wanted:
+            item_id = source.catalogue.item_id(int(source.rng.choice(offered)))
+            if item_id not in touched:
+                negatives[item_id] = None
+        candidates = [*positives, *negatives]
+        order = source.rng.permutation(len(candidates))
+        return {
+            "task": self.name,
+            "history": history_of(case, source),
+            "candidates": [candidates[i] for i in order],
+            "answer": [bool(i < len(positives)) for i in order],
+        }
+
+    def prompt(self, request: Request) -> list[Piece]:
+        candidates = request.get("candidates")
+        if not isinstance(candidates, (list, tuple)) or not candidates:
+            raise ValueError(f"a select request with the candidates {candidates!r}: expected a list of items.")
+        return [
+            "Given",
+            *[ItemSlot(candidate) for candidate in candidates],
+            ", can you select all the appropriate items for the user?",
+        ]
+
+    def target(self, request: Request, tokens: ControlTokens, catalogue: Catalogue) -> list[int]:
+        return [tokens.decision(chosen) for chosen in request["answer"]]
+
+    def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
+        scored = [
+            _as_answer(candidate, catalogue)
+            | {"score": float(probability), "selected": bool(probability >= THRESHOLD)}
+            for candidate, probability in zip(request["candidates"], output, strict=True)
+        ]
+        return {"task": self.name, "items": scored}
+
+    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+        chosen = np.asarray(output) >= THRESHOLD
+        precision, recall, f1 = precision_recall_f1(chosen, np.asarray(request["answer"], dtype=bool))
+        return {"precision": precision, "recall": recall, "f1": f1}
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        return {name: float(np.mean([j[name] for j in judgements])) for name in ("precision", "recall", "f1")}
+
+    def baselines(
+        self, requests: Sequence[Request], train: Histories, source: ExampleSource
+    ) -> dict[str, Sequence[Any]]:
+        """Everything, and the most popular candidate alone."""
+        popularity = train.item_counts()
+        outputs = []
+        for request in requests:
+            counts = np.array([popularity[source.catalogue.number(item)] for item in request["candidates"]])
+            outputs.append((np.arange(len(counts)) == counts.argmax()).astype(np.float64))
+        return {
+            "choose all": [np.ones(len(request["candidates"])) for request in requests],
+            "most popular candidate": outputs,
+        }
+
+
+def _as_answer(candidate: Any, catalogue: Catalogue) -> dict[str, Any]:
+    if isinstance(candidate, dict):
+        return {key: value for key, value in candidate.items() if key != "image"}
+    return dict(catalogue.item(str(candidate)))

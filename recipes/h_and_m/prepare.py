@@ -1,0 +1,74 @@
+"""H&M Personalized Fashion Recommendations (Kaggle layout) to the two tables.
+
+python -m recipes.h_and_m.prepare --data_dir ../data/h-and-m --output_dir data/h-and-m
+
+Reads articles.csv, transactions_train.csv and images/<first 3 digits>/<article_id>.jpg; there are no ratings.
+"""
+
+from typing import Any
+
+from recipes.raw_tables import PreparationArguments, RawTables, csv_rows, parse_arguments
+
+# The order is the order in the model's text: what tells articles apart comes first.
+ATTRIBUTES = {
+    "title": "prod_name",
+    "category": "product_type_name",
+    "product_group": "product_group_name",
+    "colour": "colour_group_name",
+    "appearance": "graphical_appearance_name",
+    "department": "department_name",
+    "section": "section_name",
+    "index": "index_name",
+    "product_code": "product_code",  # the same for all colours of an article
+}
+
+
+def prepare(arguments: PreparationArguments) -> dict[str, Any]:
+    """Writes the two tables and returns the account of what was read and removed.
+
+    An article that a customer buys several times on one day is a quantity and becomes one event; bought again on a
+    later day it is a second event. `t_dat` is a day, so the timestamp is its midnight (UTC) plus one second for each
+    article this customer bought before on that day, in the order of the file. `price` is the mean over all purchases
+    of the article in the publisher's scaled unit (0.05 is not money). `domain` is the index group (Ladieswear, ...).
+    """
+    with RawTables(arguments, "h-and-m") as tables:
+        transactions = tables.source("transactions_train.csv")
+        columns = ("t_dat", "customer_id", "article_id", "price")
+        tables.run(
+            "CREATE TABLE purchases AS SELECT TRY_CAST(t_dat AS DATE) AS day, customer_id, article_id, "
+            f"TRY_CAST(price AS DOUBLE) AS price FROM {csv_rows(transactions, columns)}",
+            "purchases",
+        )
+        tables.count("read", "transactions", purchases := tables.number("SELECT count(*) FROM purchases"))
+        tables.count_rejects(transactions, "transactions")
+        tables.run(
+            "CREATE TABLE events AS SELECT customer_id AS user_id, article_id AS item_id, epoch(day) - 1 + "
+            "row_number() OVER (PARTITION BY customer_id, day ORDER BY first_row) AS timestamp FROM "
+            "(SELECT customer_id, article_id, day, min(rowid) AS first_row FROM purchases GROUP BY ALL) "
+            "ORDER BY first_row",
+            "one event an article, customer and day",
+        )
+        merged = purchases - tables.number("SELECT count(*) FROM events")
+        tables.count("removed", "repeated purchases of an article on the same day (a quantity)", merged)
+        tables.drop_incomplete()
+        tables.keep_core()
+
+        articles = tables.source("articles.csv")
+        raw = csv_rows(articles, ("article_id", "detail_desc", "index_group_name", *ATTRIBUTES.values()))
+        named = ", ".join(f'{column} AS "{name}"' for name, column in ATTRIBUTES.items())
+        tables.run(
+            f"CREATE TABLE items AS SELECT article_id AS item_id, {named}, prices.price, detail_desc AS description, "
+            f"index_group_name AS domain FROM {raw} articles LEFT JOIN (SELECT article_id AS id, "
+            "round(avg(price), 4) AS price FROM purchases GROUP BY id) prices ON article_id = prices.id "
+            "ORDER BY article_id",
+            "articles",
+        )
+        tables.count("read", "articles", tables.number("SELECT count(*) FROM items"))
+        tables.count_rejects(articles, "articles")
+        tables.choose_items()
+        tables.match_pictures(tables.data_dir / "images")
+        return tables.write()
+
+
+if __name__ == "__main__":
+    prepare(parse_arguments(PreparationArguments))

@@ -1,0 +1,20 @@
+"""Fixtures shared by the suite. The CPU is small: one thread a process unless told otherwise."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data sets; tests that ask for it are skipped where it is absent."""
+    folder = Path(os.environ.get("UNIMP_DATA_DIR", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set UNIMP_DATA_DIR to the folder that holds h-and-m/, amazon/, ...")
+    return folder

@@ -1,0 +1,80 @@
+"""A shop small enough to check by hand, and models small enough to run anywhere."""
+
+from io import BytesIO
+
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessor
+
+from modeling_unimp import UniMPForConditionalGeneration, load_image_processor
+from processing_unimp import Catalogue, Histories, UniMPProcessor
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 60), "grey": (128, 128, 128)}
+
+
+def picture(colour: str, size: int = 32) -> bytes:
+    stream = BytesIO()
+    Image.new("RGB", (size, size), COLOURS[colour]).save(stream, "PNG")
+    return stream.getvalue()
+
+
+ITEMS = [
+    {"item_id": "m1", "title": "Red mug", "category": "mug", "price": 9.5, "image": picture("red")},
+    {"item_id": "m2", "title": "Blue mug", "category": "mug", "price": 8, "image": picture("blue")},
+    {"item_id": "s1", "title": "Red shoe", "category": "shoe", "price": 60, "image": picture("red", 40)},
+    {"item_id": "s2", "title": "Blue shoe", "category": "shoe", "price": None, "image": None},
+    {"item_id": "h1", "title": "Green hat", "category": "hat", "price": 25, "image": picture("green")},
+    {"item_id": "h2", "title": "Grey hat", "category": "hat", "price": 19.99, "image": picture("grey")},
+]
+
+INTERACTIONS = [
+    {"user_id": user, "item_id": item, "timestamp": time, "rating": rating, "explanation": explanation}
+    for user, events in {
+        "ada": [("m1", 5), ("s1", 4), ("h1", 2), ("m2", 3)],
+        "bob": [("m2", 5), ("s2", 5), ("h2", 1), ("m1", 2), ("s1", 3)],
+        "cyd": [("h1", 4), ("h2", 4), ("s2", 2), ("m1", 1)],
+    }.items()
+    for time, (item, rating) in enumerate(events)
+    for explanation in [f"{user} likes it" if rating > 3 else f"{user} does not like it"]
+]
+
+
+def make_catalogue() -> Catalogue:
+    return Catalogue.from_items([dict(item) for item in ITEMS])
+
+
+def make_histories(catalogue: Catalogue) -> Histories:
+    return Histories.from_interactions([dict(event) for event in INTERACTIONS], catalogue)
+
+
+def make_image_processor(size: int = 32) -> CLIPImageProcessor:
+    return CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+
+
+def make_processor(catalogue: Catalogue | None = None, image_processor=None, **kwargs) -> UniMPProcessor:
+    return UniMPProcessor.from_backbones(
+        "tiny",
+        image_processor or make_image_processor(),
+        catalogue or make_catalogue(),
+        extra_texts=["ada likes it", "bob does not like it"],
+        **kwargs,
+    )
+
+
+def make_model_processor(**kwargs) -> UniMPProcessor:
+    """The processor that goes with `make_model`."""
+    return make_processor(image_processor=load_image_processor("tiny"), **kwargs)
+
+
+def make_model(processor: UniMPProcessor, seed: int = 0, **fields) -> UniMPForConditionalGeneration:
+    """A UniMP of a million parameters on this shop; gates half open, so that pictures matter."""
+    torch.manual_seed(seed)
+    small = {"num_latents": 2, "resampler_depth": 1, "resampler_heads": 2, "resampler_head_dim": 16}
+    small |= {"cross_attention_heads": 2, "cross_attention_head_dim": 16}
+    model = UniMPForConditionalGeneration.from_backbones(
+        text_model="tiny", vision_model="tiny", catalogue=processor.catalogue, processor=processor, **(small | fields)
+    )
+    for name, parameter in model.named_parameters():
+        if name.endswith("gate"):
+            torch.nn.init.constant_(parameter, 0.5)
+    return model.freeze_backbones(train="all", train_vision=True).eval()

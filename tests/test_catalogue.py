@@ -1,0 +1,396 @@
+import gzip
+import io
+import json
+import logging
+import os
+import pickle
+from datetime import date
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from processing_unimp.catalogue import Catalogue
+
+
+def png(colour: str = "red", size: int = 16) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+ITEMS = [
+    {
+        "item_id": "007",
+        "title": "Red shirt",
+        "price": 9.5,
+        "tags": ["a", "b"],
+        "domain": "clothes",
+        "image": png("red"),
+    },
+    {"item_id": "8", "title": None, "price": float("nan"), "tags": [], "domain": "books"},
+    {"item_id": 'x, "y"\n', "title": "", "price": 3, "tags": None, "domain": None, "image": png("blue")},
+]
+
+
+def write(path, rows):
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_items_in_items_out():
+    catalogue = Catalogue.from_items(ITEMS)
+    assert len(catalogue) == 3 and catalogue.item_ids == ["007", "8", 'x, "y"\n']
+    assert catalogue.attributes == ["title", "price", "tags"]
+    assert "007" in catalogue and "7" not in catalogue and 7 not in catalogue
+    assert [catalogue.number(item_id) for item_id in catalogue.item_ids] == [0, 1, 2]
+    assert catalogue.item_id(np.int64(2)) == 'x, "y"\n'
+    assert catalogue.item("007") == {
+        "item_id": "007",
+        "title": "Red shirt",
+        "price": 9.5,
+        "tags": ["a", "b"],
+        "domain": "clothes",
+    }
+    assert catalogue.item("8") == {"item_id": "8", "title": None, "price": None, "tags": [], "domain": "books"}
+    assert catalogue.column("price") == [9.5, None, 3.0]
+    assert [catalogue.domain(item_id) for item_id in catalogue.item_ids] == ["clothes", "books", None]
+    assert catalogue.removed == {}
+
+
+def test_attribute_values_of_every_kind():
+    rows = [
+        {"item_id": 1, "mixed": "text", "whole": 3, "number": 2, "yes": True, "lists": "one", "day": date(2020, 1, 2)},
+        {
+            "item_id": 2,
+            "mixed": 5,
+            "whole": np.int64(4),
+            "number": np.float32(0.5),
+            "yes": None,
+            "lists": ("a", 2, None),
+        },
+        {
+            "item_id": np.int64(3),
+            "mixed": None,
+            "whole": None,
+            "number": None,
+            "yes": False,
+            "lists": np.array([1, 2]),
+        },
+        {"item_id": 4.0, "mixed": float("nan"), "big": 2**70, "empty": None, "long": "w" * 50_000},
+    ]
+    catalogue = Catalogue.from_items(rows)
+    assert catalogue.item_ids == ["1", "2", "3", "4"]
+    assert catalogue.column("mixed") == ["text", "5", None, None]
+    assert catalogue.column("whole") == [3, 4, None, None]
+    assert catalogue.column("number") == [2.0, 0.5, None, None]
+    assert catalogue.column("yes") == [True, None, False, None]
+    assert catalogue.column("lists") == [["one"], ["a", "2"], ["1", "2"], None]
+    assert catalogue.column("day")[0] == "2020-01-02"
+    assert catalogue.column("big")[3] == 2.0**70
+    assert catalogue.column("empty") == [None] * 4
+    assert len(catalogue.item("4")["long"]) == 50_000
+    with pytest.raises(ValueError, match="attribute 'size' of item '1' is dict.*split it"):
+        Catalogue.from_items([{"item_id": "1", "size": {"w": 1}}])
+    with pytest.raises(ValueError, match="item_id.*is bool"):
+        Catalogue.from_items([{"item_id": True}])
+
+
+@pytest.mark.parametrize(
+    "name", ["items.parquet", "items.jsonl", "items.json", "items.csv", "items.jsonl.gz", "items.csv.gz"]
+)
+def test_every_file_kind_keeps_leading_zeros(tmp_path, name):
+    path = tmp_path / name
+    rows = {
+        "item_id": ["0012", "0013", "NA"],
+        "title": ['a, "b"', "None", "c\nd"],
+        "price": [1.5, None, 2.0],
+        "year": [1, 2, 3],
+    }
+    rows["code"] = ["01", "02", "10"]
+    dataset = Dataset.from_dict(rows)
+    plain = tmp_path / name.removesuffix(".gz") if name.endswith(".gz") else path
+    if ".csv" in name:
+        dataset.to_csv(str(plain))
+    elif ".json" in name:
+        dataset.to_json(str(plain), lines=".jsonl" in name)
+    else:
+        dataset.to_parquet(str(plain))
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    for catalogue in (Catalogue.load(path), Catalogue.load(tmp_path)):
+        assert catalogue.item_ids == ["0012", "0013", "NA"]
+        assert catalogue.column("title") == ['a, "b"', "None", "c\nd"]
+        assert catalogue.column("price") == [1.5, None, 2.0]
+        assert catalogue.column("year") == [1, 2, 3]
+        assert catalogue.column("code") == ["01", "02", "10"]
+
+
+def test_a_rewritten_file_is_read_anew(tmp_path):
+    path = write(tmp_path / "items.jsonl", [{"item_id": "1", "title": "old"}])
+    assert Catalogue.load(path).column("title") == ["old"]
+    write(path, [{"item_id": "1", "title": "new"}])
+    assert Catalogue.load(path).column("title") == ["new"]
+
+
+def test_whole_number_ids_and_relative_picture_paths(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(png("blue"))
+    write(
+        tmp_path / "items.jsonl",
+        [{"item_id": 1, "image": "images/1.png"}, {"item_id": 2, "image": None}, {"item_id": 3, "image": ""}],
+    )
+    catalogue = Catalogue.load(tmp_path)
+    assert catalogue.item_ids == ["1", "2", "3"] and catalogue.attributes == []
+    assert [catalogue.has_picture(item_id) for item_id in "123"] == [True, False, False]
+    assert catalogue.picture("1").getpixel((0, 0)) == (0, 0, 255)
+    assert catalogue.picture("2") is None and catalogue.picture("3") is None
+    assert catalogue.unreadable_pictures == {}
+
+
+def test_missing_and_broken_pictures_are_warned_of_once(tmp_path, caplog):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff oh no")
+    items = [{"item_id": "gone", "image": "gone.jpg"}, {"item_id": "broken", "image": "broken.jpg"}]
+    catalogue = Catalogue.from_items(items, image_root=tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert catalogue.picture("gone") is None and catalogue.picture("gone") is None
+        assert catalogue.has_picture("broken")  # nobody has looked into it yet
+        assert catalogue.picture("broken") is None and not catalogue.has_picture("broken")
+    assert len(caplog.records) == 2 and "'gone'" in caplog.text and "'broken'" in caplog.text
+    assert set(catalogue.unreadable_pictures) == {"gone", "broken"}
+    assert "gone.jpg" in catalogue.unreadable_pictures["gone"]
+
+    many = Catalogue.from_items([{"item_id": str(n), "image": f"{n}.jpg"} for n in range(50)], image_root=tmp_path)
+    caplog.clear()
+    assert not many.has_picture("3")
+    assert len(many.unreadable_pictures) == 50 and len(caplog.records) == 5
+    assert "only recorded" in caplog.records[-1].message
+
+    remote = Catalogue.from_items([{"item_id": "a", "image": "https://example.org/a.jpg"}])
+    assert not remote.has_picture("a") and "https://example.org/a.jpg" in remote.unreadable_pictures["a"]
+
+
+def test_every_form_of_picture(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    forms = [
+        png(),
+        "a.png",
+        tmp_path / "a.png",
+        {"bytes": png(), "path": None},
+        Image.new("CMYK", (16, 16)),
+        {"path": "a.png"},
+    ]
+    catalogue = Catalogue.from_items(
+        [{"item_id": str(n), "image": form} for n, form in enumerate(forms)], image_root=tmp_path
+    )
+    assert all(catalogue.has_picture(item_id) for item_id in catalogue.item_ids)
+    assert all(catalogue.picture(item_id).size == (16, 16) for item_id in catalogue.item_ids)
+    with pytest.raises(ValueError, match="image of item '1' came as int"):
+        Catalogue.from_items([{"item_id": "1", "image": 5}])
+    with pytest.raises(ValueError, match="column 'image' holds .*Expected one picture"):
+        Catalogue.from_dataset(Dataset.from_dict({"item_id": ["1"], "image": [3]}))
+
+
+def test_wrong_tables_say_why():
+    with pytest.raises(ValueError, match="no column 'item_id'; it has asin, title"):
+        Catalogue.from_items([{"asin": "1", "title": "x"}])
+    with pytest.raises(ValueError, match="no columns"):
+        Catalogue.from_items([])
+    with pytest.raises(ValueError, match="empty"):
+        Catalogue.from_items([{"item_id": None}])
+    with pytest.raises(ValueError, match=r"6 item ids occur more than once: '0', '1', '2', '3', '4', \.\.\."):
+        Catalogue.from_items([{"item_id": str(n % 6)} for n in range(18)])
+    with pytest.raises(ValueError, match="column 'size' holds struct"):
+        Catalogue.from_dataset(Dataset.from_dict({"item_id": ["1"], "size": [{"w": 1}]}))
+    with pytest.raises(ValueError, match="'item_id' holds list"):
+        Catalogue.from_dataset(Dataset.from_dict({"item_id": [["1"]]}))
+    with pytest.raises(ValueError, match="fractions"):
+        Catalogue.from_dataset(Dataset.from_dict({"item_id": [1.5]}))
+    with pytest.raises(ValueError, match="came as DatasetDict"):
+        Catalogue.from_dataset(DatasetDict())
+    with pytest.raises(ValueError, match="'retired' holds"):
+        Catalogue.from_items([{"item_id": "1", "retired": "perhaps"}])
+
+
+def test_wrong_files_say_why(tmp_path):
+    with pytest.raises(ValueError, match="no file or folder"):
+        Catalogue.load(tmp_path / "gone")
+    with pytest.raises(ValueError, match="holds no items table"):
+        Catalogue.load(tmp_path)
+    (tmp_path / "items.xlsx").write_text("x")
+    with pytest.raises(ValueError, match="unknown kind"):
+        Catalogue.load(tmp_path / "items.xlsx")
+    (tmp_path / "items.jsonl").write_text('{"item_id": "1"\n oh')
+    with pytest.raises(ValueError, match="cannot read the table .*items.jsonl.* as jsonl"):
+        Catalogue.load(tmp_path)
+    (tmp_path / "items.csv").write_text("item_id\n1\n")
+    with pytest.raises(ValueError, match="holds items.jsonl and items.csv"):
+        Catalogue.load(tmp_path)
+
+
+def test_rows_without_id_are_counted():
+    catalogue = Catalogue.from_items(
+        [{"item_id": "a", "image": png()}, {"item_id": None}, {"item_id": ""}, {"item_id": "b"}]
+    )
+    assert catalogue.item_ids == ["a", "b"] and catalogue.removed == {"rows without item_id": 2}
+    assert catalogue.has_picture("a") and not catalogue.has_picture("b")
+
+
+def test_unknown_ids_name_close_ones():
+    catalogue = Catalogue.from_items([{"item_id": f"{n:010d}"} for n in range(108775015, 108775035)])
+    with pytest.raises(ValueError, match="'108775015' is not among the 20 items.*closest ids are '0108775015'"):
+        catalogue.number("108775015")
+    with pytest.raises(ValueError, match="108775015"):
+        catalogue.number(108775015)
+    with pytest.raises(ValueError, match="'zzz'"):
+        catalogue.picture("zzz")
+    with pytest.raises(ValueError, match="number 20 is outside.*0 to 19"):
+        catalogue.item_id(20)
+    with pytest.raises(ValueError, match="-1 is outside"):
+        catalogue.item_id(-1)
+    with pytest.raises(ValueError, match="no column 'size'"):
+        catalogue.column("size")
+    assert catalogue.column("domain") == [None] * 20 and catalogue.domain("0108775015") is None
+
+
+def test_save_and_load_round_trip(tmp_path):
+    catalogue = Catalogue.from_items(ITEMS)
+    catalogue.retire(["8"])
+    catalogue.save(tmp_path)
+    assert os.listdir(tmp_path) == ["catalogue.parquet"]
+    loaded = Catalogue.load(tmp_path)
+    assert loaded.fingerprint == catalogue.fingerprint and loaded.attributes == catalogue.attributes
+    assert [loaded.item(item_id) for item_id in loaded.item_ids] == [catalogue.item(i) for i in catalogue.item_ids]
+    assert loaded.available.tolist() == [True, False, True]
+    assert loaded.picture("007").getpixel((0, 0)) == (255, 0, 0) and loaded.picture("8") is None
+    assert isinstance(Dataset.from_parquet(str(tmp_path / "catalogue.parquet")).features["image"], ImageFeature)
+
+    loaded.save(tmp_path / "text", images=False)
+    text = Catalogue.load(tmp_path / "text")
+    assert text.item_ids == catalogue.item_ids and not text.has_picture("007")
+
+
+def test_saved_pictures_no_longer_need_their_files(tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(png())
+    items = [{"item_id": "a", "image": "a.png"}, {"item_id": "b", "image": "b.png"}]
+    catalogue = Catalogue.from_items(items, image_root=tmp_path)
+    catalogue.save(tmp_path / "saved")
+    assert "'b'" in caplog.text and "b" in catalogue.unreadable_pictures
+    (tmp_path / "a.png").unlink()
+    loaded = Catalogue.load(tmp_path / "saved")
+    assert loaded.picture("a").size == (16, 16) and not loaded.has_picture("b")
+
+
+def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    catalogue = Catalogue.from_items(ITEMS)
+    catalogue.save(tmp_path)
+    before = (tmp_path / "catalogue.parquet").read_bytes()
+    monkeypatch.setattr(
+        "processing_unimp.catalogue.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        catalogue.save(tmp_path)
+    assert os.listdir(tmp_path) == ["catalogue.parquet"]
+    assert (tmp_path / "catalogue.parquet").read_bytes() == before
+
+
+def test_add_appends_and_keeps_numbers():
+    catalogue = Catalogue.from_items([{"item_id": "a", "title": "x", "price": 1.0}, {"item_id": "b", "title": "y"}])
+    before = catalogue.fingerprint
+    assert not catalogue.has_picture("a")
+    assert catalogue.add([{"item_id": "c", "title": 5, "price": 2, "image": png()}, {"item_id": 4}]) == [2, 3]
+    assert catalogue.item_ids == ["a", "b", "c", "4"] and catalogue.number("b") == 1
+    assert catalogue.item("c") == {"item_id": "c", "title": "5", "price": 2.0}
+    assert catalogue.item("4") == {"item_id": "4", "title": None, "price": None}
+    assert catalogue.has_picture("c") and not catalogue.has_picture("a") and not catalogue.has_picture("4")
+    assert catalogue.available.all() and len(catalogue.available) == 4
+    assert catalogue.fingerprint != before
+    assert catalogue.add([]) == []
+    assert catalogue.fingerprint == Catalogue.from_items([{"item_id": i} for i in ["a", "b", "c", "4"]]).fingerprint
+
+
+def test_bad_additions_change_nothing():
+    catalogue = Catalogue.from_items([{"item_id": "a", "price": 1.0}])
+    with pytest.raises(ValueError, match="bring 'colour'"):
+        catalogue.add([{"item_id": "b", "colour": "red"}])
+    with pytest.raises(ValueError, match="in the catalogue already: 'a'"):
+        catalogue.add([{"item_id": "a"}])
+    with pytest.raises(ValueError, match="more than once: 'b'"):
+        catalogue.add([{"item_id": "b"}, {"item_id": "b"}])
+    with pytest.raises(ValueError, match="1 of 2 new items have no item_id"):
+        catalogue.add([{"item_id": "b"}, {"price": 2}])
+    with pytest.raises(ValueError, match="attribute 'price' holds double.*same type"):
+        catalogue.add([{"item_id": "b", "price": "cheap"}])
+    assert len(catalogue) == 1 and "b" not in catalogue
+
+
+def test_retired_items_stay_readable():
+    catalogue = Catalogue.from_items([{"item_id": "a"}, {"item_id": "b", "retired": True}])
+    assert catalogue.available.tolist() == [True, False]
+    catalogue.available[:] = True  # a copy: nothing changes
+    catalogue.retire("a")
+    assert catalogue.available.tolist() == [False, False] and catalogue.item("a")["item_id"] == "a"
+    with pytest.raises(ValueError, match="'c'"):
+        catalogue.retire(["c"])
+
+
+def test_fingerprint_depends_on_ids_and_order_alone():
+    one = Catalogue.from_items([{"item_id": "a"}, {"item_id": "b"}])
+    assert one.fingerprint == Catalogue.from_items([{"item_id": "a", "title": "x"}, {"item_id": "b"}]).fingerprint
+    assert one.fingerprint != Catalogue.from_items([{"item_id": "b"}, {"item_id": "a"}]).fingerprint
+    assert one.fingerprint != Catalogue.from_items([{"item_id": "ab"}]).fingerprint
+    assert len(one.fingerprint) == 16
+
+
+def test_datasets_with_indices_labels_and_decoded_pictures():
+    features = Features(
+        {"item_id": Value("string"), "kind": ClassLabel(names=["shoe", "hat"]), "image": ImageFeature()}
+    )
+    rows = {"item_id": ["a", "b", "c"], "kind": [0, 1, None], "image": [{"bytes": png(), "path": None}, None, None]}
+    dataset = Dataset.from_dict(rows, features=features)
+    catalogue = Catalogue.from_dataset(dataset.select([2, 1, 0]))
+    assert catalogue.item_ids == ["c", "b", "a"] and catalogue.column("kind") == [None, "hat", "shoe"]
+    assert [catalogue.has_picture(item_id) for item_id in "cba"] == [False, False, True]
+
+
+def test_catalogue_survives_pickling():
+    catalogue = pickle.loads(pickle.dumps(Catalogue.from_items(ITEMS)))
+    assert catalogue.item("007")["title"] == "Red shirt" and catalogue.picture("007") is not None
+
+
+def test_push_to_hub_sends_rows_and_pictures(monkeypatch):
+    sent = {}
+    monkeypatch.setattr(
+        Dataset, "push_to_hub", lambda self, repo_id, **kwargs: sent.update(rows=self[:], repo=repo_id, kwargs=kwargs)
+    )
+    Catalogue.from_items(ITEMS).push_to_hub("shop/items", private=True)
+    assert sent["repo"] == "shop/items" and sent["kwargs"] == {"private": True}
+    assert sent["rows"]["item_id"][0] == "007" and sent["rows"]["image"][0].size == (16, 16)
+
+
+@pytest.mark.real_data
+def test_real_catalogues_load(data_dir, tmp_path):
+    films = Catalogue.load(data_dir / "ml-100k-posters")
+    assert len(films) == 1528 and films.attributes == ["title", "year", "genres", "director", "actors", "plot"]
+    assert films.item("1")["title"] == "Toy Story" and films.item("1")["genres"][0] == "Adventure"
+    assert sum(films.has_picture(item_id) for item_id in films.item_ids) == 1528
+    films.save(tmp_path)
+    saved = load_dataset("parquet", data_files=str(tmp_path / "catalogue.parquet"), split="train")
+    assert saved[0]["image"].size == films.picture(films.item_id(0)).size
+
+    beauty = Catalogue.load(data_dir / "amazon-beauty-2014" / "items.jsonl")
+    assert len(beauty) == 12101 and beauty.removed == {} and not beauty.has_picture(beauty.item_id(0))
+    assert all(isinstance(path, list) for path in beauty.column("attributes"))
+
+
+def test_attributes_can_be_chosen_and_ordered():
+    catalogue = Catalogue.from_items([{"item_id": "a", "title": "A", "price": 1, "brand": "B", "domain": "x"}])
+    chosen = catalogue.with_attributes(["brand", "title"])
+    assert chosen.attributes == ["brand", "title"]
+    assert chosen.item("a") == {"item_id": "a", "brand": "B", "title": "A", "domain": "x"}
+    assert chosen.fingerprint == catalogue.fingerprint
+    with pytest.raises(ValueError, match="title, price, brand"):
+        catalogue.with_attributes(["size"])

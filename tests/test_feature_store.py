@@ -1,0 +1,367 @@
+import json
+import pickle
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel, CLIPImageProcessor
+
+from modeling_unimp import feature_store
+from modeling_unimp.backbones import load_image_processor, load_vision_tower, vision_features
+from modeling_unimp.feature_store import FeatureStore, image_processor_fingerprint, tower_fingerprint
+
+# Item 2 and the last one have no picture.
+COLOURS = ["red", "green", None, "blue", "white", "black", None]
+WITH_PICTURE = [0, 1, 3, 4, 5]
+
+
+def picture_of(number):
+    return None if COLOURS[number] is None else Image.new("RGB", (40 + number, 60), COLOURS[number])
+
+
+@pytest.fixture(scope="module")
+def tower():
+    torch.manual_seed(0)
+    return load_vision_tower("tiny")[0].requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def image_processor():
+    return load_image_processor("tiny")
+
+
+@pytest.fixture
+def build(tower, image_processor, tmp_path):
+    def call(picture_of=picture_of, **options):
+        options = {
+            "num_items": len(COLOURS),
+            "folder": tmp_path / "store",
+            "fingerprint": "shop",
+            "batch_size": 2,
+        } | options
+        return FeatureStore.build(tower, image_processor, picture_of, **options)
+
+    return call
+
+
+def on_the_fly(tower, image_processor, numbers):
+    pixels = image_processor(images=[picture_of(number) for number in numbers], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        return vision_features(tower, pixels)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 2e-3), (torch.bfloat16, 2e-3)], ids=str
+)
+def test_features_equal_those_on_the_fly(build, tower, image_processor, dtype, tolerance):
+    store = build(dtype=dtype)
+    assert (store.num_items, store.num_pictures, store.num_patches, store.feature_size) == (7, 5, 17, 64)
+    expected = on_the_fly(tower, image_processor, WITH_PICTURE)
+    features = store.features(WITH_PICTURE)
+    assert features.dtype == torch.float32 and features.shape == (5, 17, 64)
+    torch.testing.assert_close(features, expected, rtol=tolerance, atol=tolerance)
+    # Any order, any number of times.
+    torch.testing.assert_close(store.features([4, 0, 4]), features[[3, 0, 3]], rtol=0, atol=0)
+    assert store.features([]).shape == (0, 17, 64)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batch_size_changes_nothing(build, tower, image_processor, batch_size):
+    features = build(batch_size=batch_size).features(WITH_PICTURE)
+    torch.testing.assert_close(features, on_the_fly(tower, image_processor, WITH_PICTURE), rtol=2e-3, atol=2e-3)
+
+
+def test_items_without_a_picture(build):
+    store = build()
+    assert [store.has(number) for number in range(-1, 9)] == [False, *(c is not None for c in COLOURS), False, False]
+    with pytest.raises(ValueError, match="1 of 2 items have no vision features, such as number 2"):
+        store.features([1, 2])
+    pooled = store.pooled()
+    assert pooled.shape == (7, 64) and pooled.dtype == torch.float32
+    assert not pooled[[2, 6]].any()
+    torch.testing.assert_close(pooled[WITH_PICTURE], store.features(WITH_PICTURE).mean(dim=1))
+
+
+def test_a_catalogue_without_any_picture(build):
+    store = build(picture_of=lambda number: None)
+    assert store.num_pictures == 0 and not store.has(0)
+    assert store.pooled().shape == (7, 64) and not store.pooled().any()
+
+
+def test_building_twice_computes_once(build):
+    store = build()
+
+    def never(number):
+        raise AssertionError("looked at a picture again")
+
+    again = build(picture_of=never)
+    torch.testing.assert_close(again.features([3]), store.features([3]), rtol=0, atol=0)
+
+
+def test_the_tower_is_used_in_eval_mode_and_given_back_as_it_was(build, tower):
+    tower.train()
+    build()
+    assert tower.training
+    tower.eval()
+    build(rebuild=True)
+    assert not tower.training
+
+
+def test_open_checks_what_the_features_are_of(build, tower, image_processor, tmp_path):
+    build()
+    folder = tmp_path / "store"
+    FeatureStore.open(folder, "shop", tower, image_processor)
+    with pytest.raises(ValueError, match="not of this catalogue: found catalogue shop instead of other"):
+        FeatureStore.open(folder, "other")
+    torch.manual_seed(1)
+    with pytest.raises(ValueError, match="not of this tower"):
+        FeatureStore.open(folder, "shop", load_vision_tower("tiny")[0])
+    with pytest.raises(ValueError, match="not of this image_processor"):
+        FeatureStore.open(folder, "shop", tower, CLIPImageProcessor())
+    with pytest.raises(ValueError, match="rebuild=True"):
+        build(fingerprint="other")
+    assert build(fingerprint="other", rebuild=True).metadata["catalogue"] == "other"
+    with pytest.raises(ValueError, match="holds no store"):
+        FeatureStore.open(tmp_path / "nowhere", "shop")
+
+
+def test_fingerprints_survive_saving_and_see_every_change(tower, image_processor, tmp_path):
+    tower.save_pretrained(tmp_path)
+    image_processor.save_pretrained(tmp_path)
+    again = AutoModel.from_pretrained(tmp_path)
+    assert tower_fingerprint(again) == tower_fingerprint(tower)
+    assert image_processor_fingerprint(load_image_processor(str(tmp_path))) == image_processor_fingerprint(
+        image_processor
+    )
+    before = tower_fingerprint(again)
+    again.config.hidden_act = "quick_gelu"
+    assert tower_fingerprint(again) != before
+    with torch.no_grad():
+        tower_copy = AutoModel.from_pretrained(tmp_path)
+        tower_copy.embeddings.class_embedding[3] += 1e-6
+    assert tower_fingerprint(tower_copy) != tower_fingerprint(tower)
+    assert tower_fingerprint(tower_copy.to(torch.bfloat16)) != tower_fingerprint(tower_copy.float())
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 3, 5, 6])
+def test_a_stopped_build_goes_on_where_it_was(build, tmp_path, stop_at):
+    build(folder=tmp_path / "straight")
+    looked_at = []
+
+    def stops(number):
+        if number == stop_at:
+            raise KeyboardInterrupt
+        return picture_of(number)
+
+    def counts(number):
+        looked_at.append(number)
+        return picture_of(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(picture_of=stops)
+    with pytest.raises(ValueError, match="holds an unfinished store"):
+        FeatureStore.open(tmp_path / "store", "shop")
+    store = build(picture_of=counts)
+    # Batches of two pictures: items 0-1, 2-4, 5-6.
+    assert looked_at == list(range({0: 0, 1: 0, 3: 2, 5: 5, 6: 5}[stop_at], 7))
+    for name in (feature_store.FEATURES, feature_store.ROWS, feature_store.METADATA):
+        assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    assert not (tmp_path / "store" / feature_store.UNFINISHED).exists()
+    assert store.has(5)
+
+
+def test_features_written_but_not_noted_are_written_again(build, tmp_path):
+    straight = build(folder=tmp_path / "straight")
+
+    def stops(number):
+        if number == 5:
+            raise KeyboardInterrupt
+        return picture_of(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(picture_of=stops)
+    with (tmp_path / "store" / feature_store.FEATURES).open("ab") as file:
+        file.write(b"half a row")
+    store = build()
+    torch.testing.assert_close(store.features(WITH_PICTURE), straight.features(WITH_PICTURE), rtol=0, atol=0)
+
+
+def test_a_stopped_build_of_something_else_is_not_gone_on_with(build):
+    def stops(number):
+        if number == 5:
+            raise KeyboardInterrupt
+        return picture_of(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(picture_of=stops)
+    looked_at = []
+    build(picture_of=lambda number: looked_at.append(number), fingerprint="other")
+    assert looked_at == list(range(7))
+
+
+def test_a_rebuild_that_is_stopped_leaves_no_finished_store(build, tmp_path):
+    build()
+
+    def stops(number):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(picture_of=stops, rebuild=True)
+    with pytest.raises(ValueError, match="unfinished"):
+        FeatureStore.open(tmp_path / "store", "shop")
+
+
+def test_append_is_seen_at_once_and_after_opening_again(build, tmp_path, tower, image_processor):
+    store = build()
+    before = store.features(WITH_PICTURE)
+    new = on_the_fly(tower, image_processor, [3, 0])
+    # Item 2 had no picture; item 9 is new, 7 and 8 have none.
+    store.append([2, 9], new, fingerprint="grown")
+    for opened in (store, FeatureStore.open(tmp_path / "store", "grown", tower, image_processor)):
+        assert (opened.num_items, opened.num_pictures) == (10, 7)
+        torch.testing.assert_close(opened.features([2, 9]), new, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(opened.features(WITH_PICTURE), before, rtol=0, atol=0)
+        assert not opened.has(7) and opened.pooled().shape == (10, 64)
+    with pytest.raises(ValueError, match="not of this catalogue"):
+        FeatureStore.open(tmp_path / "store", "shop")
+    store.append([], new[:0], fingerprint="renamed")
+    assert FeatureStore.open(tmp_path / "store", "renamed").num_pictures == 7
+
+
+def test_append_refuses_what_does_not_fit(build, tower, image_processor):
+    store = build()
+    new = on_the_fly(tower, image_processor, [3, 0])
+    with pytest.raises(ValueError, match=r"shape \(2, 17, 64\), not \(1, 17, 64\)"):
+        store.append([9], new)
+    with pytest.raises(ValueError, match="different numbers without features.*3 is negative or has some"):
+        store.append([3, 9], new)
+    with pytest.raises(ValueError, match="different numbers"):
+        store.append([9, 9], new)
+    with pytest.raises(ValueError, match="do not fit into float16.*dtype=torch.float32"):
+        store.append([8, 9], new + 1e6)
+    assert store.num_pictures == 5
+
+
+@pytest.mark.parametrize("written", [feature_store.FEATURES, feature_store.ROWS])
+def test_an_append_cut_off_before_its_metadata_did_not_happen(build, tmp_path, tower, image_processor, written):
+    store = build()
+    before = store.features(WITH_PICTURE)
+    old = {name: (tmp_path / "store" / name).read_bytes() for name in (feature_store.METADATA, feature_store.ROWS)}
+    new = on_the_fly(tower, image_processor, [3, 0])
+    store.append([2, 9], new)
+    (tmp_path / "store" / feature_store.METADATA).write_bytes(old[feature_store.METADATA])
+    if written == feature_store.FEATURES:
+        (tmp_path / "store" / feature_store.ROWS).write_bytes(old[feature_store.ROWS])
+    again = FeatureStore.open(tmp_path / "store", "shop")
+    assert (again.num_items, again.num_pictures) == (7, 5) and not again.has(2)
+    again.append([6], new[:1])
+    torch.testing.assert_close(again.features(WITH_PICTURE), before, rtol=0, atol=0)
+    torch.testing.assert_close(again.features([6]), new[:1], rtol=2e-3, atol=2e-3)
+
+
+def test_a_worker_maps_the_file_instead_of_copying_it(build):
+    store = build()
+    pickled = pickle.dumps(store)
+    assert len(pickled) < 1000
+    torch.testing.assert_close(pickle.loads(pickled).features([1]), store.features([1]), rtol=0, atol=0)
+
+
+def test_a_disk_without_room_is_told_before_computing(build, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10, 10, 10_000))
+
+    def never(number):
+        raise AssertionError("computed before looking at the disk")
+
+    with pytest.raises(ValueError, match="need up to 0.00 GB.*Make room"):
+        build(picture_of=never)
+    # One picture of 17 x 64 float16 is 2176 bytes.
+    build(picture_of=lambda number: picture_of(0) if number == 0 else None, num_pictures=1)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_computing(build, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    def never(number):
+        raise AssertionError("computed before looking at the folder")
+
+    with pytest.raises(ValueError, match="cannot be written.*another folder"):
+        build(picture_of=never, folder=tmp_path / "file" / "store")
+
+
+def test_a_disk_that_fills_up_says_how_to_go_on(build, monkeypatch):
+    class Full:
+        """Stands for a batch that the disk has no room for."""
+
+        def tobytes(self):
+            raise OSError(28, "No space left on device")
+
+    to_numpy = feature_store._to_numpy
+    calls = []
+
+    def second_is_full(features, dtype):
+        calls.append(1)
+        return Full() if len(calls) == 2 else to_numpy(features, dtype)
+
+    monkeypatch.setattr(feature_store, "_to_numpy", second_is_full)
+    with pytest.raises(ValueError, match="No space left on device. Make room and run the same again"):
+        build()
+    assert build().num_pictures == 5
+
+
+def test_an_error_of_the_pictures_is_not_taken_for_one_of_the_disk(build):
+    def broken(number):
+        raise FileNotFoundError("photo.jpg")
+
+    with pytest.raises(FileNotFoundError, match="photo.jpg"):
+        build(picture_of=broken)
+
+
+def test_features_too_large_for_float16_are_refused(build, tower, monkeypatch):
+    monkeypatch.setattr(feature_store, "vision_features", lambda tower, pixels: torch.full((len(pixels), 2, 3), 1e5))
+    with pytest.raises(ValueError, match="up to 100000 do not fit into float16"):
+        build()
+    assert build(dtype=torch.float32).features([0]).max() == 1e5
+
+
+def test_a_folder_copied_in_part_is_refused(build, tmp_path):
+    build()
+    path = tmp_path / "store" / feature_store.FEATURES
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="copied in part"):
+        FeatureStore.open(tmp_path / "store", "shop")
+
+
+def test_wrong_arguments(build):
+    with pytest.raises(ValueError, match="expected torch.float16"):
+        build(dtype=torch.int8)
+    with pytest.raises(ValueError, match="num_items=0"):
+        build(num_items=0)
+
+
+def test_metadata_says_what_it_is_of(build, tmp_path, tower):
+    build()
+    metadata = json.loads((tmp_path / "store" / feature_store.METADATA).read_text())
+    assert metadata["catalogue"] == "shop" and metadata["tower"] == tower_fingerprint(tower)
+    rows = np.fromfile(tmp_path / "store" / feature_store.ROWS, dtype=np.int64)
+    assert rows.tolist() == [0, 1, -1, 2, 3, 4, -1]
+
+
+@pytest.mark.real_data
+def test_a_feature_map_of_the_real_tower(data_dir, tmp_path):
+    folder = str(data_dir / "vision" / "mobilenet-v1-block12")
+    tower, feature_size = load_vision_tower(folder)
+    images = sorted((data_dir / "h-and-m" / "images").glob("*/*.jpg"))[:3]
+    processor = load_image_processor(folder)
+
+    def photograph(number):
+        return Image.open(images[number]).convert("RGB")
+
+    store = FeatureStore.build(tower, processor, photograph, 3, tmp_path, fingerprint="h-and-m")
+    assert (store.num_patches, store.feature_size) == (49, feature_size)
+    pixels = processor(images=[photograph(1)], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        torch.testing.assert_close(store.features([1]), vision_features(tower, pixels), rtol=2e-3, atol=2e-3)

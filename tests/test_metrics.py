@@ -1,0 +1,302 @@
+"""Known answers worked out by hand, and the traps: ties, seen items, the target among the excluded, duplicates."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from processing_unimp import metrics
+from processing_unimp.metrics import (
+    bert_score,
+    bleu,
+    bootstrap_interval,
+    expected_calibration_error,
+    hit_rate,
+    mae,
+    meteor,
+    mrr,
+    ndcg,
+    ndcg_of_list,
+    precision_recall_f1,
+    rank_of_target,
+    rmse,
+    rouge,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+LOG3 = math.log2(3)
+
+
+def test_rank_counts_the_better_ones():
+    scores = np.array([0.1, 0.9, 0.5, 0.7])
+    assert [rank_of_target(scores, target) for target in range(4)] == [4, 1, 3, 2]
+
+
+def test_ties_count_against_us():
+    assert rank_of_target(np.zeros(5), 2) == 5
+    assert rank_of_target(np.array([1.0, 2.0, 2.0, 0.0]), 1) == 2
+    assert rank_of_target(np.full(3, -np.inf), 0) == 3
+
+
+def test_excluded_items_do_not_compete():
+    scores = np.array([0.4, 0.9, 0.8, 0.7])
+    assert rank_of_target(scores, 3, np.array([1])) == 2
+    assert rank_of_target(scores, 3, np.array([1, 2, 1])) == 1
+    assert rank_of_target(scores, 3, np.array([False, True, True, False])) == 1
+    assert rank_of_target(scores, 3, np.array([], dtype=int)) == 3
+    assert rank_of_target(scores, 0, []) == 4
+
+
+def test_the_target_competes_even_when_it_was_seen():
+    scores = np.array([0.4, 0.9, 0.8])
+    assert rank_of_target(scores, 2, np.array([1, 2])) == 1
+    assert rank_of_target(scores, 0, np.array([0])) == 3
+    assert scores.tolist() == [0.4, 0.9, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("scores", "target", "words"),
+    [([0.0, np.nan], 0, "NaN"), ([0.0, 1.0], 2, "target 2"), ([0.0, 1.0], -1, "target -1"), ([[0.0]], 0, "shape")],
+)
+def test_rank_refuses_what_it_cannot_rank(scores, target, words):
+    with pytest.raises(ValueError, match=words):
+        rank_of_target(np.array(scores), target)
+
+
+def test_rank_equals_the_place_in_a_full_sort():
+    rng = np.random.default_rng(0)
+    scores = rng.permutation(50).astype(float)
+    order = np.argsort(-scores)
+    assert all(order[rank_of_target(scores, target) - 1] == target for target in range(50))
+
+
+def test_hit_rate_ndcg_and_mrr_by_hand():
+    ranks = np.array([1, 2, 3, 11])
+    assert hit_rate(ranks, 1) == 0.25
+    assert hit_rate(ranks, 2) == 0.5
+    assert hit_rate(ranks, 10) == 0.75
+    assert ndcg(ranks, 10) == pytest.approx((1 + 1 / LOG3 + 0.5 + 0) / 4)
+    assert ndcg(ranks, 1) == 0.25
+    assert mrr(ranks, 10) == pytest.approx((1 + 1 / 2 + 1 / 3) / 4)
+    assert mrr(ranks, 11) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 11) / 4)
+
+
+@pytest.mark.parametrize("metric", [hit_rate, ndcg, mrr])
+def test_ranking_metrics_refuse_empty_and_zero_based_ranks(metric):
+    with pytest.raises(ValueError, match="no ranks"):
+        metric(np.array([]), 10)
+    with pytest.raises(ValueError, match="do not start at 0"):
+        metric(np.array([0, 1]), 10)
+    with pytest.raises(ValueError, match="k = 0"):
+        metric(np.array([1]), 0)
+
+
+def test_ndcg_of_a_list_by_hand():
+    # Relevant at places 1 and 3 of three relevant items: (1 + 1/2) / (1 + 1/log2(3) + 1/2).
+    assert ndcg_of_list([7, 1, 5, 2], [5, 7, 9], k=4) == pytest.approx(1.5 / (1.5 + 1 / LOG3))
+    assert ndcg_of_list([7, 1, 5, 2], [5, 7, 9], k=1) == 1.0
+    assert ndcg_of_list([1, 2], [3], k=2) == 0.0
+    assert ndcg_of_list([1, 2], [], k=2) == 0.0
+    assert ndcg_of_list([], [1], k=2) == 0.0
+    assert ndcg_of_list([3], [3, 3], k=5) == 1.0
+
+
+def test_ndcg_of_a_list_with_one_target_equals_ndcg_of_its_rank():
+    ranked = np.random.default_rng(1).permutation(20)
+    for place, item in enumerate(ranked, start=1):
+        assert ndcg_of_list(ranked, [item], 10) == pytest.approx(ndcg(np.array([place]), 10))
+
+
+def test_a_list_with_an_item_twice_is_refused():
+    with pytest.raises(ValueError, match="item 4 stands 2 times"):
+        ndcg_of_list([4, 4, 1], [4], k=3)
+
+
+def test_mae_and_rmse_by_hand():
+    predicted, true = np.array([1.0, 3.5, 5.0, 2.0]), np.array([2, 3, 5, 5])
+    assert mae(predicted, true) == pytest.approx((1 + 0.5 + 0 + 3) / 4)
+    assert rmse(predicted, true) == pytest.approx(math.sqrt((1 + 0.25 + 0 + 9) / 4))
+
+
+@pytest.mark.parametrize("metric", [mae, rmse])
+def test_errors_refuse_shapes_that_would_broadcast(metric):
+    with pytest.raises(ValueError, match="shape"):
+        metric(np.zeros((3, 1)), np.zeros(3))
+    with pytest.raises(ValueError, match="shape"):
+        metric(np.array([]), np.array([]))
+    with pytest.raises(ValueError, match="NaN"):
+        metric(np.array([1.0, 2.0]), np.array([1.0, np.nan]))
+
+
+def test_precision_recall_f1_by_hand():
+    chosen = np.array([True, True, True, False, False])
+    relevant = np.array([True, False, False, True, False])
+    assert precision_recall_f1(chosen, relevant) == pytest.approx((1 / 3, 1 / 2, 2 / 5))
+    assert precision_recall_f1(relevant, relevant) == (1.0, 1.0, 1.0)
+
+
+def test_precision_recall_f1_where_something_is_empty():
+    none, one = np.array([False, False]), np.array([True, False])
+    assert precision_recall_f1(none, one) == (0.0, 0.0, 0.0)
+    assert precision_recall_f1(one, none) == (0.0, 0.0, 0.0)
+    assert precision_recall_f1(none, none) == (1.0, 1.0, 1.0)
+    assert precision_recall_f1(one, ~one) == (0.0, 0.0, 0.0)
+
+
+def test_precision_recall_f1_refuses_item_numbers():
+    with pytest.raises(ValueError, match="boolean"):
+        precision_recall_f1(np.array([3, 5]), np.array([3, 7]))
+    with pytest.raises(ValueError, match="boolean"):
+        precision_recall_f1(np.array([True]), np.array([True, False]))
+
+
+def test_calibration_error_by_hand():
+    # Confidence 0.8 twice, right once: gap |0.5 - 0.8|; confidence 0.4 twice, never right: gap 0.4.
+    probabilities = np.array([[0.8, 0.2, 0], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3]])
+    assert expected_calibration_error(probabilities, np.array([1, 2, 1, 3])) == pytest.approx(0.5 * 0.3 + 0.5 * 0.4)
+    assert expected_calibration_error(np.eye(5), np.arange(1, 6)) == 0.0
+    assert expected_calibration_error(np.eye(5), np.array([2, 3, 4, 5, 1])) == 1.0
+
+
+def test_within_a_bin_over_and_under_confidence_cancel_but_not_between_bins():
+    probabilities = np.array([[0.95, 0.05], [0.55, 0.45]])
+    assert expected_calibration_error(probabilities, np.array([2, 1])) == pytest.approx((0.95 + 0.45) / 2)
+    assert expected_calibration_error(probabilities, np.array([2, 1]), num_bins=1) == pytest.approx(abs(0.5 - 0.75))
+
+
+def test_calibration_refuses_logits_and_stars_out_of_range():
+    with pytest.raises(ValueError, match="softmax"):
+        expected_calibration_error(np.array([[2.0, -1.0]]), np.array([1]))
+    with pytest.raises(ValueError, match="0 to 0"):
+        expected_calibration_error(np.array([[0.5, 0.5]]), np.array([0]))
+    with pytest.raises(ValueError, match="shape"):
+        expected_calibration_error(np.array([[0.5, 0.5]]), np.array([1, 2]))
+
+
+def test_bleu_by_hand():
+    sentence = "this mug is teal and striped"
+    assert bleu([sentence], [sentence]) == {"bleu": pytest.approx(1.0)}
+    # Five of the six words: precisions 1, all n-grams match, brevity penalty exp(1 - 6/5).
+    assert bleu(["this mug is teal and"], [sentence])["bleu"] == pytest.approx(math.exp(1 - 6 / 5))
+    assert bleu([""], [sentence])["bleu"] == 0.0
+
+
+def test_rouge_by_hand():
+    scores = rouge(["a red mug here", "nothing"], ["a mug red here", "else"])
+    # First pair: all 4 words, no bigram in common, longest common subsequence 3; second pair: nothing.
+    assert scores == {"rouge1": pytest.approx(0.5), "rouge2": 0.0, "rougeL": pytest.approx(0.75 / 2)}
+    assert rouge(["striped mugs"], ["stripes mug"])["rouge1"] == pytest.approx(1.0)  # stems
+
+
+def test_meteor_by_hand():
+    (name, value), *_ = meteor(["this mug is red"], ["this mug is red"]).items()
+    assert name in ("meteor", "meteor_no_synonyms")
+    assert value == pytest.approx(1 - 0.5 * (1 / 4) ** 3)  # one chunk of four matches
+    ((_, value),) = meteor(["Mugs here"], ["mug there"]).items()
+    # One of two words (by stem, whatever its case): P = R = 1/2, so F = 1/2; one chunk of one match costs half of it.
+    assert value == pytest.approx(0.25)
+    ((_, value),) = meteor(["", "word"], ["word", "word"]).items()
+    assert value == pytest.approx((0 + 0.5) / 2)
+
+
+def test_meteor_without_wordnet_is_called_something_else(monkeypatch):
+    class Absent:
+        def ensure_loaded(self):
+            raise LookupError("Resource wordnet not found.")
+
+    library = metrics._library
+    corpus = SimpleNamespace(wordnet=Absent())
+    monkeypatch.setattr(metrics, "_library", lambda name: corpus if name == "nltk.corpus" else library(name))
+    assert meteor(["a couch"], ["a sofa"]) == {"meteor_no_synonyms": pytest.approx(0.25)}
+
+
+def test_meteor_with_wordnet_matches_synonyms(monkeypatch):
+    class Tiny:
+        def ensure_loaded(self):
+            pass
+
+        def synsets(self, word):
+            names = {"couch": ["couch", "sofa"]}.get(word, [])
+            return [SimpleNamespace(lemmas=lambda: [SimpleNamespace(name=lambda n=n: n) for n in names])]
+
+    library = metrics._library
+    corpus = SimpleNamespace(wordnet=Tiny())
+    monkeypatch.setattr(metrics, "_library", lambda name: corpus if name == "nltk.corpus" else library(name))
+    assert meteor(["a couch"], ["a sofa"]) == {"meteor": pytest.approx(1 - 0.5 * (1 / 2) ** 3)}
+
+
+@pytest.mark.parametrize("metric", [bleu, rouge, meteor])
+def test_text_metrics_refuse_lists_that_do_not_match(metric):
+    with pytest.raises(ValueError, match="1 texts for 2"):
+        metric(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="not empty"):
+        metric([], [])
+    with pytest.raises(ValueError, match="two lists"):
+        metric("a", "b")
+
+
+def test_bert_score_on_a_tiny_encoder_without_a_length_limit(tmp_path):
+    pytest.importorskip("bert_score")
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "mug", "blue", "lamp"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
+    assert tokenizer.model_max_length > 1e20
+    tokenizer.save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=9,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=20,
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    same = bert_score(["red mug", "blue lamp " * 30], ["red mug", "blue lamp " * 30], str(tmp_path))
+    assert same == {name: pytest.approx(1.0, abs=1e-4) for name in same}
+    assert bert_score(["red mug"], ["blue lamp"], str(tmp_path))["bertscore"] < 0.999
+
+
+def test_bert_score_names_a_folder_without_a_model(tmp_path):
+    pytest.importorskip("bert_score")
+    with pytest.raises(ValueError, match="save_pretrained"):
+        bert_score(["a"], ["a"], str(tmp_path / "absent"))
+
+
+def test_the_file_imports_without_the_text_libraries_and_says_how_to_get_them():
+    code = (
+        "import importlib.util, sys\n"
+        "for name in ('sacrebleu', 'rouge_score', 'nltk', 'bert_score'): sys.modules[name] = None\n"
+        "spec = importlib.util.spec_from_file_location('metrics', 'processing_unimp/metrics.py')\n"
+        "metrics = importlib.util.module_from_spec(spec); spec.loader.exec_module(metrics)\n"
+        "for call in (metrics.bleu, metrics.rouge, metrics.meteor):\n"
+        "    try: call(['a'], ['a'])\n"
+        "    except ImportError as error: assert 'unimp[train]' in str(error), error\n"
+        "    else: raise SystemExit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_bootstrap_interval_holds_the_mean_and_shrinks_with_more_requests():
+    values = np.random.default_rng(0).random(400) < 0.3
+    interval = bootstrap_interval(values, seed=3)
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.seed == 3
+    # The normal approximation: 1.96 * sqrt(p * (1 - p) / n) on each side.
+    half = 1.96 * math.sqrt(values.mean() * (1 - values.mean()) / 400)
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.2 * half)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.2 * half)
+    assert interval == bootstrap_interval(values, seed=3)
+    assert interval != bootstrap_interval(values, seed=4)
+    assert bootstrap_interval(np.full(5, 0.5))[:3] == (0.5, 0.5, 0.5)
+
+
+def test_bootstrap_refuses_nothing_nan_and_impossible_confidence():
+    for values, confidence in (([], 0.95), ([np.nan], 0.95), ([1.0], 1.0), ([[1.0]], 0.95)):
+        with pytest.raises(ValueError, match="one number a request"):
+            bootstrap_interval(np.array(values), confidence=confidence)

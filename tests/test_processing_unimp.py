@@ -1,0 +1,265 @@
+"""Requests to tensors: every id in its place, pictures once a batch, labels where the paper has them."""
+
+import logging
+
+import pytest
+import torch
+from PIL import Image
+from shop import make_catalogue, make_image_processor, make_processor, picture
+
+from processing_unimp import Catalogue, UniMPProcessor
+from processing_unimp.byte_level_bpe import END_OF_TEXT
+
+HISTORY = [{"item_id": "m1", "rating": 5}, "s2"]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return make_processor()
+
+
+def readable_row(processor, batch, row=0):
+    return processor.readable(batch["input_ids"][row][batch["attention_mask"][row] == 1])
+
+
+REQUESTS = {
+    "recommend": {"answer": "h1"},
+    "search": {"query": "hat", "answer": "h1"},
+    "rate": {"item": "h1", "answer": 4},
+    "explain": {"item": "h1", "answer": "ada likes it"},
+    "select": {"candidates": ["h1", "m2"], "answer": [True, False]},
+}
+PROMPTS = {
+    "recommend": "Can you recommend the next item to the user? [ANS]",
+    "search": "hat Can you retrieve the items that aligns with both the user's history and the given query? [ANS]",
+    "rate": "Given [IMG] title Green hat category hat price 25 id <item_4> [EOC] , can you predict the preference "
+    "level of the user to the product? [ANS]",
+    "explain": "Given [IMG] title Green hat category hat price 25 id <item_4> [EOC] , can you explain to the user why "
+    "the product might be suitable or unsuitable? [ANS]",
+    "select": "Given [IMG] title Green hat category hat price 25 id <item_4> [EOC] [IMG] title Blue mug category mug "
+    "price 8 id <item_1> [EOC] , can you select all the appropriate items for the user? [ANS] <item_4> <item_1>",
+}
+ANSWERS = {
+    "recommend": " <item_4>",
+    "search": " <item_4>",
+    "rate": " <rate_4>",
+    "explain": f"  ada likes it{END_OF_TEXT}",
+    "select": f" {END_OF_TEXT}",
+}
+READ = (
+    "[CLS] [IMG] title Red mug category mug price 9.5 rating <rate_5>  id <item_0> [EOC] "
+    "title Blue shoe category shoe id <item_3> [EOC] "
+)
+
+
+@pytest.mark.parametrize("task", REQUESTS)
+def test_the_sequence_is_the_papers(processor, task):
+    request = {"task": task, "history": HISTORY} | REQUESTS[task]
+    asked = readable_row(processor, processor(requests=[request]))
+    taught = readable_row(processor, processor(requests=[request], labels=True))
+    squeeze = str.split  # the number of spaces around an added token is the printer's business
+    assert squeeze(asked) == squeeze(READ + PROMPTS[task])
+    assert squeeze(taught) == squeeze(READ + PROMPTS[task] + ANSWERS[task])
+
+
+def test_labels_of_an_answer(processor):
+    for task in ("recommend", "rate", "explain"):
+        request = {"task": task, "history": HISTORY} | REQUESTS[task]
+        batch = processor(requests=[request], labels=True)
+        labelled = batch["labels"][0] != -100
+        answered = (batch["input_ids"][0] == processor.control.answer).nonzero()[-1]
+        assert labelled.nonzero().flatten().tolist() == list(range(answered + 1, len(labelled)))
+        assert torch.equal(batch["labels"][0][labelled], batch["input_ids"][0][labelled])
+        assert torch.equal(batch["label_kinds"][0], labelled.long())
+
+
+def test_a_selection_is_labelled_after_each_slot(processor):
+    request = {"task": "select", "history": HISTORY} | REQUESTS["select"]
+    batch = processor(requests=[request], labels=True)
+    control = processor.control
+    # ... [ANS] <item_4> <item_1> eos : yes is read off <item_4>, no off <item_1>.
+    assert batch["input_ids"][0, -4:].tolist() == [
+        control.answer, control.item(4), control.item(1), processor.tokenizer.eos_token_id
+    ]  # fmt: skip
+    assert batch["labels"][0, -4:].tolist() == [-100, -100, control.decision(True), control.decision(False)]
+
+
+def test_context_labels(processor):
+    request = {"task": "recommend", "history": HISTORY} | REQUESTS["recommend"]
+    control = processor.control
+    attributes = processor(requests=[request], labels=True, context="attributes")
+    ids, labels, kinds = (attributes[name][0] for name in ("input_ids", "labels", "label_kinds"))
+    end = (ids == control.eoc).nonzero()[-1].item()
+    history = torch.zeros_like(ids, dtype=torch.bool)
+    history[1 : end + 1] = True
+    assert torch.equal(kinds == 2, history & (ids != control.image))
+    assert torch.equal(labels[kinds == 2], ids[kinds == 2])
+    only_ids = processor(requests=[request], labels=True, context="id")
+    assert only_ids["labels"][only_ids["label_kinds"] == 2].tolist() == [control.item(0), control.item(3)]
+    with pytest.raises(ValueError, match="'attributes', 'id' or 'none'"):
+        processor(requests=[request], labels=True, context="all")
+
+
+def test_next_item_labels_follow_every_end_of_an_item(processor):
+    request = {"task": "recommend", "history": ["m1", "s2", "h2"], "next": "h1"} | REQUESTS["recommend"]
+    batch = processor(requests=[request], labels=True, next_item=True)
+    ids, labels, kinds = (batch[name][0] for name in ("input_ids", "labels", "label_kinds"))
+    after = (ids == processor.control.eoc).nonzero().flatten() + 1
+    assert (kinds == 3).nonzero().flatten().tolist() == after.tolist()
+    assert labels[after].tolist() == [processor.control.item(n) for n in (3, 5, 4)]
+
+
+def test_each_distinct_picture_once_and_seen_by_its_own_tokens(processor):
+    requests = [
+        {"task": "recommend", "history": ["m1", "s1", "m1"]},
+        {"task": "recommend", "history": ["s2"]},
+        {"task": "rate", "history": ["s1"], "item": "m1"},
+    ]
+    batch = processor(requests=requests)
+    assert batch["pixel_values"].shape == (2, 3, 32, 32)
+    ids, index, control = batch["input_ids"], batch["media_index"], processor.control
+    assert index[1].eq(0).all()  # a history without a picture
+    spans = []
+    for row in range(3):
+        starts = (ids[row] == control.image).nonzero().flatten().tolist()
+        ends = (ids[row] == control.eoc).nonzero().flatten().tolist()
+        for start in starts:
+            end = next(e for e in ends if e > start)
+            spans.append((row, index[row, start].item()))
+            assert index[row, start : end + 1].unique().tolist() == [index[row, start].item()]
+    first_seen = batch["pixel_values"][0]
+    red_small = processor.image_processor(images=[Image.new("RGB", (32, 32), (220, 30, 30))], return_tensors="pt")
+    assert spans[0][1] == spans[2][1] and spans[1][1] == spans[3][1]
+    assert {value for _, value in spans} == {1, 2}
+    assert first_seen.shape == red_small["pixel_values"][0].shape
+    outside = ids.eq(control.cls) | ids.eq(control.answer)
+    assert index[outside].eq(0).all()
+
+
+def test_no_picture_at_all(processor):
+    batch = processor(requests=[{"task": "recommend", "history": ["s2"]}])
+    assert "pixel_values" not in batch and batch["media_index"].eq(0).all()
+
+
+def test_a_given_picture_is_read(processor):
+    own = {"title": "Tea pot", "image": picture("grey")}
+    batch = processor(requests=[{"task": "rate", "history": ["s2"], "item": own}])
+    assert len(batch["pixel_values"]) == 1 and batch["media_index"].max() == 1
+
+
+def test_left_padding_changes_nothing_but_the_left(processor):
+    short, long = ({"task": "recommend", "history": h} for h in (["s2"], ["m1", "s1", "h1"]))
+    alone, together = processor(requests=[short]), processor(requests=[long, short])
+    length = alone["input_ids"].shape[1]
+    for name in ("input_ids", "attention_mask", "media_index"):
+        assert torch.equal(together[name][1, -length:], alone[name][0])
+    assert together["attention_mask"][1, :-length].eq(0).all()
+    assert together["input_ids"][1, :-length].eq(processor.control.pad).all()
+
+
+def test_a_long_history_is_cut_to_the_latest_and_said(caplog):
+    processor = make_processor(history_length=2)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            batch = processor(requests=[{"task": "recommend", "history": ["m1", "m2", "s1", "h1"]}])
+    assert caplog.text.count("only the latest are read") == 1
+    text = readable_row(processor, batch)
+    assert "<item_2>" in text and "<item_4>" in text and "<item_0>" not in text
+
+
+def test_max_length_drops_the_oldest_items():
+    roomy = make_processor()
+    request = {"task": "recommend", "history": ["m1", "s1", "h1"]}
+    length = roomy(requests=[request])["input_ids"].shape[1]
+    tight = make_processor(max_length=length - 1)
+    batch = tight(requests=[request])
+    assert batch["input_ids"].shape[1] < length
+    assert "<item_0>" not in readable_row(tight, batch) and "<item_2>" in readable_row(tight, batch)
+    with pytest.raises(ValueError, match="raise max_length"):
+        make_processor(max_length=10)(requests=[request])
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"task": "recommend", "history": []}, "at least one item"),
+        ({"task": "recommend"}, "at least one item"),
+        ({"task": "recommend", "history": "m1"}, "expected a list"),
+        ({"task": "recommend", "history": ["m7"]}, "m7"),
+        ({"task": "buy", "history": ["m1"]}, "recommend, search, rate, explain, select"),
+        ({"task": "search", "history": ["m1"]}, "query"),
+        ({"task": "search", "history": ["m1"], "query": "  "}, "query"),
+        ({"task": "rate", "history": ["m1"]}, "NoneType"),
+        ({"task": "select", "history": ["m1"], "candidates": []}, "list of items"),
+        ({"task": "rate", "history": [{"item_id": "m1", "rating": 11}], "item": "m2"}, "from 1 to 5"),
+    ],
+)
+def test_bad_requests_say_what_was_expected(processor, request_, message):
+    with pytest.raises(ValueError, match=message):
+        processor(requests=[request_])
+
+
+def test_a_broken_picture_in_the_catalogue_is_a_missing_picture(tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff not a picture")
+    catalogue = Catalogue.from_items(
+        [{"item_id": "a", "title": "A", "image": str(broken)}, {"item_id": "b", "title": "B", "image": None}]
+    )
+    processor = make_processor(catalogue)
+    batch = processor(requests=[{"task": "recommend", "history": ["a", "b"]}])
+    assert "pixel_values" not in batch
+    assert processor.control.image not in batch["input_ids"]
+    assert list(catalogue.unreadable_pictures) == ["a"]
+
+
+def test_save_and_load_give_the_same_tensors(processor, tmp_path):
+    request = {"task": "select", "history": HISTORY} | REQUESTS["select"]
+    processor.save_pretrained(tmp_path)
+    again = UniMPProcessor.from_pretrained(tmp_path)
+    before, after = (p(requests=[request], labels=True, context="attributes") for p in (processor, again))
+    assert before.keys() == after.keys()
+    for name in before:
+        assert torch.equal(before[name], after[name]), name
+    assert again.catalogue.item_ids == processor.catalogue.item_ids
+
+
+def test_checkpoints_can_leave_the_pictures_out(processor, tmp_path):
+    processor.save_pretrained(tmp_path, save_pictures=False)
+    assert not UniMPProcessor.from_pretrained(tmp_path).catalogue.has_picture("m1")
+
+
+def test_words_stop_at_the_end_and_skip_added_tokens(processor):
+    ids = processor.item_text.untrusted(" ada likes it")
+    row = [*ids, processor.control.item(2), processor.tokenizer.eos_token_id, *ids]
+    assert processor.words(row) == "ada likes it"
+
+
+def test_free_text_and_pictures_pass_through(processor):
+    batch = processor(text="Red mug", images=Image.new("RGB", (40, 40)), return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 32, 32)
+    assert processor.tokenizer.decode(batch["input_ids"][0]) == "Red mug"
+
+
+def test_early_fusion_writes_a_token_for_every_latent():
+    processor = make_processor(num_image_tokens=3)
+    batch = processor(requests=[{"task": "recommend", "history": ["m1"]}])
+    assert batch["input_ids"].eq(processor.control.image).sum() == 3
+
+
+def test_without_vision_pictures_are_not_opened():
+    processor = make_processor(num_image_tokens=0)
+    batch = processor(requests=[{"task": "recommend", "history": ["m1"]}])
+    assert "pixel_values" not in batch
+
+
+def test_first_token_id_inside_the_tokenizer_is_refused():
+    tokenizer = make_processor().tokenizer
+    with pytest.raises(ValueError, match="first_token_id"):
+        UniMPProcessor(make_image_processor(), tokenizer, first_token_id=5, catalogue=make_catalogue())
+
+
+def test_the_byte_level_bpe_is_reproducible_and_lossless():
+    first, second = make_processor().tokenizer, make_processor().tokenizer
+    assert first.get_vocab() == second.get_vocab()
+    text = "Grey hat 19.99 \u00e9\u4e2d\U0001f600"
+    assert first.decode(first(text)["input_ids"]) == text

@@ -1,0 +1,134 @@
+"""The tasks: examples from cases, answers as plain dicts, metrics and baselines worked out by hand."""
+
+import numpy as np
+import pytest
+from shop import make_catalogue, make_histories
+
+from processing_unimp import TASKS, Case, EvaluationCases, ExampleSource, Targets
+
+CATALOGUE = make_catalogue()
+HISTORIES = make_histories(CATALOGUE)
+
+
+def source(**kwargs) -> ExampleSource:
+    return ExampleSource(CATALOGUE, np.random.default_rng(0), query_attribute="category", **kwargs)
+
+
+def case(user="bob", position=3) -> Case:
+    events = HISTORIES[user]
+    return Case(user, events[:position], events[position])
+
+
+def example(name, **kwargs):
+    return TASKS[name].example(case(**kwargs), source(num_candidates=4))
+
+
+def test_examples_say_what_the_case_says():
+    history = [{"item_id": "m2", "rating": 5}, {"item_id": "s2", "rating": 5}, {"item_id": "h2", "rating": 1}]
+    assert example("recommend") == {"task": "recommend", "history": history, "answer": "m1"}
+    assert example("search") == {"task": "search", "history": history, "query": "mug", "answer": "m1"}
+    assert example("rate") == {"task": "rate", "history": history, "item": "m1", "answer": 2}
+    assert example("explain")["answer"] == "bob does not like it"
+
+
+def test_a_history_is_cut_to_its_latest():
+    request = TASKS["recommend"].example(case(position=3), source(history_length=2))
+    assert [entry["item_id"] for entry in request["history"]] == ["s2", "h2"]
+
+
+def test_a_selection_has_its_positives_among_untouched_negatives():
+    events = HISTORIES["bob"]
+    for seed in range(30):
+        drawn = ExampleSource(CATALOGUE, np.random.default_rng(seed), num_candidates=3)
+        request = TASKS["select"].example(Case("bob", events[:3], events[3]), drawn, events[4:])
+        positives = {item for item, chosen in zip(request["candidates"], request["answer"], strict=True) if chosen}
+        negatives = set(request["candidates"]) - positives
+        assert positives in ({"m1"}, {"m1", "s1"})
+        assert negatives == {"h1"}  # all else bob has touched
+        assert len(set(request["candidates"])) == len(request["candidates"])
+
+
+def test_what_the_data_lacks_is_no_example():
+    bare = make_histories(CATALOGUE)
+    bare.ratings[:] = np.nan
+    events = bare["ada"]
+    assert TASKS["rate"].example(Case("ada", events[:2], events[2]), source()) is None
+    assert TASKS["search"].example(case(), ExampleSource(CATALOGUE, np.random.default_rng(0))) is None
+
+
+def test_ranking_is_judged_by_hand():
+    task = TASKS["recommend"]
+    request = example("recommend")  # true item m1 = row 0, history m2, s2, h2 = rows 1, 3, 5
+    scores = np.array([2.0, 9.0, 1.0, 8.0, 3.0, 7.0])
+    seen_too = task.judge(case(), request, scores, CATALOGUE, exclude_seen=False)
+    unseen = task.judge(case(), request, scores, CATALOGUE, exclude_seen=True)
+    assert (seen_too["rank"], unseen["rank"]) == (5, 2)
+    metrics = task.summarise([{"rank": 5}, {"rank": 2}])
+    assert metrics["hr@5"] == 1.0 and metrics["hr@10"] == 1.0
+    assert metrics["ndcg@5"] == pytest.approx((1 / np.log2(6) + 1 / np.log2(3)) / 2)
+    assert metrics["mrr@5"] == pytest.approx((1 / 5 + 1 / 2) / 2)
+
+
+def test_stars_are_judged_by_their_expectation():
+    task = TASKS["rate"]
+    judged = task.judge(case(), {"answer": 2}, np.array([0.5, 0, 0, 0.5, 0]), CATALOGUE, exclude_seen=True)
+    assert judged == {"predicted": 2.5, "true": 2.0}
+    assert task.summarise([judged, {"predicted": 4.5, "true": 3.0}]) == pytest.approx(
+        {"mae": 1.0, "rmse": np.sqrt((0.25 + 2.25) / 2)}
+    )
+
+
+def test_a_selection_is_judged_by_the_choice_at_one_half():
+    task = TASKS["select"]
+    request = {"candidates": ["m1", "m2", "s1", "h1"], "answer": [True, True, False, False]}
+    judged = task.judge(case(), request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, exclude_seen=True)
+    assert judged == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
+
+
+def test_answers_are_plain_dicts():
+    items = TASKS["recommend"].answer({}, ([4, 0], [0.7, 0.3]), CATALOGUE)["items"]
+    assert items[0] == {"item_id": "h1", "title": "Green hat", "category": "hat", "price": 25, "score": 0.7}
+    stars = TASKS["rate"].answer({}, np.array([0, 0, 0.5, 0.5, 0]), CATALOGUE)
+    assert stars["stars"] == 3.5 and stars["most_likely"] == 3 and stars["entropy"] == pytest.approx(np.log(2))
+    assert stars["probabilities"] == {1: 0, 2: 0, 3: 0.5, 4: 0.5, 5: 0}
+    request = {"candidates": ["m1", {"title": "Tea pot", "image": b"..."}]}
+    chosen = TASKS["select"].answer(request, np.array([0.8, 0.2]), CATALOGUE)["items"]
+    assert [item["selected"] for item in chosen] == [True, False]
+    assert chosen[1] == {"title": "Tea pot", "score": 0.2, "selected": False}
+
+
+def cases(name: str) -> EvaluationCases:
+    targets = Targets(HISTORIES, np.array([0, 1, 2]), np.array([3, 4, 3]))
+    return EvaluationCases.of(name, targets, source(num_candidates=3), exclude_seen=True)
+
+
+def test_baselines_are_judged_like_the_model():
+    # Popularity over all interactions: m1 3, m2 2, s1 2, s2 2, h1 2, h2 2.
+    found = cases("recommend").baselines(HISTORIES)
+    # ada wants m2 among {m2, s2, h2}: all tied at 2, ties count against us: rank 3. bob wants s1 among {s1, h1}: 2.
+    # cyd wants m1 among {m1, m2, s1}: rank 1.
+    assert found["popularity"]["ndcg@5"] == pytest.approx((1 / np.log2(4) + 1 / np.log2(3) + 1) / 3)
+    searched = cases("search").baselines(HISTORIES)
+    # Within the query's category: ada has m2 left of the mugs, bob s1 of the shoes, cyd m1 ahead of m2.
+    assert searched["popularity in query"]["ndcg@5"] == 1.0
+    rated = cases("rate").baselines(HISTORIES)
+    true = np.array([3, 3, 1])
+    mean = np.mean([5, 4, 2, 3, 5, 5, 1, 2, 3, 4, 4, 2, 1])
+    assert rated["constant (training mean)"]["mae"] == pytest.approx(np.abs(mean - true).mean())
+    own = np.array([(11 + 3 * mean) / 6, (13 + 3 * mean) / 7, (10 + 3 * mean) / 6])
+    assert rated["shopper's mean"]["rmse"] == pytest.approx(np.sqrt(((own - true) ** 2).mean()))
+    assert cases("select").baselines(HISTORIES)["choose all"]["recall"] == 1.0
+    assert cases("explain").baselines(HISTORIES).keys() == {"commonest text", "random text"}
+
+
+def test_cases_do_not_depend_on_what_was_drawn_before():
+    first, second = cases("select"), cases("select")
+    assert first.requests == second.requests
+    sample = EvaluationCases.of(
+        "recommend",
+        Targets(HISTORIES, np.array([0, 1, 2]), np.array([3, 4, 3])),
+        source(),
+        exclude_seen=True,
+        max_cases=2,
+    )
+    assert len(sample) == 2

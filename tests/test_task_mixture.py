@@ -1,0 +1,105 @@
+"""Training examples: who, which window, which task; repeatable, and never past the training part."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from shop import make_catalogue, make_histories
+
+from processing_unimp import TaskMixture, leave_last_out
+
+CATALOGUE = make_catalogue()
+HISTORIES = make_histories(CATALOGUE)
+ALL = ["recommend", "search", "rate", "explain", "select"]
+
+
+def mixture(tasks=ALL, **kwargs) -> TaskMixture:
+    return TaskMixture(HISTORIES, CATALOGUE, tasks, query_attribute="category", num_candidates=3, **kwargs)
+
+
+def test_a_row_depends_on_seed_epoch_and_index_alone():
+    first, second = mixture(seed=3), mixture(seed=3)
+    for epoch in (1, 0, 1):
+        first.set_epoch(epoch)
+        second.set_epoch(epoch)
+        assert [first[i] for i in range(len(first))] == [second[i] for i in reversed(range(len(second)))][::-1]
+    first.set_epoch(2)
+    epoch_two = [first[i] for i in range(3)]
+    first.set_epoch(3)
+    assert epoch_two != [first[i] for i in range(3)]
+
+
+def test_random_windows_reach_every_position():
+    drawn = mixture(tasks=["recommend"])
+    targets = set()
+    for epoch in range(60):
+        drawn.set_epoch(epoch)
+        targets |= {(len(row["history"]), row["answer"]) for row in (drawn[i] for i in range(3))}
+    expected = {(p, HISTORIES[u][p].item_id) for u in ("ada", "bob", "cyd") for p in range(1, len(HISTORIES[u]))}
+    assert targets == expected
+
+
+def test_all_windows_is_every_position_once():
+    rows = mixture(tasks=["recommend"], windows="all")
+    assert len(rows) == 3 + 4 + 3
+    assert Counter(rows[i]["answer"] for i in range(len(rows))) == Counter(
+        event.item_id for user in ("ada", "bob", "cyd") for event in HISTORIES[user][1:]
+    )
+
+
+def test_repeats_are_different_windows():
+    rows = mixture(tasks=["recommend"], repeats=8)
+    assert len(rows) == 24
+    assert len({rows[i]["answer"] for i in range(len(rows))}) > 3
+
+
+def test_temperature_evens_the_tasks():
+    rated = make_histories(CATALOGUE)
+    rated.ratings[::2] = np.nan
+    shares = [
+        TaskMixture(rated, CATALOGUE, ["recommend", "rate"], temperature=t).probabilities["rate"] for t in (1, 4, 1e9)
+    ]
+    assert shares[0] < shares[1] < shares[2] == pytest.approx(0.5)
+
+
+def test_unrated_interactions_serve_another_task():
+    rated = make_histories(CATALOGUE)
+    rated.ratings[::2] = np.nan
+    rows = TaskMixture(rated, CATALOGUE, ["rate", "recommend"], windows="all")
+    drawn = [rows[i] for i in range(len(rows))]
+    assert {row["task"] for row in drawn} == {"rate", "recommend"}
+    assert all(row["answer"] is not None for row in drawn)
+
+
+def test_nothing_of_validation_or_test_is_ever_shown():
+    split = leave_last_out(HISTORIES, new_users=0.0)
+    rows = TaskMixture(split.train, CATALOGUE, ALL, query_attribute="category", num_candidates=3)
+    held_out = {(c.user_id, c.target.item_id) for targets in (split.validation, split.test) for c in targets}
+    for epoch in range(20):
+        rows.set_epoch(epoch)
+        for i in range(len(rows)):
+            user = split.train.users[rows.users[i]]
+            row = rows[i]
+            shown = {entry["item_id"] for entry in row["history"]} | {row["next"]}
+            assert not {(user, item) for item in shown} & held_out
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"tasks": ["buy"]}, "recommend, search"),
+        ({"tasks": []}, "recommend, search"),
+        ({"windows": "some"}, "'random' or 'all'"),
+        ({"temperature": 0}, "positive"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        mixture(**kwargs)
+
+
+def test_a_task_without_data_is_refused():
+    unrated = make_histories(CATALOGUE)
+    unrated.ratings[:] = np.nan
+    with pytest.raises(ValueError, match="rate needs ratings"):
+        TaskMixture(unrated, CATALOGUE, ["recommend", "rate"])

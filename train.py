@@ -1,0 +1,261 @@
+"""Recipe -> data -> model -> training -> evaluation -> a model folder that answers. The only training command.
+
+accelerate launch train.py --config recipes/demo.yaml
+accelerate launch train.py --config recipes/h_and_m/tiny.yaml --focal_gamma 1
+accelerate launch train.py --items items.parquet --interactions interactions.parquet --query_attribute category
+"""
+
+import difflib
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import set_seed
+from transformers.utils import logging
+from trl import TrlParser
+
+from hub_cards.report import shoppers_of, write_report
+from hub_cards.results import examine_model, format_table, write_results
+from modeling_unimp import (
+    DataArguments,
+    FeatureStore,
+    ModelArguments,
+    PersonalizationPipeline,
+    UniMPForConditionalGeneration,
+    UniMPTrainer,
+    UniMPTrainingArguments,
+    add_lora,
+    load_image_processor,
+)
+from processing_unimp import (
+    TASK_NAMES,
+    Catalogue,
+    EvaluationCases,
+    ExampleSource,
+    Histories,
+    Split,
+    Targets,
+    TaskMixture,
+    UniMPCollator,
+    UniMPProcessor,
+    by_time,
+    hold_out_domain,
+    k_core,
+    leave_last_out,
+    make_demo_shop,
+)
+
+logger = logging.get_logger("transformers")
+FREE_BYTES_NEEDED = 2**30
+
+
+def main() -> None:
+    started = time.time()
+    data_args, model_args, args = parse_recipe()
+    logging.set_verbosity_info()
+    output_dir = check_output_folder(str(args.output_dir))
+    set_seed(args.seed)
+
+    catalogue, histories = load_shop(data_args)
+    split = split_histories(histories, catalogue, data_args, args.seed)
+    processor = UniMPProcessor.from_backbones(
+        text_model=model_args.text_model,
+        image_processor=load_image_processor(model_args.vision_model),
+        catalogue=catalogue,
+        extra_texts=split.train.explanations(),
+        history_length=data_args.history_length,
+        max_words=data_args.max_words,
+        max_length=data_args.max_length,
+        query_attribute=data_args.query_attribute,
+    )
+    model = UniMPForConditionalGeneration.from_backbones(
+        text_model=model_args.text_model,
+        vision_model=model_args.vision_model,
+        catalogue=catalogue,
+        processor=processor,
+        content_pictures=not model_args.vision_is_trained,
+        **model_args.config_fields,
+    )
+    processor.num_image_tokens = model.config.num_image_tokens
+    model.freeze_backbones(train=model_args.trained_part, train_vision=model_args.vision_is_trained)
+    features = frozen_features(model, processor, model_args, args)
+    if model.config.item_rows != "free" and features is not None:
+        token_ids = processor.content_ids(range(len(catalogue)), model.config.content_length)
+        model.set_content(token_ids, features.pooled())
+    if model_args.use_peft:
+        model = add_lora(
+            model, r=model_args.lora_r, alpha=model_args.lora_alpha, target_modules=model_args.lora_target_modules
+        )
+
+    mixture = TaskMixture(
+        split.train,
+        catalogue,
+        data_args.tasks,
+        windows=data_args.windows,
+        repeats=data_args.windows_per_user,
+        temperature=data_args.temperature,
+        history_length=data_args.history_length,
+        query_attribute=data_args.query_attribute,
+        num_candidates=data_args.num_candidates,
+        seed=args.seed,
+    )
+    trainer = UniMPTrainer(
+        model=model,
+        args=args,
+        task_names=TASK_NAMES,
+        train_dataset=mixture,
+        evaluation_cases=cases_of(split.validation, data_args, catalogue, args.seed, data_args.max_validation_cases),
+        data_collator=UniMPCollator(
+            processor,
+            context=args.context_loss,
+            next_item=args.next_item_weight > 0,
+            vision_features=features,
+        ),
+        processing_class=processor,
+        vision_features=features,
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    minutes = (time.time() - started) / 60
+
+    # Validation has chosen; here, once, the test parts are touched.
+    parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}
+    cases = {
+        part: cases_of(targets, data_args, catalogue, args.seed, data_args.max_test_cases)
+        for part, targets in parts.items()
+        if targets is not None and len(targets)
+    }
+    results = {part: examine_model(trainer, cases[part], split.train) for part in cases}
+    trainer.save_merged_model(output_dir)
+    if trainer.is_world_process_zero():
+        write_results(output_dir, results, split, mixture, data_args, model_args, args, minutes)
+        trainer.announce(format_table(results))
+        unimp = PersonalizationPipeline(model=trainer.bare_model, processor=processor)
+        answer = partial(unimp, exclude_seen=data_args.exclude_seen)
+        # Cases cut to max_test_cases are other shoppers for every task; the report shows all tasks of a few.
+        shown = cases_of(split.test.sample(24, args.seed), data_args, catalogue, args.seed, None)
+        report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results)
+        trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
+
+
+def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArguments]:
+    """Recipe and command line; a key that does not exist is an error that names the nearest one that does."""
+    groups: Any = (DataArguments, ModelArguments, UniMPTrainingArguments)
+    parser = TrlParser(groups)
+    try:
+        data_args, model_args, args = parser.parse_args_and_config()
+    except ValueError as error:
+        known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
+        words = {word.strip("-'[],:").split("=")[0] for word in str(error).split()}
+        near = {word: match for word in words - known if (match := difflib.get_close_matches(word, known, n=1))}
+        hints = "; ".join(f"{word}: did you mean {match[0]}?" for word, match in near.items())
+        raise SystemExit(f"The recipe cannot be read: {error} {hints}") from error
+    return data_args, model_args, args
+
+
+def check_output_folder(output_dir: str) -> Path:
+    """Tell now, not after the training, that nothing can be saved."""
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".write_test").write_bytes(b"")
+        (folder / ".write_test").unlink()
+    except OSError as error:
+        raise SystemExit(f"output_dir={output_dir!r} cannot be written: {error}. Choose another folder.") from error
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES_NEEDED:
+        raise SystemExit(
+            f"output_dir={output_dir!r} has {free / 2**20:.0f} MiB free; checkpoints and the model need at least "
+            f"{FREE_BYTES_NEEDED / 2**20:.0f} MiB. Free some or choose another folder."
+        )
+    return folder
+
+
+def load_shop(data_args: DataArguments) -> tuple[Catalogue, Histories]:
+    """The two tables, or the made-up shop when none are given."""
+    if (data_args.items is None) != (data_args.interactions is None):
+        raise SystemExit("items and interactions belong together: give both tables, or none for the made-up shop.")
+    if data_args.items is None or data_args.interactions is None:
+        items, interactions = make_demo_shop()
+        catalogue = Catalogue.from_items(items)
+        histories = Histories.from_interactions(interactions, catalogue)
+    else:
+        catalogue = Catalogue.load(data_args.items)
+        histories = Histories.load(data_args.interactions, catalogue)
+    if data_args.attributes:
+        catalogue = catalogue.with_attributes(data_args.attributes)
+    return catalogue, histories
+
+
+def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments, seed: int) -> Split:
+    """Core, held-out domain, then the split; what was removed and what leaks is logged."""
+    if data_args.k_core:
+        histories = k_core(histories, data_args.k_core)
+    new_domain: Targets | None = None
+    if data_args.held_out_domain is not None:
+        histories, new_domain = hold_out_domain(histories, catalogue, data_args.held_out_domain)
+    if data_args.split == "leave_last_out":
+        split = leave_last_out(histories, new_users=data_args.new_users, seed=seed)
+    elif data_args.split == "by_time":
+        if data_args.validation_from is None or data_args.test_from is None:
+            raise SystemExit("split: by_time needs validation_from and test_from, in the seconds of `timestamp`.")
+        split = by_time(histories, data_args.validation_from, data_args.test_from)
+    else:
+        raise SystemExit(f"split: {data_args.split!r}: expected leave_last_out or by_time.")
+    split.new_domain = new_domain
+    logger.info(
+        f"{len(catalogue)} items; {split.name}: {split.train.num_interactions} interactions to train on, "
+        f"{len(split.validation)} validation and {len(split.test)} test targets; removed: {split.removed}"
+    )
+    logger.info(f"what this split leaks: {split.leaks}")
+    return split
+
+
+def frozen_features(
+    model: UniMPForConditionalGeneration,
+    processor: UniMPProcessor,
+    model_args: ModelArguments,
+    args: UniMPTrainingArguments,
+) -> FeatureStore | None:
+    """Features of a frozen tower, computed once; `None` when there is no tower or it learns."""
+    tower = model.model.vision_tower
+    if tower is None or any(parameter.requires_grad for parameter in tower.parameters()):
+        return None
+    catalogue = processor.catalogue
+    with args.main_process_first(desc="vision features"):
+        return FeatureStore.build(
+            tower,
+            processor.image_processor,
+            lambda number: catalogue.picture(catalogue.item_id(number)),
+            len(catalogue),
+            Path(model_args.feature_store or Path(str(args.output_dir)) / "vision_features"),
+            fingerprint=catalogue.fingerprint,
+        )
+
+
+def cases_of(
+    targets: Targets, data_args: DataArguments, catalogue: Catalogue, seed: int, max_cases: int | None
+) -> list[EvaluationCases]:
+    """Evaluation cases of every task of the recipe; the same at every call."""
+    return [
+        EvaluationCases.of(
+            name,
+            targets,
+            ExampleSource(
+                catalogue,
+                np.random.default_rng((seed, position)),
+                history_length=data_args.history_length,
+                query_attribute=data_args.query_attribute,
+                num_candidates=data_args.num_candidates,
+            ),
+            exclude_seen=data_args.exclude_seen,
+            max_cases=max_cases,
+        )
+        for position, name in enumerate(data_args.tasks)
+    ]
+
+
+if __name__ == "__main__":
+    main()
