@@ -6,6 +6,7 @@ accelerate launch train.py --items items.parquet --interactions interactions.par
 """
 
 import difflib
+import logging
 import shutil
 import time
 from functools import partial
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from transformers import set_seed
-from transformers.utils import logging
 from trl import TrlParser
 
 from hub_cards.report import shoppers_of, write_report
@@ -48,14 +48,16 @@ from processing_unimp import (
     make_demo_shop,
 )
 
-logger = logging.get_logger("transformers")
+logger = logging.getLogger("train")
 FREE_BYTES_NEEDED = 2**30
 
 
 def main() -> None:
     started = time.time()
     data_args, model_args, args = parse_recipe()
-    logging.set_verbosity_info()
+    logging.basicConfig(format="%(message)s")
+    for name in ("train", "processing_unimp"):
+        logging.getLogger(name).setLevel(logging.INFO if args.should_log else logging.WARNING)
     output_dir = check_output_folder(str(args.output_dir))
     set_seed(args.seed)
 
@@ -232,6 +234,7 @@ def frozen_features(
             len(catalogue),
             Path(model_args.feature_store or Path(str(args.output_dir)) / "vision_features"),
             fingerprint=catalogue.fingerprint,
+            num_pictures=sum(map(catalogue.has_picture, catalogue.item_ids)),
         )
 
 

@@ -3,11 +3,14 @@
 An output is what its task reads (see `answer_group` of a task): item logits, star or candidate probabilities, words.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor
+
+MAX_NEW_TOKENS = 64
 
 
 class WordsOnly(LogitsProcessor):
@@ -34,7 +37,7 @@ def outputs_of(
     *,
     batch_size: int = 32,
     vision_features: Any = None,
-    max_new_tokens: int = 64,
+    positions: Sequence[int] | None = None,
     **generate_kwargs: Any,
 ) -> Iterator[Any]:
     """Answer requests whose tasks share an answer group, a batch at a time, in their order.
@@ -46,21 +49,26 @@ def outputs_of(
         answer_group (`str`): `"items"`, `"stars"`, `"decisions"` or `"words"`.
         batch_size (`int`, *optional*, defaults to 32).
         vision_features (`FeatureStore`, *optional*): see `UniMPProcessor.__call__`.
-        max_new_tokens (`int`, *optional*, defaults to 64): length limit of words.
-        generate_kwargs (*optional*): more arguments of `generate`, for words.
+        positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
+        generate_kwargs (*optional*): arguments of `generate`, for words; `max_new_tokens` is 64 if not among them.
 
     Yields:
         `np.ndarray` `(N,)` logits, `(5,)` or `(K,)` probabilities, or `str`.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected at least 1.")
+    if positions is None:
+        positions = range(len(requests))
     was_training = model.training
     model.eval()
     try:
         for start in range(0, len(requests), batch_size):
             chunk = requests[start : start + batch_size]
-            batch = processor(requests=chunk, vision_features=vision_features)
+            names = positions[start : start + batch_size]
+            batch = processor(requests=chunk, vision_features=vision_features, positions=names)
             inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
             with torch.inference_mode():
-                yield from _read(model, processor, chunk, inputs, answer_group, max_new_tokens, generate_kwargs)
+                yield from _read(model, processor, chunk, inputs, answer_group, generate_kwargs)
     finally:
         model.train(was_training)
 
@@ -71,7 +79,6 @@ def _read(
     requests: Sequence[dict[str, Any]],
     inputs: dict[str, torch.Tensor],
     answer_group: str,
-    max_new_tokens: int,
     generate_kwargs: dict[str, Any],
 ) -> Iterator[Any]:
     if answer_group == "items":
@@ -84,12 +91,26 @@ def _read(
         yield from (row[len(row) - count :] for row, count in zip(chosen, counts, strict=True))
     else:
         assert answer_group == "words", answer_group
-        generated = model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=processor.tokenizer.eos_token_id,
-            pad_token_id=processor.control.pad,
-            logits_processor=[WordsOnly(processor.first_token_id)],
-            **generate_kwargs,
-        )
+        generated = model.generate(**inputs, **_generate_arguments(processor, generate_kwargs))
         yield from (processor.words(row) for row in generated[:, inputs["input_ids"].shape[1] :].cpu())
+
+
+def _generate_arguments(processor: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The caller's arguments of `generate`, and ours where the caller says nothing."""
+    for name, expected in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
+        if given.get(name) not in (None, expected):
+            raise ValueError(f"{name}={given[name]!r}: an answer is one text a request; leave it out.")
+    ours = {
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "eos_token_id": processor.tokenizer.eos_token_id,
+        "pad_token_id": processor.control.pad,
+    }
+    config = copy.deepcopy(given.get("generation_config"))
+    if given.get("max_length") is not None or (config is not None and config.max_length is not None):
+        del ours["max_new_tokens"]
+    if config is not None:
+        # transformers does not want a config and single values at once.
+        config.update(**{name: value for name, value in ours.items() if getattr(config, name) is None})
+        given, ours = given | {"generation_config": config}, {}
+    written = [WordsOnly(processor.first_token_id), *given.get("logits_processor", ())]
+    return ours | given | {"logits_processor": written}

@@ -5,9 +5,9 @@ of a latent, V words of the language model, K added tokens that are no items, N 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,12 +24,12 @@ from .gated_cross_attention import (
     FoldedSight,
     MaskedSight,
     UniMPGatedCrossAttention,
-    find_decoder_layers,
     fold_spans,
     insert_gated_cross_attention,
     mask_pictures,
 )
 from .item_embeddings import UniMPItemEmbeddings, UniMPRows
+from .partial_training import UNUSED_VISION_PARTS, UniMPPartialTraining, grow_words
 from .perceiver import UniMPPerceiverResampler
 from .ranking import rank_items
 
@@ -50,8 +50,6 @@ SUPPORTED_TEXT_MODELS = (
     "smollm3",
     "stablelm",
 )
-# Parts of a tower that its `last_hidden_state` does not pass through (CLIP, ViT): no gradient would ever reach them.
-UNUSED_VISION_PARTS = ("post_layernorm", "pooler", "head")
 
 
 @dataclass
@@ -113,7 +111,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, UniMPGatedCrossAttention):
                 for part in reversed(list(module.modules())):
-                    self._initialize_weights(part, self.is_custom_code())
+                    self._initialize_weights(part)
         super().initialize_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -385,7 +383,7 @@ class UniMPModel(UniMPPreTrainedModel):
         return embeds_BTW.index_put((is_image,), self.media_proj(media_ULD)[pictures, latent].to(embeds_BTW.dtype))
 
 
-class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
+class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, GenerationMixin):
     """UniMP with its head: words through the language model's, added tokens through their output rows.
 
     Args:
@@ -423,7 +421,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         processor: Any = None,
         *,
         content_pictures: bool = False,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         **overrides: Any,
     ) -> "UniMPForConditionalGeneration":
         """A new UniMP on pretrained backbones, or on random ones of a named size.
@@ -435,21 +433,28 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             processor (`UniMPProcessor`, *optional*): reads the catalogue's text for `item_rows` other than `"free"`.
             content_pictures (`bool`, *optional*, defaults to `False`): whether `item_rows` other than `"free"` are
                 made from pictures too; `set_content` then has to be called with the pooled features of a frozen tower.
-            dtype (`torch.dtype`, *optional*): of all weights.
+            dtype (`torch.dtype` or `str`, *optional*): of all weights; `None` is float32.
             overrides (*optional*): fields of [`UniMPConfig`].
         """
+        unknown = set(overrides) - {field.name for field in fields(UniMPConfig)}
+        if unknown:
+            raise ValueError(
+                f"UniMPConfig has no field {', '.join(sorted(unknown))}; see its docstring for those it has."
+            )
         text = load_text_model(text_model, dtype=dtype)
         if processor is not None and processor.first_token_id > text.config.vocab_size:
             # A tokenizer with more tokens than the language model has rows.
-            text.resize_token_embeddings(processor.first_token_id)
+            grow_words(text, processor.first_token_id)
         tower, feature_size = None, overrides.pop("vision_feature_size", None)
         if vision_model is not None and overrides.get("fusion") == "none":
             logger.warning(f"fusion='none': the vision model {vision_model!r} has no effect and is not loaded.")
         elif vision_model is not None:
             tower, feature_size = load_vision_tower(vision_model, dtype=dtype)
         elif feature_size is None:
+            if overrides.get("fusion", "none") != "none":
+                logger.warning(f"fusion={overrides['fusion']!r} has no effect without a vision model.")
             overrides["fusion"] = "none"
-        fields: dict[str, Any] = {
+        known: dict[str, Any] = {
             "text_config": text.config,
             "vision_config": None if tower is None else tower.config,
             # Random backbones of a named size cannot be loaded again by that name.
@@ -458,12 +463,12 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             "initializer_range": getattr(text.config, "initializer_range", 0.02),
         }
         if feature_size is not None:
-            fields["vision_feature_size"] = feature_size
+            known["vision_feature_size"] = feature_size
             if content_pictures and overrides.get("item_rows", "free") != "free":
-                fields["content_picture_size"] = feature_size
+                known["content_picture_size"] = feature_size
         if catalogue is not None:
-            fields |= {"num_items": len(catalogue), "catalogue_fingerprint": catalogue.fingerprint}
-        config = UniMPConfig(**{**fields, **overrides})
+            known |= {"num_items": len(catalogue), "catalogue_fingerprint": catalogue.fingerprint}
+        config = UniMPConfig(**{**known, **overrides})
         if processor is not None and processor.first_token_id != config.text_config.vocab_size:
             raise ValueError(
                 f"the processor's added ids begin at {processor.first_token_id} and the language model has "
@@ -471,7 +476,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             )
         model = cls(config, text, tower)
         if dtype is not None:
-            model.to(dtype=dtype)  # type: ignore[call-arg]
+            # "auto" is what the checkpoint of the language model was saved in.
+            model.to(dtype=text.dtype)  # type: ignore[call-arg]
         model.fit_rows_to_words()
         if config.item_rows != "free" and config.num_items:
             if processor is None:
@@ -484,34 +490,6 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             )
             model.set_content(processor.content_ids(range(config.num_items), config.content_length), pictures)
         return model
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
-    ) -> Any:
-        """As `PreTrainedModel.from_pretrained`; weights that a checkpoint of trained weights leaves out
-        (`trained_state_dict`) come from the backbones named in its config."""
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        model, info = loaded
-        info["missing_keys"] -= model._load_left_out(set(info["missing_keys"]))
-        return (model, info) if output_loading_info else model
-
-    @torch.no_grad()
-    def _load_left_out(self, missing: set[str]) -> set[str]:
-        """Copy missing weights of the backbones from where the backbones were first loaded; returns their names."""
-        loaded = set()
-        for prefix, name, load in (
-            ("model.language_model.", self.config.text_model, _load_language_model_weights),
-            ("lm_head.", self.config.text_model, _load_head_weights),
-            ("model.vision_tower.", self.config.vision_model, _load_vision_weights),
-        ):
-            if name is None or not any(key.startswith(prefix) for key in missing):
-                continue
-            for key, tensor in load(name).items():
-                if prefix + key in missing:
-                    self.get_parameter_or_buffer(prefix + key).copy_(tensor)
-                    loaded.add(prefix + key)
-        return loaded
 
     @torch.no_grad()
     def fit_rows_to_words(self) -> None:
@@ -579,8 +557,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         Args:
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*): `labels[b, t]` is predicted from the tokens
                 before t; -100 where there is none.
-            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): last positions that get logits, or
-                which; 0 is all.
+            logits_to_keep (`int` or `torch.LongTensor` of shape `(n,)`, *optional*, defaults to 0): how many last
+                positions get logits, or which; 0 is all.
             skip_logits (`bool`, *optional*): whether to leave the logits out; by default while training with labels.
 
         The other arguments are those of [`UniMPModel.forward`].
@@ -638,6 +616,11 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
     def _supervised_nll(self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
         """`-log p` of each label; only positions with a label go through the head."""
         hidden, targets = supervised_rows(hidden_BTW, labels_BT)
+        if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.config.vocab_size:
+            raise ValueError(
+                f"labels reach from {int(targets.min())} to {int(targets.max())}: expected -100, or ids below "
+                f"{self.config.vocab_size}. Was the batch made for another catalogue?"
+            )
         if self.config.label_softmax == "vocabulary":
             return token_nll(hidden, targets, self._head())
         # Also without any label the result has to hang on the graph.
@@ -778,58 +761,6 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
                 "item tokens would stand for other items. Load the catalogue saved with the model."
             )
 
-    # ----------------------------------------------------------------------------------------------------- training
-
-    def freeze_backbones(
-        self, train: Literal["new", "last_layer", "all"] = "new", train_vision: bool = False
-    ) -> "UniMPForConditionalGeneration":
-        """Choose what learns.
-
-        Args:
-            train (`str`, *optional*, defaults to `"new"`): `"new"`: resampler, cross-attention and added rows (the
-                paper). `"last_layer"`: also the language model's last layer and final norm. `"all"`: also the rest of
-                the language model.
-            train_vision (`bool`, *optional*, defaults to `False`): whether the vision tower learns.
-        """
-        if train not in ("new", "last_layer", "all"):
-            raise ValueError(f"train={train!r}: expected 'new', 'last_layer' or 'all'.")
-        language_model = self.model.language_model
-        language_model.requires_grad_(train == "all")
-        self.lm_head.requires_grad_(train == "all")
-        for module in language_model.modules():
-            if isinstance(module, UniMPGatedCrossAttention):
-                module.requires_grad_(True)
-        if train == "last_layer":
-            owner, layers = find_decoder_layers(language_model, self.config.text_config.num_hidden_layers)
-            layers[-1].requires_grad_(True)
-            for part in owner.children():
-                if "Norm" in type(part).__name__:
-                    part.requires_grad_(True)
-        if self.model.vision_tower is not None:
-            for name, parameter in self.model.vision_tower.named_parameters():
-                used = not set(name.split(".")) & set(UNUSED_VISION_PARTS)
-                parameter.requires_grad_(train_vision and used)
-        self.train(self.training)
-        return self
-
-    def trained_state_dict(self) -> dict[str, torch.Tensor]:
-        """What `freeze_backbones` lets learn, and all buffers; `from_pretrained` finds the rest at the backbones."""
-        # Tied weights have two names in a state dict.
-        parameters = self.named_parameters(remove_duplicate=False)
-        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
-        return {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
-
-    def gate_openings(self) -> dict[str, float]:
-        """`tanh` of each gate, by layer counted from 1: 0 is closed."""
-        openings = {}
-        for name, module in self.named_modules():
-            if isinstance(module, UniMPGatedCrossAttention):
-                layers = [part for part in name.split(".") if part.isdigit()]
-                place = str(int(layers[-1]) + 1) if layers else "late"
-                openings[f"{place}_attention"] = module.attention_gate.tanh().item()
-                openings[f"{place}_feed_forward"] = module.feed_forward_gate.tanh().item()
-        return openings
-
 
 def _check_text_config(text_config: Any) -> None:
     if text_config.model_type not in SUPPORTED_TEXT_MODELS:
@@ -847,20 +778,6 @@ def _check_text_config(text_config: Any) -> None:
             f"an OPT with embeddings of width {text_config.word_embed_proj_dim} in layers of width "
             f"{text_config.hidden_size} is not supported: expected one width, as all but OPT-350M have."
         )
-
-
-def _load_language_model_weights(name: str) -> dict[str, torch.Tensor]:
-    return load_text_model(name).base_model.state_dict()
-
-
-def _load_head_weights(name: str) -> dict[str, torch.Tensor]:
-    return load_text_model(name).get_output_embeddings().state_dict()
-
-
-def _load_vision_weights(name: str) -> dict[str, torch.Tensor]:
-    tower, _ = load_vision_tower(name)
-    assert tower is not None
-    return tower.state_dict()
 
 
 def _mark_initialised(module: nn.Module) -> None:

@@ -1,12 +1,15 @@
 """`pipeline("personalization")`: a shopper's history and a wish in, plain dicts out."""
 
+import difflib
+import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import Pipeline
+from transformers import GenerationConfig, GenerationMixin, Pipeline
 
 from .answering import outputs_of
 from .ranking import rank_items
@@ -35,13 +38,14 @@ class PersonalizationPipeline(Pipeline):
     - `"select"` with `"candidates"`: `{"items": [{"item_id", attributes..., "score", "selected"}]}`, in their order.
 
     Scores are probabilities: among the items allowed, or of a candidate to suit. A list of requests is a batch, tasks
-    may be mixed; a generator is answered lazily.
+    may be mixed; a generator or a dataset is answered lazily.
 
     Call arguments:
         top_k (`int`, *optional*, defaults to 10): items of a ranking.
         exclude_seen (`bool`, *optional*): leave the history's items out of a ranking; by default of recommend only.
         allowed (`Iterable[str]`, *optional*): rank these item ids only, such as those in stock.
         batch_size (`int`, *optional*, defaults to 32): requests a forward.
+        vision_features (`FeatureStore`, *optional*): features of the catalogue's pictures, instead of the pictures.
         Arguments of `generate`, such as `max_new_tokens`, `num_beams` or `do_sample`, shape an explanation.
 
     Raises:
@@ -62,22 +66,39 @@ class PersonalizationPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         self.model.check_catalogue(self.processor.catalogue)
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save model and processor, with its catalogue: a folder that this pipeline loads."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
     def _sanitize_parameters(
         self,
         top_k: int | None = None,
         exclude_seen: bool | None = None,
         allowed: Iterable[str] | None = None,
+        vision_features: Any = None,
         **generate_kwargs: Any,
     ) -> tuple[dict, dict, dict]:
         ranking: dict[str, Any] = {}
         if top_k is not None:
-            if top_k < 1:
-                raise ValueError(f"top_k={top_k}: expected at least 1.")
+            if not isinstance(top_k, int) or top_k < 1:
+                raise ValueError(f"top_k={top_k!r}: expected a whole number of at least 1.")
             ranking["top_k"] = top_k
         if exclude_seen is not None:
             ranking["exclude_seen"] = exclude_seen
         if allowed is not None:
+            if isinstance(allowed, str) or not isinstance(allowed, Iterable):
+                raise ValueError(f"allowed={allowed!r}: expected a list of item ids.")
             ranking["allowed"] = list(allowed)
+        own = ["top_k", "exclude_seen", "allowed", "batch_size", "vision_features"]
+        known = [*own, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters]
+        for name in generate_kwargs:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(own)}, or of `generate`."
+                raise ValueError(f"unknown argument {name!r}: {hint}")
+        if vision_features is not None:
+            generate_kwargs["vision_features"] = vision_features
         return {}, generate_kwargs, ranking
 
     def __call__(self, requests: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
@@ -88,27 +109,41 @@ class PersonalizationPipeline(Pipeline):
                 f"a request of type {type(requests).__name__}: expected a dict such as "
                 "{'task': 'recommend', 'history': [...]}, or a list of them."
             )
-        size = batch_size or self._batch_size or 32
-        if isinstance(requests, list):
+        size = batch_size if batch_size is not None else self._batch_size or 32
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"batch_size={size!r}: expected a whole number of at least 1.")
+        if isinstance(requests, (list, tuple)):
             return self._answer_all(requests, size, kwargs)
         return self._answer_lazily(iter(requests), size, kwargs)
 
     def _answer_lazily(self, requests: Iterator[Any], size: int, kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        first = 0
         while chunk := list(itertools.islice(requests, size)):
-            yield from self._answer_all(chunk, size, kwargs)
+            yield from self._answer_all(chunk, size, kwargs, first)
+            first += len(chunk)
 
-    def _answer_all(self, requests: list[Any], size: int, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
-        """Batches of equal answer group, answers in the order of the requests."""
+    def _answer_all(
+        self, requests: Sequence[Any], size: int, kwargs: dict[str, Any], first: int = 0
+    ) -> list[dict[str, Any]]:
+        """Batches of equal answer group, answers in the order of the requests, which errors count from `first`."""
+        # Also a catalogue that grew since: the model would have no token for its new items.
+        self.model.check_catalogue(self.processor.catalogue)
+        group_of = []
         for position, request in enumerate(requests):
-            if not isinstance(request, Mapping):
-                raise ValueError(f"request {position} is a {type(request).__name__}: expected a dict with a 'task'.")
-        group_of = [self.processor.task_of(request).answer_group for request in requests]
+            try:
+                group_of.append(self.processor.task_of(request).answer_group)
+            except ValueError as error:
+                raise ValueError(f"request {first + position}: {error}") from error
         answers: dict[int, dict[str, Any]] = {}
         for group in dict.fromkeys(group_of):
             positions = [position for position, own in enumerate(group_of) if own == group]
             for start in range(0, len(positions), size):
                 part = positions[start : start + size]
-                work = {"group": group, "requests": [dict(requests[position]) for position in part]}
+                work = {
+                    "group": group,
+                    "requests": [dict(requests[position]) for position in part],
+                    "positions": [first + position for position in part],
+                }
                 answers.update(zip(part, super().__call__(work, **kwargs), strict=True))
         return [answers[position] for position in range(len(requests))]
 
@@ -122,6 +157,7 @@ class PersonalizationPipeline(Pipeline):
             work["requests"],
             work["group"],
             batch_size=len(work["requests"]),
+            positions=work["positions"],
             **(self._generate_kwargs | generate_kwargs),
         )
         return work | {"outputs": list(outputs)}

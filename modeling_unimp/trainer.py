@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer
+from tqdm import tqdm
+from transformers import ProgressCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .evaluator import headline, judgements_of
@@ -16,6 +17,15 @@ from .focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_los
 from .training_args import UniMPTrainingArguments
 
 KIND_NAMES = {TASK: "answer", CONTEXT: "context", NEXT_ITEM: "next_item"}
+
+
+class TrainingBar(ProgressCallback):
+    """The Trainer's bar with the loss on it; all that is logged goes to the trackers, not over the screen."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and logs and "loss" in logs:
+            speed = f"{logs['tokens_per_second']:.0f}"
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.3f}", tokens_per_second=speed)
 
 
 class UniMPTrainer(Trainer):
@@ -62,6 +72,9 @@ class UniMPTrainer(Trainer):
             args.greater_is_better = first.higher_is_better
         # The Trainer wants to know that there is something to evaluate; `evaluate` takes `evaluation_cases`.
         super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(TrainingBar)
         self.model_accepts_loss_kwargs = True
         self.task_names = list(task_names)
         self.evaluation_cases = list(evaluation_cases)
@@ -199,8 +212,6 @@ class UniMPTrainer(Trainer):
 
     def announce(self, line: str) -> None:
         """Show a line to whoever watches; without disturbing a progress bar."""
-        from tqdm import tqdm
-
         tqdm.write(line)
 
     def save_merged_model(self, folder: str | os.PathLike) -> None:

@@ -97,7 +97,7 @@ class UniMPTrainingArguments(TrainingArguments):
         context_weight (`float`, *optional*, defaults to `1.0`):
             lambda of the context loss.
         next_item_weight (`float`, *optional*, defaults to `0.0`):
-            Weight of the next item's loss at every item of a history; not in the paper.
+            Weight of the loss of the next item, and of its stars, at every item of a history; not in the paper.
         task_weights (`dict[str, float]`, *optional*):
             Weight of each task's loss; tasks that are not named weigh 1.
         loss_reduction (`str`, *optional*, defaults to `"token"`):
@@ -135,7 +135,7 @@ class UniMPTrainingArguments(TrainingArguments):
     focal_gamma: float = _option(2.0, "Each token's loss is weighted by (1 - p) ** gamma; 0 is cross-entropy.")
     context_loss: str = _option("attributes", "History tokens to reconstruct: attributes, id or none.")
     context_weight: float = _option(1.0, "Weight of the context loss (lambda of the paper).")
-    next_item_weight: float = _option(0.0, "Weight of the next item's loss at every item of a history.")
+    next_item_weight: float = _option(0.0, "Weight of the next item and its stars at every step of a history.")
     task_weights: dict | str = _option({}, "Weight of each task's loss, JSON; 1 where a task is not named.")
     loss_reduction: str = _option("token", "token or sample: what weighs alike in the global batch.")
     save_only_trained: bool = _option(False, "Save what was trained, and name the frozen backbones.")

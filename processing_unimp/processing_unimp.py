@@ -5,7 +5,7 @@ taught. It carries the catalogue: a saved model folder answers without any train
 """
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +132,14 @@ class UniMPProcessor(ProcessorMixin):
             )
             first_token_id = SCRATCH_VOCABULARY_SIZE
         else:
-            tokenizer = AutoTokenizer.from_pretrained(text_model)
-            first_token_id = AutoConfig.from_pretrained(text_model).get_text_config().vocab_size
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(text_model)
+                first_token_id = AutoConfig.from_pretrained(text_model).get_text_config().vocab_size
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"text_model={text_model!r} has no tokenizer that could be loaded ({error}). Expected a folder or a "
+                    f"Hub name of a causal language model, or a size to train from scratch: {', '.join(SCRATCH_SIZES)}."
+                ) from error
         return cls(image_processor, tokenizer, first_token_id, catalogue=catalogue, **kwargs)
 
     @property
@@ -184,6 +190,7 @@ class UniMPProcessor(ProcessorMixin):
         context: str = "none",
         next_item: bool = False,
         vision_features: Any = None,
+        positions: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Encode a batch of requests.
@@ -195,10 +202,12 @@ class UniMPProcessor(ProcessorMixin):
             labels (`bool`, *optional*, defaults to `False`): also encode each request's `"answer"`.
             context (`str`, *optional*, defaults to `"none"`): history tokens that are labels too: `"attributes"`
                 (all but pictures), `"id"` (item tokens) or `"none"`.
-            next_item (`bool`, *optional*, defaults to `False`): at every `[EOC]` of the history the label is the
-                next history item's token; at the last one `request["next"]`, where it is given.
+            next_item (`bool`, *optional*, defaults to `False`): after every `[EOC]` of the history the label is the
+                next history item's token, after the last one `request["next"]`, where it is given; and the stars in
+                the history are labels too: what the shopper does next, at every step.
             vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
                 instead of opening the pictures.
+            positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
 
         Returns:
             `BatchFeature` with `input_ids`, `attention_mask`, `media_index` `(B, T)`, left-padded; `pixel_values`
@@ -215,10 +224,12 @@ class UniMPProcessor(ProcessorMixin):
         if not requests:
             raise ValueError("an empty list of requests: expected at least one.")
         pictures = _BatchPictures(self, vision_features)
-        rows = [
-            self._encode(request, position, pictures, labels=labels, context=context, next_item=next_item)
-            for position, request in enumerate(requests)
-        ]
+        rows = []
+        for position, request in zip(positions or range(len(requests)), requests, strict=True):
+            try:
+                rows.append(self._encode(request, pictures, labels=labels, context=context, next_item=next_item))
+            except ValueError as error:
+                raise ValueError(f"request {position}: {error}") from error
         length = max(len(row.ids) for row in rows)
 
         def left_padded(values: Iterable[Sequence[int]], fill: int) -> torch.Tensor:
@@ -238,19 +249,17 @@ class UniMPProcessor(ProcessorMixin):
     def _encode(
         self,
         request: Request,
-        position: int,
         pictures: "_BatchPictures",
         *,
         labels: bool,
         context: str,
         next_item: bool,
     ) -> "_Row":
-        task = task_of(request)
-        where = f"request {position} ({task.name})"
+        task = self.task_of(request)
         history = request.get("history")
         if not isinstance(history, (list, tuple)) or not history:
             raise ValueError(
-                f"{where} has the history {history!r}: expected a list of at least one item, the latest last. "
+                f"the history is {history!r}: expected a list of at least one item, the latest last. "
                 "A shopper without any history has no taste to go by; show what is popular."
             )
         if len(history) > self.history_length:
@@ -262,7 +271,7 @@ class UniMPProcessor(ProcessorMixin):
         tail = TokenSequence()
         for piece in task.prompt(request):
             if isinstance(piece, ItemSlot):
-                entry = self.item_text.resolve(piece.entry, f"the item of {where}")
+                entry = self.item_text.resolve(piece.entry, "a candidate" if "candidates" in request else "the item")
                 self.item_text.write(tail, entry, pictures.key(entry))
             elif isinstance(piece, ShopperText):
                 tail.extend(self.item_text.untrusted(piece.text))
@@ -274,7 +283,7 @@ class UniMPProcessor(ProcessorMixin):
         blocks: list[tuple[ItemEntry, TokenSequence]] = []
         room = self.max_length - 1 - len(tail) - len(answer.ids)
         for number, item in reversed(list(enumerate(history))):
-            entry = self.item_text.resolve(item, f"history item {number} of {where}")
+            entry = self.item_text.resolve(item, f"history item {number}")
             block = TokenSequence()
             self.item_text.write(block, entry, pictures.key(entry))
             room -= len(block)
@@ -283,7 +292,7 @@ class UniMPProcessor(ProcessorMixin):
             blocks.insert(0, (entry, block))
         if not blocks:
             raise ValueError(
-                f"{where}: its latest item and its instruction need {-room} tokens more than max_length="
+                f"its latest item and its instruction need {-room} tokens more than max_length="
                 f"{self.max_length}; raise max_length or lower max_words (now {self.max_words})."
             )
         if len(blocks) < len(history):
@@ -294,10 +303,14 @@ class UniMPProcessor(ProcessorMixin):
         row = _Row()
         row.append([self.control.cls])
         ends = []
-        for _, block in blocks:
+        for entry, block in blocks:
             kind = CONTEXT if context != "none" else 0
             wanted = [token if self._in_context(token, context) else IGNORED for token in block.ids]
-            row.append(block.ids, block.pictures, wanted, [kind if label != IGNORED else 0 for label in wanted])
+            kinds = [kind if label != IGNORED else 0 for label in wanted]
+            if next_item and entry.rating is not None:
+                stars = block.ids.index(self.control.star(entry.rating))
+                wanted[stars], kinds[stars] = block.ids[stars], NEXT_ITEM
+            row.append(block.ids, block.pictures, wanted, kinds)
             ends.append(len(row.ids))
         row.append(tail.ids, tail.pictures)
         row.append(answer.ids, None, answer.labels, answer.kinds)
@@ -347,6 +360,11 @@ class UniMPProcessor(ProcessorMixin):
 
     def task_of(self, request: Request) -> Any:
         """The task a request names; a `ValueError` lists the tasks there are."""
+        if not isinstance(request, Mapping):
+            raise ValueError(
+                f"a request of type {type(request).__name__}: expected a dict such as "
+                "{'task': 'recommend', 'history': [...]}."
+            )
         return task_of(request)
 
     def content_ids(self, numbers: Sequence[int], length: int) -> torch.Tensor:
@@ -392,7 +410,11 @@ class UniMPProcessor(ProcessorMixin):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        hub = {name: kwargs[name] for name in ("cache_dir", "revision", "token", "local_files_only") if name in kwargs}
+        hub = {
+            name: kwargs[name]
+            for name in ("cache_dir", "revision", "subfolder", "token", "local_files_only")
+            if name in kwargs
+        }
         file = cached_file(
             str(pretrained_model_name_or_path), CATALOGUE_FILE, _raise_exceptions_for_missing_entries=False, **hub
         )

@@ -18,7 +18,6 @@ from .splits import Case
 from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of
 
 MAX_POSITIVES = 3
-THRESHOLD = 0.5
 
 
 class Select(Task):
@@ -64,15 +63,13 @@ class Select(Task):
 
     def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
         scored = [
-            _as_answer(candidate, catalogue)
-            | {"score": float(probability), "selected": bool(probability >= THRESHOLD)}
-            for candidate, probability in zip(request["candidates"], output, strict=True)
+            _as_answer(candidate, catalogue) | {"score": float(probability), "selected": bool(chosen)}
+            for candidate, probability, chosen in zip(request["candidates"], output, choose(output), strict=True)
         ]
         return {"task": self.name, "items": scored}
 
     def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
-        chosen = np.asarray(output) >= THRESHOLD
-        precision, recall, f1 = precision_recall_f1(chosen, np.asarray(request["answer"], dtype=bool))
+        precision, recall, f1 = precision_recall_f1(choose(output), np.asarray(request["answer"], dtype=bool))
         return {"precision": precision, "recall": recall, "f1": f1}
 
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
@@ -91,6 +88,20 @@ class Select(Task):
             "choose all": [np.ones(len(request["candidates"])) for request in requests],
             "most popular candidate": outputs,
         }
+
+
+def choose(probabilities: Any) -> np.ndarray:
+    """The candidates to select `(K,)`: the set with the best expected F1, given each candidate's probability.
+
+    It holds the k most likely candidates, k the maximum of `2 * (sum of their p) / (k + sum of all p)`; no threshold has
+    to be tuned, and one suitable item among many is found although it is seldom likelier than not.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    order = np.argsort(-p, kind="stable")
+    expected_f1 = 2 * p[order].cumsum() / (np.arange(1, len(p) + 1) + p.sum())
+    chosen = np.zeros(len(p), dtype=bool)
+    chosen[order[: expected_f1.argmax() + 1]] = True
+    return chosen
 
 
 def _as_answer(candidate: Any, catalogue: Catalogue) -> dict[str, Any]:

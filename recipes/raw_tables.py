@@ -80,7 +80,8 @@ def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
 def csv_rows(path: Path, required: Iterable[str]) -> str:
     """Returns the SQL that reads a CSV file with a header, every cell as text (leading zeros stay).
 
-    Lines that are not CSV are left out and counted by DuckDB in `reject_errors`.
+    Lines that are not CSV are left out and counted by DuckDB in `reject_errors`. Select plain columns into a table
+    before you convert them: DuckDB 2.0 moves a `TRY_CAST` into the reader, where what fails it drops the whole line.
 
     Raises:
         ValueError: a required column is missing.
@@ -440,11 +441,12 @@ class RawTables:
         """
         columns = self.connection.execute("DESCRIBE catalogue").fetchall()
         attributes = [(name, kind) for name, kind, *_ in columns if name not in ("item_id", *without)]
-        cells = [f'nullif(trim("{name}"), \'\') AS "{name}"' if kind == "VARCHAR" else f'"{name}"'
-                 for name, kind in attributes]  # fmt: skip
+        cells = ["c.item_id"]
+        for name, kind in attributes:
+            cells.append(f"""nullif(trim("{name}"), '') AS "{name}\"""" if kind == "VARCHAR" else f'"{name}"')
         self._write_table(
             "items.parquet",
-            f"SELECT c.item_id, {', '.join(cells)}, p.image FROM (SELECT *, rowid AS position FROM catalogue) c "
+            f"SELECT {', '.join(cells)}, p.image FROM (SELECT *, rowid AS position FROM catalogue) c "
             "LEFT JOIN pictures p ON c.item_id = p.item_id ORDER BY c.position",
         )
         # At the end rather than by UPDATE, which would rewrite a table that may be far larger than memory.

@@ -163,7 +163,9 @@ def test_a_dead_link_is_a_missing_picture(server: str, tmp_path: Path, name: str
     assert set(found(tmp_path)) == {"y"} and not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize("url", ["ftp://x/y.jpg", "file:///etc/hostname", "", "http://[broken", "http://127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x/y.jpg", "file:///etc/hostname", "", "http://[broken", "http://127.0.0.1:1/x"]
+)
 def test_unusable_addresses_fail_alone(tmp_path: Path, url: str) -> None:
     done = download_images([("x", url)], tmp_path, arguments())
     assert (done.downloaded, done.failed) == (0, 1)

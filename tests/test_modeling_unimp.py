@@ -197,6 +197,9 @@ def test_generation_in_other_ways(fusion):
     assert torch.equal(model.generate(**batch, **settings, cache_implementation="static"), expected)
     states = model.model.encode_media(batch.pop("pixel_values"))
     assert torch.equal(model.generate(**batch, **settings, media_states=states), expected)
+    embedded = {name: batch[name] for name in ("attention_mask", "media_index")}
+    embedded["inputs_embeds"] = model.model.embed(batch["input_ids"])
+    assert torch.equal(model.generate(**embedded, **settings, media_states=states), expected[:, -4:])
     sampled = model.generate(**batch, max_new_tokens=4, do_sample=True, num_return_sequences=2, media_states=states)
     assert sampled.shape[0] == 2 * len(RAGGED)
 
@@ -320,6 +323,15 @@ def test_only_the_groups_of_the_labels_are_computed(monkeypatch):
     assert model.stars(**batch).shape == (len(RAGGED), 5)
 
 
+@pytest.mark.parametrize("label_softmax", ["vocabulary", "group"])
+def test_a_label_of_another_catalogue(label_softmax):
+    model = model_of("llama", label_softmax=label_softmax)
+    batch = batch_of(model.config, RAGGED, labels=True)
+    batch["labels"][0, -1] = model.config.vocab_size
+    with pytest.raises(ValueError, match="labels reach from 21 to 71: expected -100, or ids below 71"):
+        model(**batch)
+
+
 def test_loss_by_a_given_count():
     model = model_of("llama")
     batch = batch_of(model.config, RAGGED, labels=True)
@@ -339,7 +351,7 @@ def test_activation_checkpointing_gives_the_same_gradients(reentrant, fusion):
         return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
     expected = gradients()
-    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     checkpointed = gradients()
     assert set(checkpointed) == set(expected) and any("resampler" in name for name in expected)
     for name, gradient in expected.items():
@@ -745,17 +757,24 @@ def test_from_backbones_refuses_what_does_not_fit(backbones):
     processor = FakeProcessor()
     with pytest.raises(ValueError, match="pass the processor"):
         UniMPForConditionalGeneration.from_backbones(*backbones, FakeCatalogue(), item_rows="content")
+    with pytest.raises(ValueError, match="UniMPConfig has no field num_latent;"):
+        UniMPForConditionalGeneration.from_backbones(*backbones, num_latent=3)
     processor.first_token_id = V - 1
     with pytest.raises(ValueError, match="the processor's added ids begin at 49"):
         UniMPForConditionalGeneration.from_backbones(*backbones, FakeCatalogue(), processor)
 
 
-def test_a_tokenizer_larger_than_the_language_model(backbones):
+def test_a_tokenizer_larger_than_the_language_model(tmp_path, backbones):
     processor = FakeProcessor()
     processor.first_token_id = V + 3
     model = UniMPForConditionalGeneration.from_backbones(*backbones, FakeCatalogue(), processor)
     assert model.config.text_config.vocab_size == V + 3 == model.config.cls_token_id
-    assert model(torch.tensor([[V + 3, V + 2]])).logits.shape[-1] == model.config.vocab_size
+    ids = torch.tensor([[V + 3, V + 2, V - 1]])
+    logits = model.eval()(ids).logits
+    assert logits.shape[-1] == model.config.vocab_size
+    # The words that were appended are the same again when only the rest is saved.
+    model.freeze_backbones("new").save_pretrained(tmp_path, state_dict=model.trained_state_dict())
+    assert torch.equal(UniMPForConditionalGeneration.from_pretrained(tmp_path)(ids).logits, logits)
 
 
 def test_the_papers_model():

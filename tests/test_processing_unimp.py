@@ -109,6 +109,14 @@ def test_next_item_labels_follow_every_end_of_an_item(processor):
     assert labels[after].tolist() == [processor.control.item(n) for n in (3, 5, 4)]
 
 
+def test_stars_of_the_history_are_next_item_labels(processor):
+    request = {"task": "recommend", "history": HISTORY, "next": "h1"} | REQUESTS["recommend"]
+    batch = processor(requests=[request], labels=True, context="id", next_item=True)
+    labelled = batch["labels"][0][batch["label_kinds"][0] == 3]
+    control = processor.control
+    assert labelled.tolist() == [control.star(5), control.item(3), control.item(4)]
+
+
 def test_each_distinct_picture_once_and_seen_by_its_own_tokens(processor):
     requests = [
         {"task": "recommend", "history": ["m1", "s1", "m1"]},

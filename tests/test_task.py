@@ -5,6 +5,7 @@ import pytest
 from shop import make_catalogue, make_histories
 
 from processing_unimp import TASKS, Case, EvaluationCases, ExampleSource, Targets
+from processing_unimp.task_select import choose
 
 CATALOGUE = make_catalogue()
 HISTORIES = make_histories(CATALOGUE)
@@ -78,7 +79,42 @@ def test_stars_are_judged_by_their_expectation():
     )
 
 
-def test_a_selection_is_judged_by_the_choice_at_one_half():
+@pytest.mark.parametrize(
+    ("probabilities", "chosen"),
+    [
+        # 2 * .9 / (1 + 1.8) = .64, 2 * 1.5 / (2 + 1.8) = .79, 2 * 1.7 / (3 + 1.8) = .71
+        ([0.9, 0.2, 0.6, 0.1], [1, 0, 1, 0]),
+        # 2 * .3 / (1 + .5) = .40, 2 * .4 / (2 + .5) = .32: one of many, though unlikelier than not
+        ([0.1, 0.3, 0.1], [0, 1, 0]),
+        ([0.5, 0.5], [1, 1]),
+        ([0.0, 0.0], [1, 0]),
+    ],
+)
+def test_the_set_with_the_best_expected_f1_is_chosen(probabilities, chosen):
+    assert choose(probabilities).astype(int).tolist() == chosen
+
+
+def test_the_expected_f1_is_close_to_the_mean_over_all_outcomes():
+    """Against brute force: no other set has a better mean F1 over independent outcomes, to within the approximation."""
+    from itertools import product
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        p = rng.random(5)
+
+        def mean_f1(picked, p=p):
+            total = 0.0
+            for outcome in product([0, 1], repeat=5):
+                true, picks = np.array(outcome), np.array(picked)
+                share = np.prod(np.where(true == 1, p, 1 - p))
+                total += share * 2 * (true & picks).sum() / max(true.sum() + picks.sum(), 1)
+            return total
+
+        best = max(mean_f1(picked) for picked in product([0, 1], repeat=5))
+        assert mean_f1(choose(p).astype(int)) > best - 0.02
+
+
+def test_a_selection_is_judged_by_its_choice():
     task = TASKS["select"]
     request = {"candidates": ["m1", "m2", "s1", "h1"], "answer": [True, True, False, False]}
     judged = task.judge(case(), request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, exclude_seen=True)

@@ -35,8 +35,7 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
         transactions = tables.source("transactions_train.csv")
         columns = ("t_dat", "customer_id", "article_id", "price")
         tables.run(
-            "CREATE TABLE purchases AS SELECT TRY_CAST(t_dat AS DATE) AS day, customer_id, article_id, "
-            f"TRY_CAST(price AS DOUBLE) AS price FROM {csv_rows(transactions, columns)}",
+            f"CREATE TABLE purchases AS SELECT {', '.join(columns)} FROM {csv_rows(transactions, columns)}",
             "purchases",
         )
         tables.count("read", "transactions", purchases := tables.number("SELECT count(*) FROM purchases"))
@@ -44,8 +43,8 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
         tables.run(
             "CREATE TABLE events AS SELECT customer_id AS user_id, article_id AS item_id, epoch(day) - 1 + "
             "row_number() OVER (PARTITION BY customer_id, day ORDER BY first_row) AS timestamp FROM "
-            "(SELECT customer_id, article_id, day, min(rowid) AS first_row FROM purchases GROUP BY ALL) "
-            "ORDER BY first_row",
+            "(SELECT customer_id, article_id, TRY_CAST(t_dat AS DATE) AS day, min(rowid) AS first_row FROM purchases "
+            "GROUP BY ALL) ORDER BY first_row",
             "one event an article, customer and day",
         )
         merged = purchases - tables.number("SELECT count(*) FROM events")
@@ -58,9 +57,9 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
         named = ", ".join(f'{column} AS "{name}"' for name, column in ATTRIBUTES.items())
         tables.run(
             f"CREATE TABLE items AS SELECT article_id AS item_id, {named}, prices.price, detail_desc AS description, "
-            f"index_group_name AS domain FROM {raw} articles LEFT JOIN (SELECT article_id AS id, "
-            "round(avg(price), 4) AS price FROM purchases GROUP BY id) prices ON article_id = prices.id "
-            "ORDER BY article_id",
+            f"index_group_name AS domain FROM {raw} articles LEFT JOIN (SELECT article_id AS sold, "
+            "round(avg(TRY_CAST(price AS DOUBLE)), 4) AS price FROM purchases GROUP BY article_id) prices "
+            "ON article_id = sold ORDER BY article_id",
             "articles",
         )
         tables.count("read", "articles", tables.number("SELECT count(*) FROM items"))

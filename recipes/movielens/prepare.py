@@ -80,12 +80,15 @@ def _read_grouplens(tables: RawTables, ratings: str, films: str, separator: str,
     path = tables.source(ratings)
     columns = "{'user_id': 'VARCHAR', 'item_id': 'VARCHAR', 'rating': 'VARCHAR', 'timestamp': 'VARCHAR'}"
     tables.run(
-        "CREATE TABLE events AS SELECT user_id, item_id, TRY_CAST(timestamp AS DOUBLE) AS timestamp, "
-        f"TRY_CAST(rating AS DOUBLE) AS rating FROM read_csv({quoted(path)}, header = false, auto_detect = false, "
+        f"CREATE TABLE raw_events AS SELECT * FROM read_csv({quoted(path)}, header = false, auto_detect = false, "
         f"delim = {quoted(separator)}, quote = '', escape = '', columns = {columns}, store_rejects = true)",
         "ratings",
     )
     tables.count_rejects(path, "ratings")
+    tables.connection.execute(
+        "CREATE TABLE events AS SELECT user_id, item_id, TRY_CAST(timestamp AS DOUBLE) AS timestamp, "
+        "TRY_CAST(rating AS DOUBLE) AS rating FROM raw_events"
+    )
     schema = pa.schema(
         [
             ("item_id", pa.string()),

@@ -1,0 +1,121 @@
+"""Training part of a model: what learns, what of it is saved, and where the rest is found again."""
+
+from typing import Any, Literal
+
+import torch
+from transformers.utils import logging
+
+from .backbones import load_text_model, load_vision_tower
+from .gated_cross_attention import UniMPGatedCrossAttention, find_decoder_layers
+
+logger = logging.get_logger(__name__)
+
+# Parts of a tower that its `last_hidden_state` does not pass through (CLIP, ViT): no gradient would ever reach them.
+UNUSED_VISION_PARTS = ("post_layernorm", "pooler", "head")
+
+
+class UniMPPartialTraining:
+    """Methods of [`UniMPForConditionalGeneration`]."""
+
+    def freeze_backbones(
+        self: Any, train: Literal["new", "last_layer", "all"] = "new", train_vision: bool = False
+    ) -> Any:
+        """Choose what learns.
+
+        Args:
+            train (`str`, *optional*, defaults to `"new"`): `"new"`: resampler, cross-attention and added rows (the
+                paper). `"last_layer"`: also the language model's last layer and final norm. `"all"`: also the rest of
+                the language model.
+            train_vision (`bool`, *optional*, defaults to `False`): whether the vision tower learns.
+        """
+        if train not in ("new", "last_layer", "all"):
+            raise ValueError(f"train={train!r}: expected 'new', 'last_layer' or 'all'.")
+        language_model = self.model.language_model
+        language_model.requires_grad_(train == "all")
+        self.lm_head.requires_grad_(train == "all")
+        for module in language_model.modules():
+            if isinstance(module, UniMPGatedCrossAttention):
+                module.requires_grad_(True)
+        if train == "last_layer":
+            owner, layers = find_decoder_layers(language_model, self.config.text_config.num_hidden_layers)
+            layers[-1].requires_grad_(True)
+            for part in owner.children():
+                if "Norm" in type(part).__name__:
+                    part.requires_grad_(True)
+        if self.model.vision_tower is not None:
+            for name, parameter in self.model.vision_tower.named_parameters():
+                used = not set(name.split(".")) & set(UNUSED_VISION_PARTS)
+                parameter.requires_grad_(train_vision and used)
+        self.train(self.training)
+        return self
+
+    def trained_state_dict(self: Any) -> dict[str, torch.Tensor]:
+        """What `freeze_backbones` lets learn, and all buffers; `from_pretrained` finds the rest at the backbones."""
+        # Tied weights have two names in a state dict.
+        parameters = self.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+        return {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
+
+    def gate_openings(self: Any) -> dict[str, float]:
+        """`tanh` of each gate, by layer counted from 1: 0 is closed."""
+        openings = {}
+        for name, module in self.named_modules():
+            if isinstance(module, UniMPGatedCrossAttention):
+                layers = [part for part in name.split(".") if part.isdigit()]
+                place = str(int(layers[-1]) + 1) if layers else "late"
+                openings[f"{place}_attention"] = module.attention_gate.tanh().item()
+                openings[f"{place}_feed_forward"] = module.feed_forward_gate.tanh().item()
+        return openings
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """As `PreTrainedModel.from_pretrained`; weights that a checkpoint of trained weights leaves out
+        (`trained_state_dict`) come from the backbones named in its config."""
+        parent: Any = super()
+        model, info = parent.from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        info["missing_keys"] -= model._load_left_out(set(info["missing_keys"]))
+        return (model, info) if output_loading_info else model
+
+    @torch.no_grad()
+    def _load_left_out(self: Any, missing: set[str]) -> set[str]:
+        """Copy missing weights of the backbones from where the backbones were first loaded; returns their names."""
+        is_vision = {key for key in missing if key.startswith("model.vision_tower.")}
+        is_text = {key for key in missing if key.startswith(("model.language_model.", "lm_head."))}
+        is_text = {key for key in is_text if ".gated_cross_attention." not in key}
+        found: dict[str, torch.Tensor] = {}
+        if is_text and self.config.text_model is not None:
+            found |= _text_weights(self.config.text_model, self.config.text_config.vocab_size)
+        if is_vision and self.config.vision_model is not None:
+            found |= _vision_weights(self.config.vision_model)
+        loaded = (is_text | is_vision) & set(found)
+        for key in loaded:
+            self.get_parameter_or_buffer(key).copy_(found[key])
+        if loaded:
+            names = ", ".join(name for name in (self.config.text_model, self.config.vision_model) if name is not None)
+            logger.warning(f"{len(loaded)} weights that this checkpoint leaves out were taken from {names}.")
+        return loaded
+
+
+def grow_words(text_model: Any, size: int) -> None:
+    """Append words to a causal language model, each the mean of those it has: the same rows whenever this is done."""
+    old = text_model.config.vocab_size
+    text_model.resize_token_embeddings(size, mean_resizing=False)
+    with torch.no_grad():
+        for rows in {text_model.get_input_embeddings().weight, text_model.get_output_embeddings().weight}:
+            rows[old:] = rows[:old].mean(dim=0)
+
+
+def _text_weights(name: str, size: int) -> dict[str, torch.Tensor]:
+    """By their names in [`UniMPForConditionalGeneration`]."""
+    text_model: Any = load_text_model(name)
+    if size > text_model.config.vocab_size:
+        grow_words(text_model, size)
+    weights = {f"model.language_model.{key}": each for key, each in text_model.base_model.state_dict().items()}
+    return weights | {f"lm_head.{key}": each for key, each in text_model.get_output_embeddings().state_dict().items()}
+
+
+def _vision_weights(name: str) -> dict[str, torch.Tensor]:
+    tower: Any = load_vision_tower(name)[0]
+    return {f"model.vision_tower.{key}": each for key, each in tower.state_dict().items()}

@@ -1,0 +1,383 @@
+"""pipeline("personalization"): what loads it, what it answers, and what it says to silly input."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from shop import make_model, make_model_processor, picture
+from transformers import AutoModel, AutoProcessor, GenerationConfig, pipeline
+
+from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
+from processing_unimp import Catalogue, UniMPProcessor
+
+ROOT = Path(__file__).resolve().parent.parent
+HISTORY = ["h1", {"item_id": "m1", "rating": 4}]
+REQUESTS = {
+    "recommend": {"task": "recommend", "history": HISTORY},
+    "search": {"task": "search", "history": HISTORY, "query": "hat"},
+    "rate": {"task": "rate", "history": HISTORY, "item": "s1"},
+    "explain": {"task": "explain", "history": HISTORY, "item": "s1"},
+    "select": {"task": "select", "history": HISTORY, "candidates": ["s1", "h2", "m2"]},
+}
+RECOMMEND = REQUESTS["recommend"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What training leaves behind: ./unimp in some directory."""
+    folder = tmp_path_factory.mktemp("somewhere") / "unimp"
+    processor = make_model_processor()
+    make_model(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unimp(folder) -> PersonalizationPipeline:
+    return pipeline("personalization", model=str(folder), device="cpu")
+
+
+@pytest.fixture
+def own_unimp(unimp) -> PersonalizationPipeline:
+    """One whose catalogue a test may change."""
+    processor = copy.copy(unimp.processor)
+    processor.catalogue = Catalogue.from_items([dict(item) for item in _items(unimp)])
+    return PersonalizationPipeline(model=unimp.model, processor=processor, device="cpu")
+
+
+def _items(unimp) -> list[dict]:
+    catalogue = unimp.processor.catalogue
+    return [catalogue.item(item_id) for item_id in catalogue.item_ids]
+
+
+def close(first, second) -> bool:
+    """Equal answers, but for the rounding of floats."""
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(close(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(close, first, second))
+    return first == pytest.approx(second, abs=1e-5) if isinstance(first, float) else first == second
+
+
+# ---------------------------------------------------------------------------------------------------------- loading
+
+
+def test_the_auto_classes_load_the_folder(folder, unimp):
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert isinstance(model, UniMPForConditionalGeneration) and isinstance(processor, UniMPProcessor)
+    assert close(PersonalizationPipeline(model=model, processor=processor, device="cpu")(RECOMMEND), unimp(RECOMMEND))
+
+
+def test_the_bare_name_is_the_folder_in_the_working_directory(folder, unimp, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert isinstance(AutoModel.from_pretrained("unimp"), UniMPForConditionalGeneration)
+    assert AutoProcessor.from_pretrained("unimp").catalogue.item_ids == unimp.processor.catalogue.item_ids
+    assert close(pipeline("personalization", device="cpu")(RECOMMEND), unimp(RECOMMEND))
+
+
+def test_it_answers_in_a_fresh_process_with_nothing_but_the_folder(folder, unimp, tmp_path):
+    shutil.copytree(folder, tmp_path / "unimp")
+    script = (
+        "import json, sys, modeling_unimp\n"
+        "from transformers import pipeline\n"
+        "unimp = pipeline('personalization', device='cpu')\n"
+        "print('FOUND', json.dumps(unimp(json.loads(sys.argv[1]))))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(list(REQUESTS.values()))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        env=environment,
+    )
+    found = next((line for line in done.stdout.splitlines() if line.startswith("FOUND")), None)
+    assert found is not None, done.stderr[-3000:]
+    here = json.loads(json.dumps(unimp(list(REQUESTS.values()))))
+    assert close(json.loads(found.removeprefix("FOUND ")), here)
+
+
+def test_what_it_saves_it_loads(unimp, tmp_path):
+    unimp.save_pretrained(tmp_path)
+    assert close(pipeline("personalization", model=str(tmp_path), device="cpu")(RECOMMEND), unimp(RECOMMEND))
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"item_id": f"x{n}", "title": "x"} for n in range(6)], "would stand for other items"),
+        ([{"item_id": f"x{n}", "title": "x"} for n in range(7)], "holds 7 items and this model 6 item tokens"),
+    ],
+)
+def test_the_catalogue_of_another_shop_is_refused(folder, tmp_path, items, message):
+    shutil.copytree(folder, tmp_path / "unimp")
+    Catalogue.from_items(items).save(tmp_path / "unimp")
+    with pytest.raises(ValueError, match=message):
+        pipeline("personalization", model=str(tmp_path / "unimp"), device="cpu")
+
+
+def test_a_catalogue_that_grew_without_the_model_is_refused(own_unimp):
+    own_unimp(RECOMMEND)
+    own_unimp.processor.catalogue.add([{"item_id": "new", "title": "New hat"}])
+    with pytest.raises(ValueError, match="call model.add_items"):
+        own_unimp(RECOMMEND)
+
+
+# -------------------------------------------------------------------------------------------------- form of answers
+
+
+def test_a_ranking(unimp):
+    answer = unimp(RECOMMEND, top_k=3)
+    assert set(answer) == {"task", "items"} and len(answer["items"]) == 3
+    best = answer["items"][0]
+    assert set(best) == {"item_id", "title", "category", "price", "score"}
+    assert best["title"] == unimp.processor.catalogue.item(best["item_id"])["title"]
+    scores = [item["score"] for item in answer["items"]]
+    assert scores == sorted(scores, reverse=True) and 0 < sum(scores) <= 1 + 1e-6
+
+
+def test_a_ranking_is_the_softmax_over_the_items_allowed(unimp):
+    inputs = unimp.processor(requests=[RECOMMEND])
+    inputs.pop("task_ids")
+    start, stop = unimp.model.config.group_slices["items"]
+    with torch.no_grad():
+        logits = unimp.model(**inputs).logits[0, -1, start:stop]
+    wanted = {"s1", "h2", "m2"}
+    numbers = [unimp.processor.catalogue.number(item_id) for item_id in wanted]
+    shares = dict(zip(wanted, logits[numbers].softmax(-1).tolist(), strict=True))
+    answer = unimp(RECOMMEND, allowed=wanted, exclude_seen=False)
+    assert {item["item_id"]: item["score"] for item in answer["items"]} == pytest.approx(shares, abs=1e-5)
+    assert sum(item["score"] for item in answer["items"]) == pytest.approx(1)
+    everything = unimp(RECOMMEND, exclude_seen=False, top_k=99)["items"]
+    order = [unimp.processor.catalogue.number(item["item_id"]) for item in everything]
+    assert order == logits.argsort(descending=True).tolist()
+
+
+def test_search_has_the_form_of_recommend(unimp):
+    answer = unimp(REQUESTS["search"])
+    assert answer["task"] == "search" and set(answer["items"][0]) >= {"item_id", "title", "score"}
+    assert answer["items"] != unimp(REQUESTS["search"] | {"query": "red shoe"})["items"]
+
+
+def test_stars(unimp):
+    answer = unimp(REQUESTS["rate"])
+    assert set(answer) == {"task", "stars", "most_likely", "probabilities", "entropy"}
+    assert list(answer["probabilities"]) == [1, 2, 3, 4, 5]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert answer["stars"] == pytest.approx(sum(star * p for star, p in answer["probabilities"].items()))
+    assert answer["probabilities"][answer["most_likely"]] == max(answer["probabilities"].values())
+
+
+def test_a_selection(unimp):
+    answer = unimp(REQUESTS["select"])
+    assert [item["item_id"] for item in answer["items"]] == REQUESTS["select"]["candidates"]
+    for item in answer["items"]:
+        assert item["title"] and 0 < item["score"] < 1 and item["selected"] == (item["score"] >= 0.5)
+
+
+def test_an_explanation(unimp):
+    answer = unimp(REQUESTS["explain"], max_new_tokens=5)
+    assert set(answer) == {"task", "text"} and isinstance(answer["text"], str)
+
+
+def test_answers_are_plain(unimp):
+    assert json.loads(json.dumps(unimp(list(REQUESTS.values()), max_new_tokens=3)))
+
+
+# ------------------------------------------------------------------------------------------------------------ batches
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+def test_a_list_of_mixed_tasks_is_one_by_one(unimp, batch_size):
+    requests = [*REQUESTS.values(), {"task": "recommend", "history": ["s2"]}, *reversed(REQUESTS.values())]
+    together = unimp(requests, batch_size=batch_size, max_new_tokens=4)
+    assert [answer["task"] for answer in together] == [request["task"] for request in requests]
+    assert close(together, [unimp(request, max_new_tokens=4) for request in requests])
+    assert close(together, unimp(tuple(requests), max_new_tokens=4))
+    assert unimp([]) == []
+
+
+def test_a_generator_is_answered_lazily(unimp):
+    taken = []
+
+    def requests():
+        for number in range(7):
+            taken.append(number)
+            yield RECOMMEND
+
+    answers = unimp(requests(), batch_size=2, top_k=1)
+    assert not taken
+    assert close(next(answers), unimp(RECOMMEND, top_k=1))
+    assert taken == [0, 1]
+    assert len(list(answers)) == 6 and len(taken) == 7
+
+
+def test_requests_are_left_as_they_were(unimp):
+    requests = copy.deepcopy(list(REQUESTS.values()))
+    unimp(requests, max_new_tokens=2)
+    assert requests == list(REQUESTS.values())
+
+
+# ------------------------------------------------------------------------------------------------- what may be ranked
+
+
+def ranked(unimp, request=RECOMMEND, **kwargs) -> set[str]:
+    return {item["item_id"] for item in unimp(request, top_k=99, **kwargs)["items"]}
+
+
+def test_seen_items_are_left_out_of_recommend_alone(unimp):
+    every = {"m1", "m2", "s1", "s2", "h1", "h2"}
+    assert ranked(unimp) == every - {"h1", "m1"}
+    assert ranked(unimp, exclude_seen=False) == every
+    assert ranked(unimp, REQUESTS["search"]) == every
+    assert ranked(unimp, REQUESTS["search"], exclude_seen=True) == every - {"h1", "m1"}
+
+
+def test_top_k(unimp):
+    assert [len(unimp(RECOMMEND, top_k=k)["items"]) for k in (1, 4, 5)] == [1, 4, 4]
+    few = PersonalizationPipeline(model=unimp.model, processor=unimp.processor, device="cpu", top_k=2)
+    assert len(few(RECOMMEND)["items"]) == 2 and len(few(RECOMMEND, top_k=3)["items"]) == 3
+
+
+def test_allowed_items(unimp):
+    assert ranked(unimp, allowed=["s1", "m1"]) == {"s1"}
+    assert ranked(unimp, allowed=(item_id for item_id in ("s1", "h2"))) == {"s1", "h2"}
+    assert ranked(unimp, allowed=[]) == set()
+
+
+def test_retired_items_are_never_ranked(own_unimp):
+    before = {item["item_id"]: item["score"] for item in own_unimp(RECOMMEND)["items"]}
+    own_unimp.processor.catalogue.retire(["s1"])
+    after = {item["item_id"]: item["score"] for item in own_unimp(RECOMMEND)["items"]}
+    assert after == pytest.approx({k: p / (1 - before["s1"]) for k, p in before.items() if k != "s1"}, rel=1e-4)
+    assert ranked(own_unimp, allowed=["s1", "h2"]) == {"h2"}
+    # They are still read.
+    assert own_unimp({"task": "recommend", "history": ["s1"]})["items"]
+    assert own_unimp(REQUESTS["select"])["items"][0]["item_id"] == "s1"
+
+
+# -------------------------------------------------------------------------------- items the catalogue does not know
+
+
+def test_items_may_be_described(unimp):
+    hat = {"item_id": "not-ours", "title": "Yellow hat", "category": "hat", "image": picture("red")}
+    nameless = {"title": "Some shoe"}
+    answer = unimp({"task": "recommend", "history": [hat, "m1"]})
+    assert "not-ours" not in {item["item_id"] for item in answer["items"]}
+    assert not close(answer, unimp({"task": "recommend", "history": [nameless, "m1"]}))
+    blue = unimp({"task": "recommend", "history": [hat | {"image": Image.new("RGB", (40, 40), "blue")}, "m1"]})
+    assert not close(answer, blue)
+    assert 1 <= unimp({"task": "rate", "history": ["m1"], "item": hat})["stars"] <= 5
+    items = unimp({"task": "select", "history": ["m1"], "candidates": [hat, "h2", nameless]})["items"]
+    assert [item.get("item_id") for item in items] == ["not-ours", "h2", None]
+    assert items[0]["title"] == "Yellow hat" and "image" not in items[0]
+
+
+# ------------------------------------------------------------------------------------------------------- generation
+
+
+@pytest.mark.parametrize("where", ["call", "construction", "config"])
+def test_arguments_of_generate_reach_it(unimp, monkeypatch, where):
+    seen = {}
+
+    def generate(**kwargs):
+        seen.update(kwargs)
+        return kwargs["input_ids"]
+
+    monkeypatch.setattr(unimp.model, "generate", generate)
+    given = {"max_new_tokens": 7, "do_sample": True, "num_beams": 3}
+    if where == "call":
+        unimp(REQUESTS["explain"], **given)
+    elif where == "construction":
+        PersonalizationPipeline(model=unimp.model, processor=unimp.processor, device="cpu", **given)(
+            REQUESTS["explain"]
+        )
+    else:
+        unimp(REQUESTS["explain"], generation_config=GenerationConfig(**given))
+    reached = seen if where != "config" else vars(seen["generation_config"])
+    assert given.items() <= reached.items()
+    assert reached["eos_token_id"] == unimp.processor.tokenizer.eos_token_id
+
+
+def test_an_explanation_may_be_searched_for_or_sampled(unimp):
+    assert isinstance(unimp(REQUESTS["explain"], num_beams=3, max_new_tokens=4)["text"], str)
+    texts = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        texts.append(unimp(REQUESTS["explain"], do_sample=True, max_new_tokens=8)["text"])
+    assert texts[0] == texts[1] != texts[2]
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        (None, "type NoneType: expected a dict"),
+        (3, "type int: expected a dict"),
+        ("m1", "type str: expected a dict"),
+        (b"m1", "type bytes: expected a dict"),
+        (["m1", "h1"], "request 0: a request of type str: expected a dict"),
+        ([[RECOMMEND]], "request 0: a request of type list"),
+        ({}, "task None: expected one of recommend, search"),
+        ({"history": HISTORY}, "task None: expected one of recommend, search"),
+        ({"task": "buy", "history": HISTORY}, "'buy': expected one of recommend, search, rate, explain, select"),
+        ({"task": "recommend"}, "history is None: expected a list of at least one item"),
+        ({"task": "recommend", "history": []}, "expected a list of at least one item"),
+        ({"task": "recommend", "history": "m1"}, "history is 'm1': expected a list"),
+        ({"task": "recommend", "history": [None]}, "history item 0 is a NoneType: expected an item id"),
+        ({"task": "recommend", "history": [{}]}, "no 'item_id', no attributes"),
+        ({"task": "recommend", "history": ["m1", "m7"]}, "history item 1: item 'm7' is not among the 6 items"),
+        ({"task": "recommend", "history": [{"item_id": "m1", "rating": 9}]}, "from 1 to 5"),
+        ({"task": "recommend", "history": [{"title": "x", "image": b"x"}]}, "cannot read the picture"),
+        ({"task": "search", "history": HISTORY}, "query None: expected a text"),
+        ({"task": "rate", "history": HISTORY}, "the item is a NoneType"),
+        ({"task": "explain", "history": HISTORY, "item": "m7"}, "the item: item 'm7' is not among"),
+        ({"task": "select", "history": HISTORY}, "candidates None: expected a list"),
+        ({"task": "select", "history": HISTORY, "candidates": "m1"}, "candidates 'm1': expected a list"),
+        ({"task": "select", "history": HISTORY, "candidates": []}, "expected a list"),
+        ({"task": "select", "history": HISTORY, "candidates": ["m1", "m7"]}, "a candidate: item 'm7'"),
+    ],
+)
+def test_silly_requests(unimp, requests, message):
+    with pytest.raises(ValueError, match=message):
+        unimp(requests)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top_k": 0}, "top_k=0: expected a whole number of at least 1"),
+        ({"top_k": "3"}, "top_k='3'"),
+        ({"allowed": ["m1", "m7"]}, "item 'm7' is not among the 6 items"),
+        ({"allowed": "m1"}, "allowed='m1': expected a list"),
+        ({"batch_size": 0}, "batch_size=0: expected"),
+        ({"exclude_sean": True}, "unknown argument 'exclude_sean': did you mean exclude_seen?"),
+        ({"qqqqqq": 1}, "unknown argument 'qqqqqq': expected one of top_k"),
+    ],
+)
+def test_silly_arguments(unimp, arguments, message):
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        unimp([RECOMMEND], **arguments)
+
+
+def test_silly_arguments_of_generate(unimp):
+    for name, value in (("num_return_sequences", 2), ("return_dict_in_generate", True)):
+        with pytest.raises(ValueError, match=f"{name}={value}: an answer is one text"):
+            unimp(REQUESTS["explain"], **{name: value})
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_an_error_names_the_request_by_its_place_in_the_callers_list(unimp, lazily):
+    requests = [REQUESTS["rate"], RECOMMEND, REQUESTS["rate"], RECOMMEND, {"task": "rate", "history": [], "item": "m1"}]
+    with pytest.raises(ValueError, match="request 4: the history"):
+        list(unimp(iter(requests) if lazily else requests, batch_size=2))

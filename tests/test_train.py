@@ -1,0 +1,96 @@
+"""train.py as a user runs it: the recipe read, the run done, the mistakes told before any work."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModel, AutoProcessor
+
+import modeling_unimp  # noqa: F401  (registers the classes)
+import train
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        capture_output=True, text=True, timeout=400, cwd=cwd, env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_demo_recipe_from_nothing_to_a_model_that_answers(tmp_path):
+    done = run(
+        "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--max_steps", "3", "--eval_strategy", "no",
+        "--save_strategy", "no", "--load_best_model_at_end", "false", "--max_test_cases", "12", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for line in ("recommend (12 cases)", "popularity in query", "choose all", "constant (training mean)", "new users"):
+        assert line in done.stderr + done.stdout
+    record = json.loads((tmp_path / "unimp/results.json").read_text())
+    assert set(record["results"]["test"]) == {"recommend", "search", "rate", "explain", "select"}
+    assert record["results"]["test"]["recommend"]["baselines"].keys() == {"popularity", "random"}
+    assert record["split"]["leaks"] and record["recipe"]["data"]["k_core"] == 5
+    assert (tmp_path / "unimp/report.html").stat().st_size > 10_000
+    model = AutoModel.from_pretrained(tmp_path / "unimp")
+    processor = AutoProcessor.from_pretrained(tmp_path / "unimp")
+    assert model.config.num_items == len(processor.catalogue) == 240
+    assert processor.catalogue.picture(processor.catalogue.item_ids[0]) is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning_rtae", "1e-3"], "learning_rate"),
+        (["--items", "nowhere.parquet"], "belong together"),
+        (["--items", "nowhere.parquet", "--interactions", "nowhere.parquet"], "nowhere.parquet"),
+        (["--split", "by_time"], "validation_from"),
+        (["--split", "at_random"], "leave_last_out or by_time"),
+        (["--tasks", "buy"], "recommend, search"),
+        (["--query_attribute", "flavour"], "flavour"),
+        (["--attributes", "title", "flavour"], "flavour"),
+        (["--text_model", "no/such-model"], "no/such-model"),
+    ],
+)
+def test_mistakes_are_told_before_any_training(tmp_path, monkeypatch, capsys, arguments, message):
+    argv = ["train.py", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu", "true", *arguments]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(train, "make_demo_shop", lambda: train_shop())
+    with pytest.raises((SystemExit, ValueError, OSError)) as error:
+        train.main()
+    assert message in str(error.value) + capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def train_shop():
+    from processing_unimp import make_demo_shop
+
+    return make_demo_shop(num_items=40, num_shoppers=40)
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit, match="cannot be written"):
+        train.check_output_folder(str(tmp_path / "file" / "unimp"))
+
+
+def test_a_full_disk_is_told_at_once(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 5 * 2**20})
+    monkeypatch.setattr(train.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(SystemExit, match="5 MiB free"):
+        train.check_output_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted(ROOT.glob("recipes/**/*.yaml"), key=str), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_every_recipe_is_readable(recipe, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(recipe), "--bf16", "false", "--use_cpu", "true"])
+    data_args, model_args, args = train.parse_recipe()
+    assert data_args.tasks and isinstance(model_args.config_fields, dict)
+    assert args.eval_strategy == args.save_strategy
