@@ -5,16 +5,22 @@ accelerate launch train.py --config recipes/h_and_m/tiny.yaml --focal_gamma 1
 accelerate launch train.py --items items.parquet --interactions interactions.parquet --query_attribute category
 """
 
+import argparse
 import difflib
+import json
 import logging
 import shutil
+import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
+import yaml
 from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from hub_cards.report import shoppers_of, write_report
@@ -24,6 +30,7 @@ from modeling_unimp import (
     FeatureStore,
     ModelArguments,
     PersonalizationPipeline,
+    UniMPConfig,
     UniMPForConditionalGeneration,
     UniMPTrainer,
     UniMPTrainingArguments,
@@ -119,7 +126,7 @@ def main() -> None:
         processing_class=processor,
         vision_features=features,
     )
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=last_checkpoint(args))
     minutes = (time.time() - started) / 60
 
     # Validation has chosen; here, once, the test parts are touched.
@@ -146,15 +153,48 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
     """Recipe and command line; a key that does not exist is an error that names the nearest one that does."""
     groups: Any = (DataArguments, ModelArguments, UniMPTrainingArguments)
     parser = TrlParser(groups)
+    for action in parser._actions:
+        if (get_origin(action.type) or action.type) is dict:
+            # Its own reading of a dict on the command line is `dict(text)`, which no text passes.
+            action.type = json_object
+    argv = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     try:
-        data_args, model_args, args = parser.parse_args_and_config()
-    except ValueError as error:
-        known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
-        words = {word.strip("-'[],:").split("=")[0] for word in str(error).split()}
-        near = {word: match for word in words - known if (match := difflib.get_close_matches(word, known, n=1))}
-        hints = "; ".join(f"{word}: did you mean {match[0]}?" for word, match in near.items())
-        raise SystemExit(f"The recipe cannot be read: {error} {hints}") from error
+        data_args, model_args, args, unread = parser.parse_args_and_config(argv, return_remaining_strings=True)
+        config_fields = model_args.config_fields
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SystemExit(f"The recipe cannot be read: {error}") from error
+    check_names(
+        [word.lstrip("-").split("=")[0] for word in unread if word.startswith("--")] or unread,
+        {action.dest for action in parser._actions},
+    )
+    check_names(config_fields, UniMPConfig.__annotations__, "unimp.")
+    for group in (data_args, model_args):
+        for action in parser._actions:
+            if action.nargs == "+" and isinstance(getattr(group, action.dest, None), str):
+                # YAML: `tasks: rate` for `tasks: [rate]`.
+                setattr(group, action.dest, [getattr(group, action.dest)])
     return data_args, model_args, args
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A dict option of the command line."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error}): expected e.g. '{{\"rate\": 2}}'") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is a {type(value).__name__}: expected e.g. '{{\"rate\": 2}}'")
+    return value
+
+
+def check_names(names: Iterable[str], known: Iterable[str], prefix: str = "") -> None:
+    """Refuse keys that a recipe cannot have."""
+    unknown = []
+    for name in set(names) - set(known):
+        near = difflib.get_close_matches(name, known, n=1)
+        unknown.append(f"{prefix}{name}" + (f" (did you mean {prefix}{near[0]}?)" if near else ""))
+    if unknown:
+        raise SystemExit(f"The recipe cannot be read: there is no {', no '.join(sorted(unknown))}.")
 
 
 def check_output_folder(output_dir: str) -> Path:
@@ -173,6 +213,19 @@ def check_output_folder(output_dir: str) -> Path:
             f"{FREE_BYTES_NEEDED / 2**20:.0f} MiB. Free some or choose another folder."
         )
     return folder
+
+
+def last_checkpoint(args: UniMPTrainingArguments) -> str | None:
+    """The checkpoint to go on from: a folder, or with `--resume_from_checkpoint true` the latest of output_dir."""
+    asked = args.resume_from_checkpoint
+    if asked is None or asked.lower() == "false":
+        return None
+    if asked.lower() != "true":
+        return asked
+    latest = get_last_checkpoint(str(args.output_dir))
+    if latest is None:
+        logger.warning(f"{args.output_dir} holds no checkpoint to resume from: training starts anew.")
+    return latest
 
 
 def load_shop(data_args: DataArguments) -> tuple[Catalogue, Histories]:

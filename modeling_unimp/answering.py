@@ -59,16 +59,30 @@ def outputs_of(
         raise ValueError(f"batch_size={batch_size}: expected at least 1.")
     if positions is None:
         positions = range(len(requests))
+    for start in range(0, len(requests), batch_size):
+        part = slice(start, start + batch_size)
+        # Whoever takes the answers runs between the yields: no mode of torch or the model may be on then.
+        yield from _answer_batch(
+            model, processor, requests[part], positions[part], answer_group, vision_features, generate_kwargs
+        )
+
+
+def _answer_batch(
+    model: Any,
+    processor: Any,
+    requests: Sequence[dict[str, Any]],
+    positions: Sequence[int],
+    answer_group: str,
+    vision_features: Any,
+    generate_kwargs: dict[str, Any],
+) -> list[Any]:
+    batch = processor(requests=requests, vision_features=vision_features, positions=positions)
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(requests), batch_size):
-            chunk = requests[start : start + batch_size]
-            names = positions[start : start + batch_size]
-            batch = processor(requests=chunk, vision_features=vision_features, positions=names)
-            inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
-            with torch.inference_mode():
-                yield from _read(model, processor, chunk, inputs, answer_group, generate_kwargs)
+        with torch.inference_mode():
+            return list(_read(model, processor, requests, inputs, answer_group, generate_kwargs))
     finally:
         model.train(was_training)
 

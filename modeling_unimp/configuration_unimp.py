@@ -37,6 +37,9 @@ class UniMPConfig(PreTrainedConfig):
             n; gated cross-attention goes before the language model's layers n, 2n, ... counted from 1.
         cross_attention_heads, cross_attention_head_dim (`int`, *optional*, default to 8, 64):
             Shape of the gated cross-attention.
+        initial_gate (`float`, *optional*, defaults to 0.0):
+            Where the gates start, before the tanh. 0 leaves a pretrained language model as it was; one from scratch
+            has nothing to protect, and sees sooner with gates half open.
         fusion (`str`, *optional*, defaults to `"exclusive"`):
             `"exclusive"`: tokens of an item see that item's picture only (paper, eq. 3). `"all"`: they see the
             pictures of all items up to and including theirs. `"late"`: as `"all"`, but in one gated block after the
@@ -85,6 +88,7 @@ class UniMPConfig(PreTrainedConfig):
     cross_attention_every: int = 2
     cross_attention_heads: int = 8
     cross_attention_head_dim: int = 64
+    initial_gate: float = 0.0
     fusion: Literal["exclusive", "all", "early", "late", "pooled", "none"] = "exclusive"
     num_items: int = 0
     num_codes: int = 0

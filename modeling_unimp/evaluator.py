@@ -66,7 +66,7 @@ def judgements_of(
 
 
 def headline(results: dict[str, dict[str, float]], headlines: dict[str, str], before: dict | None = None) -> str:
-    """One line an evaluation: `recommend ndcg@10 .0453 (+.0012) | rate rmse .9412`.
+    """One line an evaluation: `recommend ndcg@10 0.0453 (+0.0012) | rate rmse 0.9412`.
 
     Args:
         results: metrics by task.

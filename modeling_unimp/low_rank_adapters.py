@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from .gated_cross_attention import UniMPGatedCrossAttention
 
@@ -22,23 +23,35 @@ def add_lora(model: nn.Module, *, r: int, alpha: int, target_modules: Sequence[s
         `PeftModel`; it saves the adapters and what else learns, and `merge_and_unload` gives a plain UniMP back.
 
     Raises:
-        ValueError: names that no linear layer of the language model has.
+        ValueError: names that no frozen linear layer of the language model has, or a model that has none.
     """
     from peft import LoraConfig, get_peft_model
 
+    names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
     prefix = "model.language_model."
     # Cross-attention is new: it learns in full and needs no adapter.
     inside = tuple(f"{name}." for name, part in model.named_modules() if isinstance(part, UniMPGatedCrossAttention))
-    linears = [
-        name
+    # GPT-2 calls its linear layers Conv1D. A layer that learns in full needs no adapter either.
+    linears = {
+        name: name.rpartition(".")[2]
         for name, part in model.named_modules()
-        if isinstance(part, nn.Linear) and name.startswith(prefix) and not name.startswith(inside or ("\0",))
-    ]
-    chosen = [name for name in linears if not target_modules or name.rpartition(".")[2] in target_modules]
-    if not chosen:
-        there = sorted({name.rpartition(".")[2] for name in linears})
-        raise ValueError(f"lora_target_modules {list(target_modules)} name no linear layer; there are {there}.")
-    pattern = "|".join(re.escape(name) for name in chosen)
+        if isinstance(part, (nn.Linear, Conv1D))
+        and not part.weight.requires_grad
+        and name.startswith(prefix)
+        and not name.startswith(inside or ("\0",))
+    }
+    if not linears:
+        raise ValueError(
+            "adapters learn beside frozen layers, and this language model has none: all of it learns. "
+            "Call freeze_backbones(train='new') first (train_only: new), or do without adapters (use_peft: false)."
+        )
+    unknown = set(names) - set(linears.values())
+    if unknown:
+        raise ValueError(
+            f"lora_target_modules names {sorted(unknown)}; the linear layers of this language model that do not learn "
+            f"in full are {sorted(set(linears.values()))}."
+        )
+    pattern = "|".join(re.escape(name) for name, last in linears.items() if not names or last in names)
     return get_peft_model(
         model, LoraConfig(r=r, lora_alpha=alpha, target_modules=pattern, modules_to_save=_modules_that_learn(model))
     )

@@ -117,8 +117,8 @@ class UniMPPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, UniMPGatedCrossAttention):
-            init.zeros_(module.attention_gate)
-            init.zeros_(module.feed_forward_gate)
+            init.constant_(module.attention_gate, self.config.initial_gate)
+            init.constant_(module.feed_forward_gate, self.config.initial_gate)
         elif isinstance(module, UniMPPerceiverResampler):
             init.normal_(module.latents, std=1.0)
         elif isinstance(module, UniMPRows):

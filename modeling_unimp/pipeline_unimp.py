@@ -29,7 +29,9 @@ class PersonalizationPipeline(Pipeline):
     ```
 
     A request is a dict with a `"task"` and a `"history"`, latest item last. An item is an id of the catalogue, a dict
-    with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know. By task:
+    with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know.
+
+    By task:
 
     - `"recommend"`: `{"items": [{"item_id", attributes..., "score"}]}`, best first.
     - `"search"` with `"query"`: the same.

@@ -367,10 +367,11 @@ def make_demo_shop(
         )
     rng = np.random.default_rng(seed)
     items, looks = _make_items(num_items, rng)
-    appeal = rng.normal(0, 0.5, num_items)  # some items are liked by everybody: what popularity can know
+    appeal = rng.normal(0, 0.5, num_items)  # some items draw everybody: what popularity can know
+    quality = rng.normal(0, 0.5, num_items)  # some items please everybody
     interactions = []
     for shopper in range(num_shoppers):
-        interactions += _shop(f"shopper-{shopper:04d}", items, looks, appeal, rng)
+        interactions += _shop(f"shopper-{shopper:04d}", items, looks, appeal, quality, rng)
     interactions.sort(key=lambda row: (row["timestamp"], row["user_id"]))
     return items, interactions
 
@@ -450,7 +451,12 @@ def _brand_dearness(brand: str) -> float:
 
 
 def _shop(
-    user_id: str, items: list[dict[str, Any]], looks: _Looks, appeal: np.ndarray, rng: np.random.Generator
+    user_id: str,
+    items: list[dict[str, Any]],
+    looks: _Looks,
+    appeal: np.ndarray,
+    quality: np.ndarray,
+    rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """One shopper's year: a taste, and what it makes of the shop."""
     taste = _Taste(
@@ -459,6 +465,7 @@ def _shop(
         pattern=int(rng.integers(len(PATTERNS))),
         dearness=float(rng.uniform(-1, 1)),
     )
+    kindness = rng.normal(0, 0.7)  # some shoppers give five stars to nearly all, some hardly ever
     length = min(int(rng.integers(MIN_HISTORY, MAX_HISTORY + 1)), len(items))
     moments = np.sort(rng.choice(YEAR_SECONDS, length, replace=False)) + YEAR_START
     turn = int(rng.integers(2, length)) if rng.random() < 0.25 else length
@@ -481,7 +488,8 @@ def _shop(
         number = int(rng.choice(len(items), p=weight / weight.sum()))
         free[number] = False
         previous = number
-        rating = int(np.clip(np.floor(_enjoyment(taste, looks)[number] + rng.normal(0, 0.35) + 0.5), 1, 5))
+        stars = _enjoyment(taste, looks)[number] + kindness + quality[number] + rng.normal(0, 0.35)
+        rating = int(np.clip(np.floor(stars + 0.5), 1, 5))
         rows.append(
             {
                 "user_id": user_id,
@@ -513,7 +521,7 @@ def _liking(taste: _Taste, looks: _Looks) -> np.ndarray:
 def _enjoyment(taste: _Taste, looks: _Looks) -> np.ndarray:
     """Stars before noise and rounding, `(num_items,)`."""
     colour, category, pattern, price = _matches(taste, looks)
-    return 1.1 + 1.7 * colour + 0.9 * category + 1.2 * pattern + 0.4 * price
+    return 1.5 + 1.3 * colour + 0.7 * category + 0.9 * pattern + 0.3 * price
 
 
 REVIEWS = {

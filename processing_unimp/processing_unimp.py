@@ -137,8 +137,8 @@ class UniMPProcessor(ProcessorMixin):
                 first_token_id = AutoConfig.from_pretrained(text_model).get_text_config().vocab_size
             except (OSError, ValueError) as error:
                 raise ValueError(
-                    f"text_model={text_model!r} has no tokenizer that could be loaded ({error}). Expected a folder or a "
-                    f"Hub name of a causal language model, or a size to train from scratch: {', '.join(SCRATCH_SIZES)}."
+                    f"text_model={text_model!r} has no tokenizer that could be loaded ({error}). Expected a folder or "
+                    f"a Hub name of a causal language model, or a size from scratch: {', '.join(SCRATCH_SIZES)}."
                 ) from error
         return cls(image_processor, tokenizer, first_token_id, catalogue=catalogue, **kwargs)
 

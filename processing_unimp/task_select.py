@@ -93,8 +93,8 @@ class Select(Task):
 def choose(probabilities: Any) -> np.ndarray:
     """The candidates to select `(K,)`: the set with the best expected F1, given each candidate's probability.
 
-    It holds the k most likely candidates, k the maximum of `2 * (sum of their p) / (k + sum of all p)`; no threshold has
-    to be tuned, and one suitable item among many is found although it is seldom likelier than not.
+    It holds the k most likely candidates, with k at the maximum of `2 * (sum of their p) / (k + sum of all p)`; no
+    threshold has to be tuned, and one suitable item among many is found although it is seldom likelier than not.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     order = np.argsort(-p, kind="stable")

@@ -85,3 +85,16 @@ def test_refuses_what_does_not_fit(wrong, message):
 def test_refuses_a_text_config_without_a_type():
     with pytest.raises(ValueError, match="text_config is the keys .*expected a config, or a dict with a 'model_type'"):
         UniMPConfig(text_config={"hidden_size": 3})
+
+
+def test_gates_start_where_the_config_says():
+    import torch
+
+    from modeling_unimp import UniMPForConditionalGeneration
+
+    text = {"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    for gate in (0.0, 0.5):
+        config = UniMPConfig(text_config=text, vision_feature_size=16, num_items=3, initial_gate=gate)
+        openings = UniMPForConditionalGeneration(config).gate_openings()
+        assert openings and all(abs(o - float(torch.tensor(gate).tanh())) < 1e-6 for o in openings.values())

@@ -95,7 +95,7 @@ def test_the_set_with_the_best_expected_f1_is_chosen(probabilities, chosen):
 
 
 def test_the_expected_f1_is_close_to_the_mean_over_all_outcomes():
-    """Against brute force: no other set has a better mean F1 over independent outcomes, to within the approximation."""
+    """Against brute force: no other set has a better mean F1 over independent outcomes, but for the approximation."""
     from itertools import product
 
     rng = np.random.default_rng(0)

@@ -26,7 +26,8 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_the_demo_recipe_from_nothing_to_a_model_that_answers(tmp_path):
     done = run(
-        "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--max_steps", "3", "--eval_strategy", "no",
+        "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--max_steps", "3",
+        "--eval_strategy", "no",
         "--save_strategy", "no", "--load_best_model_at_end", "false", "--max_test_cases", "12", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

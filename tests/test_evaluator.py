@@ -1,0 +1,94 @@
+"""Evaluation by answering: every case judged once, in order, and one line that says it."""
+
+import logging
+
+import numpy as np
+import pytest
+from shop import make_histories, make_model, make_model_processor
+
+from modeling_unimp.answering import outputs_of
+from modeling_unimp.evaluator import headline, judgements_of
+from processing_unimp import EvaluationCases, ExampleSource, Histories, leave_last_out
+
+TASKS = ("recommend", "search", "rate", "select")
+
+
+@pytest.fixture(scope="module")
+def shop():
+    processor = make_model_processor()
+    split = leave_last_out(make_histories(processor.catalogue), new_users=0.0)
+    cases = [cases_of(name, split.test, processor.catalogue) for name in TASKS]
+    return make_model(processor), processor, cases
+
+
+def cases_of(name, targets, catalogue):
+    source = ExampleSource(catalogue, np.random.default_rng(0), query_attribute="category", num_candidates=3)
+    return EvaluationCases.of(name, targets, source, exclude_seen=True)
+
+
+def test_every_case_is_judged_in_order(shop):
+    model, processor, cases_by_task = shop
+    judged = judgements_of(model, processor, cases_by_task, batch_size=2, show_progress=False)
+    assert list(judged) == list(TASKS)
+    for cases in cases_by_task:
+        outputs = outputs_of(model, processor, cases.requests, cases.task.answer_group, batch_size=1)
+        alone = [cases.judge(index, output) for index, output in enumerate(outputs)]
+        assert len(alone) == 3
+        for one, other in zip(judged[cases.task.name], alone, strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_the_true_answer_of_a_request_is_not_read(shop):
+    """The history and the question alone decide: a wrong "answer" in the request changes no output."""
+    model, processor, (recommend, *_) = shop
+    lying = [request | {"answer": "h2"} for request in recommend.requests]
+    honest = outputs_of(model, processor, recommend.requests, "items")
+    for one, other in zip(honest, outputs_of(model, processor, lying, "items"), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_seen_items_do_not_count_and_ties_do(shop):
+    _, _, (recommend, *_) = shop
+    catalogue = recommend.source.catalogue
+    # Equal logits everywhere: the target comes after all others that may be ranked.
+    case = recommend.cases[0]
+    seen = {event.item_id for event in case.history}
+    assert recommend.judge(0, np.zeros(len(catalogue))) == {"rank": len(catalogue) - len(seen)}
+    best = np.zeros(len(catalogue))
+    best[catalogue.number(case.target.item_id)] = 1
+    assert recommend.judge(0, best) == {"rank": 1}
+    # Items of the history are no rivals, however high.
+    best[[catalogue.number(item_id) for item_id in seen]] = 9
+    assert recommend.judge(0, best) == {"rank": 1}
+
+
+def test_a_task_without_any_case_is_said_and_left_out(shop, caplog):
+    model, processor, (recommend, *_) = shop
+    events = [{"user_id": "ada", "item_id": item, "timestamp": t} for t, item in enumerate(["m1", "m2", "s1", "h1"])]
+    unrated = Histories.from_interactions(events, processor.catalogue)
+    nothing = cases_of("rate", leave_last_out(unrated, new_users=0.0).test, processor.catalogue)
+    assert nothing.skipped == 1
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        judged = judgements_of(model, processor, [nothing, recommend], show_progress=False)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert list(judged) == ["recommend"]
+    assert "No case to evaluate rate on: 1 have no answer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        (None, "recommend ndcg@10 0.0453 | rate rmse 0.9412"),
+        ({"recommend": {"ndcg@10": 0.0441}}, "recommend ndcg@10 0.0453 (+0.0012) | rate rmse 0.9412"),
+        (
+            {"recommend": {"ndcg@10": 0.0453}, "rate": {"rmse": 1.0}},
+            "recommend ndcg@10 0.0453 (+0.0000) | rate rmse 0.9412 (-0.0588)",
+        ),
+    ],
+)
+def test_the_line_of_an_evaluation(before, line):
+    results = {"recommend": {"hr@10": 0.1, "ndcg@10": 0.0453}, "rate": {"mae": 0.8, "rmse": 0.9412}}
+    assert headline(results, {"recommend": "ndcg@10", "rate": "rmse", "explain": "rougeL"}, before) == line

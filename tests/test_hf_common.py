@@ -1,0 +1,597 @@
+"""What the common tests of transformers ask of every model, its generation, its config and its processor.
+
+Those tests are not in the wheel; these are our own, for `UniMPForConditionalGeneration` and `UniMPProcessor`.
+"""
+
+import copy
+import inspect
+import json
+import pickle
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
+from safetensors.torch import load_file
+from shop import make_model_processor, make_processor
+from test_modeling_unimp import RAGGED, V, batch_of, config_of, open_gates, text_config, vision_config
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPModel
+from modeling_unimp.gated_cross_attention import UniMPGatedCrossAttention
+from processing_unimp import UniMPProcessor
+
+each_text_model = pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "opt", "gpt2", "gemma3_text"])
+each_fusion = pytest.mark.parametrize("fusion", ["exclusive", "all", "early", "late", "pooled", "none"])
+each_class = pytest.mark.parametrize("model_class", [UniMPModel, UniMPForConditionalGeneration])
+
+
+def made(model_class, *args, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return open_gates(model_class(config_of(*args, **kwargs))).eval()
+
+
+def first_output(model, batch):
+    with torch.no_grad():
+        return model(**batch)[0]
+
+
+# ---------------------------------------------------------------------------------------------------- save and load
+
+
+@each_class
+@each_text_model
+def test_save_load(tmp_path, model_class, model_type):
+    model = made(model_class, model_type, item_rows="both")
+    batch = batch_of(model.config, RAGGED)
+    first = first_output(model, batch)
+    for folder in (tmp_path / "once", tmp_path / "twice"):
+        model.save_pretrained(folder)
+        assert (folder / "config.json").is_file()
+        assert (folder / "generation_config.json").is_file() == model.can_generate()
+        model, report = model_class.from_pretrained(folder, output_loading_info=True)
+        assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
+        assert not model.training
+        torch.testing.assert_close(first_output(model, batch), first, atol=0, rtol=0)
+        assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_safetensors_hold_each_weight_once(tmp_path, tied):
+    model = made(UniMPForConditionalGeneration, "llama", text={"tie_word_embeddings": tied}, item_rows="both")
+    model.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    left_out = {"lm_head.weight"} if tied else set()
+    assert saved.keys() == model.state_dict().keys() - left_out
+    fresh = made(UniMPForConditionalGeneration, "llama", text={"tie_word_embeddings": tied}, item_rows="both", seed=9)
+    assert not fresh.load_state_dict(model.state_dict(), strict=True).missing_keys
+    batch = batch_of(model.config, RAGGED)
+    assert torch.equal(first_output(fresh, batch), first_output(model, batch))
+
+
+@each_class
+def test_from_a_state_dict_without_a_checkpoint(model_class):
+    model = made(model_class, "llama")
+    loaded = model_class.from_pretrained(None, config=copy.deepcopy(model.config), state_dict=model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_the_base_model_and_the_full_one_load_each_other(tmp_path):
+    full = made(UniMPForConditionalGeneration, "llama", text={"tie_word_embeddings": True})
+    batch = batch_of(full.config, RAGGED)
+    full.save_pretrained(tmp_path / "full")
+    base = UniMPModel.from_pretrained(tmp_path / "full")
+    assert torch.equal(first_output(base, batch), first_output(full.model, batch))
+    base.save_pretrained(tmp_path / "base")
+    again, report = UniMPForConditionalGeneration.from_pretrained(tmp_path / "base", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert torch.equal(first_output(again, batch), first_output(full, batch))
+
+
+def test_a_sharded_checkpoint(tmp_path):
+    model = made(UniMPForConditionalGeneration, "llama")
+    model.save_pretrained(tmp_path, max_shard_size="30KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    batch = batch_of(model.config, RAGGED)
+    assert torch.equal(first_output(AutoModel.from_pretrained(tmp_path), batch), first_output(model, batch))
+
+
+def test_weights_of_another_shape_are_refused_or_drawn_anew(tmp_path):
+    made(UniMPForConditionalGeneration, "llama").save_pretrained(tmp_path)
+    with pytest.raises((RuntimeError, ValueError), match="(?i)mismatch"):
+        UniMPForConditionalGeneration.from_pretrained(tmp_path, num_items=11)
+    loaded = UniMPForConditionalGeneration.from_pretrained(tmp_path, num_items=11, ignore_mismatched_sizes=True)
+    assert loaded.model.item_embeddings.read.items.shape[0] == 11
+    assert loaded.model.item_embeddings.read.items.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, "auto"])
+def test_dtype_of_loading(tmp_path, dtype):
+    made(UniMPForConditionalGeneration, "llama", item_rows="both").to(torch.bfloat16).save_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path, dtype=dtype)
+    wanted = torch.bfloat16 if dtype == "auto" else dtype
+    assert model.dtype == wanted and {parameter.dtype for parameter in model.parameters()} == {wanted}
+    assert model.model.item_embeddings.content_token_ids.dtype == torch.int32
+    assert first_output(model, batch_of(model.config, RAGGED)).dtype == wanted
+    for part in (model.model.language_model, model.model.vision_tower):
+        assert part.dtype == wanted
+
+
+def test_pickle_and_deepcopy():
+    model = made(UniMPForConditionalGeneration, "llama")
+    batch = batch_of(model.config, RAGGED)
+    state = pickle.loads(pickle.dumps(model.state_dict()))
+    fresh = made(UniMPForConditionalGeneration, "llama", seed=3)
+    fresh.load_state_dict(state)
+    copied = copy.deepcopy(model)
+    for other in (fresh, copied):
+        assert torch.equal(first_output(other, batch), first_output(model, batch))
+    assert not {id(each) for each in copied.parameters()} & {id(each) for each in model.parameters()}
+    assert pickle.loads(pickle.dumps(model.config)).to_dict() == model.config.to_dict()
+
+
+# --------------------------------------------------------------------------------------------------- initialization
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Memory that nobody initialises is not zero by luck, but NaN."""
+    original = torch.empty
+
+    def empty(*args, **kwargs):
+        tensor = original(*args, **kwargs)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() and tensor.device.type == "cpu" else tensor
+
+    monkeypatch.setattr(torch, "empty", empty)
+
+
+@each_fusion
+@each_text_model
+def test_all_weights_are_initialised(poisoned, model_type, fusion):
+    torch.manual_seed(0)
+    model = UniMPForConditionalGeneration(config_of(model_type, fusion, item_rows="both", content_picture_size=5))
+    for name, tensor in model.state_dict().items():
+        assert tensor.isfinite().all(), name
+    gates = [module for module in model.modules() if isinstance(module, UniMPGatedCrossAttention)]
+    assert bool(gates) == (fusion in ("exclusive", "all", "late"))
+    for gate in gates:
+        assert not gate.attention_gate.any() and not gate.feed_forward_gate.any()
+
+
+@each_fusion
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_a_checkpoint_lacks_is_initialised_as_in_a_new_model(fusion, tied):
+    """From an empty state dict, all weights come off the meta device through `_init_weights`."""
+    config = config_of("llama", fusion, text={"tie_word_embeddings": tied}, item_rows="both", content_picture_size=5)
+    torch.manual_seed(0)
+    new = UniMPForConditionalGeneration(copy.deepcopy(config))
+    loaded = UniMPForConditionalGeneration.from_pretrained(None, config=copy.deepcopy(config), state_dict={})
+    assert loaded.state_dict().keys() == new.state_dict().keys()
+    for (name, first), second in zip(new.named_parameters(), loaded.parameters(), strict=True):
+        assert second.device.type == "cpu" and second.isfinite().all(), name
+        # transformers leaves out what a tower draws for its layers as a whole when the outer class is not its own.
+        if "vision_tower" in name:
+            continue
+        # Drawn with another seed, but from the same distribution.
+        if first.numel() >= 64:
+            torch.testing.assert_close(second.std(), first.std(), rtol=0.35, atol=1e-4, msg=name)
+        else:
+            torch.testing.assert_close(second.mean(), first.mean(), rtol=0.35, atol=0.3, msg=name)
+    for (name, first), second in zip(new.named_buffers(), loaded.buffers(), strict=True):
+        assert torch.equal(first, second), name
+
+
+@each_class
+@each_text_model
+def test_every_tensor_is_a_parameter_or_a_buffer(model_class, model_type):
+    config = config_of(model_type, item_rows="both")
+    expected = dict(model_class(copy.deepcopy(config)).named_buffers())
+    with torch.device("meta"):
+        model = model_class(config).eval()
+    model.to_empty(device="cpu")
+    model.init_weights()
+    assert first_output(model, batch_of(config, RAGGED)).isfinite().all()
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, expected[name]), name
+
+
+def test_two_seeds_are_two_models():
+    first, second, again = (made(UniMPForConditionalGeneration, "llama", seed=seed) for seed in (0, 1, 0))
+    others, sames = second.state_dict(), again.state_dict()
+    for name, one in first.named_parameters():
+        assert torch.equal(one, sames[name]), name
+        # Constants: norms, biases and the gates.
+        assert not torch.equal(one, others[name]) or (one == one.flatten()[0]).all(), name
+
+
+def test_from_config():
+    config = config_of("llama")
+    for model in (AutoModel.from_config(config), UniMPForConditionalGeneration._from_config(config)):
+        assert type(model) is UniMPForConditionalGeneration
+        assert model.config.vocab_size == config.vocab_size
+    assert AutoModel.from_config(config, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+# ----------------------------------------------------------------------------------------------------------- forward
+
+
+def test_signature():
+    for model_class in (UniMPModel, UniMPForConditionalGeneration):
+        names = list(inspect.signature(model_class.forward).parameters)
+        assert names[1:3] == ["input_ids", "attention_mask"]
+    model = made(UniMPForConditionalGeneration, "llama")
+    assert model.main_input_name == "input_ids" and model.base_model is model.model and model.can_generate()
+    assert model.loss_type == "ForConditionalGeneration" or "CausalLM" in str(model.loss_function)
+
+
+@each_class
+@each_text_model
+def test_attentions_and_hidden_states(model_class, model_type):
+    model = made(model_class, model_type)
+    model.set_attn_implementation("eager")
+    batch = batch_of(model.config, RAGGED)
+    rows, length = batch["input_ids"].shape
+    with torch.no_grad():
+        out = model(**batch, output_attentions=True, output_hidden_states=True)
+        plain = model(**batch)
+    assert plain.attentions is None and plain.hidden_states is None
+    assert [each.shape for each in out.attentions] == [(rows, 2, length, length)] * 2
+    assert [each.shape for each in out.hidden_states] == [(rows, length, 32)] * 3
+    if model_class is UniMPModel:
+        torch.testing.assert_close(out.hidden_states[-1], out.last_hidden_state)
+    # Asked through the config, too.
+    model.config.text_config.output_hidden_states = model.config.output_hidden_states = True
+    with torch.no_grad():
+        assert len(model(**batch).hidden_states) == 3
+
+
+@each_class
+@each_fusion
+def test_tuples_hold_what_outputs_hold(model_class, fusion):
+    model = made(model_class, "llama", fusion)
+    batch = batch_of(model.config, RAGGED)
+    if model_class is UniMPForConditionalGeneration:
+        batch["labels"] = batch_of(model.config, RAGGED, labels=True)["labels"]
+    with torch.no_grad():
+        out = model(**batch, use_cache=False, output_hidden_states=True)
+        as_tuple = model(**batch, use_cache=False, output_hidden_states=True, return_dict=False)
+    assert isinstance(as_tuple, tuple) and len(as_tuple) == len(out.to_tuple())
+    for first, second in zip(out.to_tuple(), as_tuple, strict=True):
+        if isinstance(first, torch.Tensor):
+            first, second = (first,), (second,)
+        assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@each_text_model
+def test_forward_is_deterministic_and_leaves_its_input(model_type):
+    model = made(UniMPForConditionalGeneration, model_type)
+    batch = batch_of(model.config, RAGGED)
+    before = {name: tensor.clone() for name, tensor in batch.items()}
+    assert torch.equal(first_output(model, batch), first_output(model, batch))
+    assert all(torch.equal(batch[name], tensor) for name, tensor in before.items())
+
+
+@each_text_model
+def test_embeddings_are_as_good_as_ids(model_type):
+    model = made(UniMPForConditionalGeneration, model_type)
+    batch = batch_of(model.config, RAGGED)
+    expected = first_output(model, batch)
+    embeds = model.model.embed(batch.pop("input_ids"))
+    torch.testing.assert_close(first_output(model, batch | {"inputs_embeds": embeds}), expected)
+    for wrong in ({}, {"inputs_embeds": embeds, "input_ids": batch["media_index"]}):
+        with pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"):
+            model(attention_mask=batch["attention_mask"], **wrong)
+
+
+@each_text_model
+def test_eager_is_sdpa_where_there_is_no_padding(tmp_path, model_type):
+    made(UniMPForConditionalGeneration, model_type).save_pretrained(tmp_path)
+    models = {name: AutoModel.from_pretrained(tmp_path, attn_implementation=name) for name in ("eager", "sdpa")}
+    for name, model in models.items():
+        parts = (model, model.model, model.model.language_model, model.model.vision_tower)
+        assert [part.config._attn_implementation for part in parts] == [name] * 4
+    batch = batch_of(models["sdpa"].config, RAGGED)
+    seen = batch["attention_mask"].bool()
+    eager, sdpa = (first_output(model, batch)[seen] for model in models.values())
+    torch.testing.assert_close(eager, sdpa, atol=1e-5, rtol=1e-4)
+
+
+def test_logits_to_keep():
+    model = made(UniMPForConditionalGeneration, "llama")
+    batch = batch_of(model.config, RAGGED)
+    everything = first_output(model, batch)
+    with torch.no_grad():
+        for keep in (1, 3):
+            torch.testing.assert_close(model(**batch, logits_to_keep=keep).logits, everything[:, -keep:])
+        chosen = torch.tensor([0, 4])
+        torch.testing.assert_close(model(**batch, logits_to_keep=chosen).logits, everything[:, chosen])
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+@each_text_model
+def test_labels_train(model_type):
+    model = made(UniMPForConditionalGeneration, model_type).train()
+    batch = batch_of(model.config, RAGGED, labels=True)
+    out = model(**batch)
+    assert out.loss.shape == () and out.loss.requires_grad and out.logits is None
+    out.loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
+def test_gradients_reach_hidden_states_and_attentions():
+    model = made(UniMPForConditionalGeneration, "llama")
+    model.set_attn_implementation("eager")
+    out = model(**batch_of(model.config, RAGGED), output_hidden_states=True, output_attentions=True)
+    out.hidden_states[0].retain_grad()
+    out.attentions[0].retain_grad()
+    out.logits.flatten()[0].backward(retain_graph=True)
+    assert out.hidden_states[0].grad is not None and out.attentions[0].grad is not None
+
+
+@each_text_model
+def test_activation_checkpointing_can_be_switched(model_type):
+    model = made(UniMPForConditionalGeneration, model_type)
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    switched = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+    assert layers and not model.is_gradient_checkpointing
+    model.gradient_checkpointing_enable()
+    assert model.is_gradient_checkpointing and all(module.gradient_checkpointing for module in switched)
+    model.gradient_checkpointing_disable()
+    assert not model.is_gradient_checkpointing and not any(module.gradient_checkpointing for module in switched)
+
+
+def test_activation_checkpointing_with_frozen_backbones_has_gradients():
+    model = made(UniMPForConditionalGeneration, "llama").freeze_backbones("new").train()
+    batch = batch_of(model.config, RAGGED, labels=True)
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": True})
+            model.enable_input_require_grads()
+        model.zero_grad()
+        model(**batch, use_cache=False).loss.backward()
+        gradients.append({name: each.grad for name, each in model.named_parameters() if each.requires_grad})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+# ------------------------------------------------------------------------------------------------------- embeddings
+
+
+@each_text_model
+def test_embeddings_can_be_got_and_set(model_type):
+    model = made(UniMPForConditionalGeneration, model_type)
+    assert isinstance(model.get_input_embeddings(), torch.nn.Embedding)
+    assert isinstance(model.get_output_embeddings(), torch.nn.Linear)
+    new = torch.nn.Embedding(V, 32)
+    model.set_input_embeddings(new)
+    assert model.get_input_embeddings() is new is model.model.language_model.get_input_embeddings()
+
+
+@each_text_model
+@pytest.mark.parametrize("tied", [False, True])
+def test_words_are_tied_where_the_language_model_ties_them(tmp_path, model_type, tied):
+    model = made(UniMPForConditionalGeneration, model_type, text={"tie_word_embeddings": tied})
+    model.save_pretrained(tmp_path)
+    for each in (model, UniMPForConditionalGeneration.from_pretrained(tmp_path), copy.deepcopy(model)):
+        words, head = each.get_input_embeddings().weight, each.get_output_embeddings().weight
+        assert (words is head) == tied
+        assert len(list(each.parameters())) == len(list(each.named_parameters(remove_duplicate=False))) - tied
+
+
+def test_words_cannot_be_resized():
+    model = made(UniMPForConditionalGeneration, "llama")
+    for size in (V + 10, V - 10):
+        with pytest.raises(ValueError, match="cannot resize the words"):
+            model.resize_token_embeddings(size)
+    assert len(model.get_input_embeddings().weight) == V
+
+
+# --------------------------------------------------------------------------------------------------------- generation
+
+
+@each_fusion
+@each_text_model
+def test_generation(model_type, fusion):
+    model = made(UniMPForConditionalGeneration, model_type, fusion)
+    batch = batch_of(model.config, RAGGED)
+    length = batch["input_ids"].shape[1]
+    settings = {"max_new_tokens": 4, "eos_token_id": None}
+    greedy = model.generate(**batch, **settings, do_sample=False)
+    assert greedy.shape == (4, length + 4) and torch.equal(greedy[:, :length], batch["input_ids"])
+    for more in ({"use_cache": False}, {"cache_implementation": "static", "disable_compile": True}):
+        assert torch.equal(model.generate(**batch, **settings, do_sample=False, **more), greedy)
+    beams = model.generate(**batch, **settings, num_beams=3, num_return_sequences=2, do_sample=False)
+    assert beams.shape == (8, length + 4)
+    torch.manual_seed(0)
+    sampled = model.generate(**batch, **settings, do_sample=True, num_return_sequences=2)
+    assert sampled.shape == (8, length + 4)
+
+
+def test_what_generation_gives_back():
+    model = made(UniMPForConditionalGeneration, "llama")
+    model.set_attn_implementation("eager")
+    batch = batch_of(model.config, RAGGED)
+    length = batch["input_ids"].shape[1]
+    out = model.generate(
+        **batch, max_new_tokens=3, eos_token_id=None, do_sample=False, return_dict_in_generate=True,
+        output_scores=True, output_logits=True, output_hidden_states=True, output_attentions=True,
+    )  # fmt: skip
+    assert [scores.shape for scores in out.scores] == [(4, model.config.vocab_size)] * 3
+    assert [len(step) for step in out.hidden_states] == [3] * 3 and [len(step) for step in out.attentions] == [2] * 3
+    assert out.past_key_values.get_seq_length() == length + 2
+    torch.testing.assert_close(out.logits[0], first_output(model, batch)[:, -1], atol=1e-5, rtol=1e-4)
+
+
+@each_text_model
+def test_left_padding_is_not_seen(model_type):
+    model = made(UniMPForConditionalGeneration, model_type)
+    batch = batch_of(model.config, RAGGED[2:3])
+    padded = dict(batch)
+    for name, fill in (("input_ids", model.config.padding_token_id), ("attention_mask", 0), ("media_index", 0)):
+        padded[name] = torch.nn.functional.pad(batch[name], (5, 0), value=fill)
+    torch.testing.assert_close(first_output(model, padded)[:, 5:], first_output(model, batch), atol=1e-5, rtol=1e-4)
+    settings = {"max_new_tokens": 4, "eos_token_id": None, "do_sample": False}
+    assert torch.equal(model.generate(**padded, **settings)[:, 5:], model.generate(**batch, **settings))
+
+
+def test_generation_from_embeddings():
+    model = made(UniMPForConditionalGeneration, "llama")
+    batch = batch_of(model.config, RAGGED)
+    settings = {"max_new_tokens": 4, "eos_token_id": None, "do_sample": False}
+    expected = model.generate(**batch, **settings)[:, batch["input_ids"].shape[1] :]
+    embeds = model.model.embed(batch.pop("input_ids"))
+    assert torch.equal(model.generate(inputs_embeds=embeds, **batch, **settings), expected)
+
+
+def test_generation_refuses_arguments_it_would_ignore():
+    model = made(UniMPForConditionalGeneration, "llama")
+    with pytest.raises(ValueError, match="not used by the model|picture_values"):
+        model.generate(**batch_of(model.config, RAGGED), max_new_tokens=1, picture_values=torch.zeros(1))
+
+
+# -------------------------------------------------------------------------------------------------------------- config
+
+
+def test_the_config_round_trips(tmp_path):
+    config = config_of("gemma3_text", fusion="late", item_rows="both", catalogue_fingerprint="abc", num_items=9)
+    config.save_pretrained(tmp_path)
+    copies = [
+        UniMPConfig.from_dict(config.to_dict()),
+        UniMPConfig(**config.to_dict()),
+        UniMPConfig.from_pretrained(tmp_path),
+        AutoConfig.from_pretrained(tmp_path),
+        UniMPConfig.from_dict(json.loads(config.to_json_string(use_diff=False))),
+        copy.deepcopy(config),
+    ]
+    ignored = ("transformers_version", "_name_or_path")
+    for each in copies:
+        assert type(each) is UniMPConfig and type(each.text_config) is type(config.text_config)
+        first, second = ({k: v for k, v in c.to_dict().items() if k not in ignored} for c in (each, config))
+        assert first == second
+        assert each.group_slices == config.group_slices
+    assert config.get_text_config() is config.text_config
+    assert UniMPConfig().to_dict()["model_type"] == "unimp"
+
+
+def test_nested_configs_may_be_dicts_or_configs(tmp_path):
+    text, vision = text_config("llama"), vision_config()
+    made_of_configs = UniMPConfig(text_config=text, vision_config=vision, vision_feature_size=24)
+    made_of_dicts = UniMPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), vision_feature_size=24)
+    assert made_of_configs.to_dict() == made_of_dicts.to_dict()
+    assert isinstance(made_of_dicts.text_config, PreTrainedConfig)
+    made_of_configs.save_pretrained(tmp_path)
+    # A part can be read alone from the whole.
+    assert type(text).from_pretrained(tmp_path).hidden_size == text.hidden_size
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_latents": "x"},
+        {"num_latents": 0},
+        {"fusion": "sum"},
+        {"item_rows": "none"},
+        {"num_items": -1},
+        {"num_items": 3.5},
+        {"tie_item_rows": "perhaps"},
+        {"text_config": "llama"},
+        {"text_config": {"hidden_size": 32}},
+        {"vision_config": 3},
+        {"label_softmax": "items"},
+    ],
+    ids=str,
+)
+def test_the_config_refuses_wrong_types(wrong):
+    with pytest.raises((ValueError, TypeError, StrictDataclassError)):
+        config_of("llama", **wrong)
+
+
+# ----------------------------------------------------------------------------------------------------------- processor
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return make_model_processor(history_length=3, max_words=4, query_attribute="category")
+
+
+def test_the_processor_round_trips(tmp_path, processor):
+    processor.save_pretrained(tmp_path / "once")
+    loaded = UniMPProcessor.from_pretrained(tmp_path / "once")
+    loaded.save_pretrained(tmp_path / "twice")
+    config_of("llama").save_pretrained(tmp_path / "twice")
+    again = AutoProcessor.from_pretrained(tmp_path / "twice")
+    assert type(again) is UniMPProcessor
+    request = {"task": "search", "history": ["m1", {"item_id": "s1", "rating": 4}, {"title": "x"}], "query": "hat"}
+    expected = processor(requests=[request])
+    for each in (loaded, again):
+        assert each.to_dict() == processor.to_dict()
+        assert each.image_processor.to_dict() == processor.image_processor.to_dict()
+        assert each.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+        found = each(requests=[request])
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    saved = json.loads((tmp_path / "once" / "processor_config.json").read_text())
+    assert saved["processor_class"] == "UniMPProcessor" and saved["history_length"] == 3
+    assert "catalogue" not in saved
+
+
+def test_arguments_of_loading_replace_what_was_saved(tmp_path, processor):
+    processor.save_pretrained(tmp_path)
+    loaded = UniMPProcessor.from_pretrained(tmp_path, history_length=1, max_words=2)
+    assert (loaded.history_length, loaded.max_words, loaded.query_attribute) == (1, 2, "category")
+    history = ["m1", "h1", "m2"]
+    short = loaded(requests=[{"task": "recommend", "history": history}])["input_ids"]
+    assert short.shape[1] < processor(requests=[{"task": "recommend", "history": history}])["input_ids"].shape[1]
+
+
+def test_without_a_catalogue_it_saves_loads_and_says_so(tmp_path, processor):
+    bare = UniMPProcessor(processor.image_processor, processor.tokenizer, processor.first_token_id)
+    bare.save_pretrained(tmp_path)
+    loaded = UniMPProcessor.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no catalogue"):
+        loaded(requests=[{"task": "recommend", "history": ["m1"]}])
+
+
+def test_attributes_of_the_processor(processor):
+    assert set(processor.get_attributes()) == {"image_processor", "tokenizer"}
+    batch = processor(requests=[{"task": "recommend", "history": ["m1"]}])
+    assert set(processor.model_input_names) == batch.keys() - {"task_ids"}
+    assert "UniMPProcessor" in repr(processor)
+    same = copy.deepcopy(processor)
+    assert same.catalogue.item_ids == processor.catalogue.item_ids
+
+
+def test_free_text_and_pictures_go_to_their_parts(processor):
+    text = ["a red mug", "a hat"]
+    inputs = processor(text=text, padding=False)
+    assert inputs["input_ids"] == processor.tokenizer(text)["input_ids"]
+    image = Image.new("RGB", (50, 40), "red")
+    pixels = processor(images=[image], return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, processor.image_processor([image], return_tensors="pt")["pixel_values"])
+    both = processor(images=[image], text="a red mug", return_tensors="pt")
+    assert {"input_ids", "pixel_values"} <= both.keys()
+    ids = inputs["input_ids"][0]
+    assert processor.decode(ids) == processor.tokenizer.decode(ids)
+    assert processor.batch_decode([ids]) == processor.tokenizer.batch_decode([ids])
+
+
+def test_a_batch_goes_to_a_device_and_a_dtype():
+    batch = make_processor()(requests=[{"task": "recommend", "history": ["m1"]}])
+    moved = batch.to("cpu", dtype=torch.bfloat16)
+    assert moved["pixel_values"].dtype == torch.bfloat16 and moved["input_ids"].dtype == torch.long

@@ -1,0 +1,149 @@
+"""Recipes: YAML and command line, what each kind of option takes, and what is said of one that is not there."""
+
+import os
+import sys
+
+import pytest
+from transformers import TrainingArguments
+
+import train
+from modeling_unimp import DataArguments, ModelArguments, UniMPTrainingArguments
+from modeling_unimp import training_args as training_args_module
+
+
+@pytest.fixture
+def parse(tmp_path, monkeypatch):
+    """`parse("--k_core", "3", recipe="tasks: [rate]")`: the three groups."""
+
+    def parse(*words: str, recipe: str | None = None):
+        if recipe is not None:
+            (tmp_path / "recipe.yaml").write_text(recipe)
+            words = ("--config", str(tmp_path / "recipe.yaml"), *words)
+        monkeypatch.setattr(sys, "argv", ["train.py", *words, "--use_cpu", "--output_dir", str(tmp_path / "out")])
+        return train.parse_recipe()
+
+    return parse
+
+
+def test_the_command_line_overrides_the_recipe(parse):
+    recipe = (
+        "k_core: 3\ntext_model: small\nlearning_rate: 1.0e-3\nfocal_gamma: 1\nuse_peft: true\nvision_model: null\n"
+    )
+    data, model, args = parse("--focal_gamma", "0.5", "--text_model", "base", "--exclude_seen", "false", recipe=recipe)
+    assert (data.k_core, data.exclude_seen) == (3, False)
+    assert (model.text_model, model.vision_model, model.use_peft) == ("base", None, True)
+    assert (args.learning_rate, args.focal_gamma) == (1e-3, 0.5)
+
+
+@pytest.mark.parametrize("number", ["2e-4", "2.0e-4", "0.0002"])
+def test_numbers_that_yaml_reads_as_text(parse, number):
+    assert parse(recipe=f"learning_rate: {number}")[2].learning_rate == 2e-4
+
+
+def test_both_spellings_of_the_config_option(parse, tmp_path):
+    (tmp_path / "other.yaml").write_text("k_core: 7")
+    assert parse(f"--config={tmp_path / 'other.yaml'}")[0].k_core == 7
+
+
+def test_dicts(parse):
+    recipe = "unimp: {num_latents: 8, fusion: late}\ntask_weights:\n  rate: 2\n"
+    _, model, args = parse(recipe=recipe)
+    assert model.config_fields == {"num_latents": 8, "fusion": "late"} and args.task_weights == {"rate": 2}
+    _, model, args = parse("--unimp", '{"num_latents": 4}', "--task_weights", '{"rate": 2, "explain": 0.5}')
+    assert model.config_fields == {"num_latents": 4} and args.task_weights == {"rate": 2, "explain": 0.5}
+    # The command line replaces a dict of the recipe as a whole.
+    assert parse("--unimp", '{"num_latents": 4}', recipe=recipe)[1].config_fields == {"num_latents": 4}
+
+
+def test_arguments_made_in_python_take_json_too(tmp_path):
+    args = UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, task_weights='{"rate": 2}')
+    assert args.task_weights == {"rate": 2}
+    assert ModelArguments(unimp='{"num_latents": 4}').config_fields == {"num_latents": 4}
+
+
+def test_lists(parse):
+    assert parse("--tasks", "rate", "search")[0].tasks == ["rate", "search"]
+    data, model, _ = parse("--lora_target_modules", "q_proj", "v_proj", recipe="tasks: [rate]\nattributes: title\n")
+    assert (data.tasks, data.attributes) == (["rate"], ["title"])
+    assert model.lora_target_modules == ["q_proj", "v_proj"]
+
+
+def test_environment_of_a_recipe(parse, monkeypatch):
+    monkeypatch.setenv("UNIMP_TEST_ENVIRONMENT", "before")
+    parse(recipe="env: {UNIMP_TEST_ENVIRONMENT: 3}")
+    assert os.environ["UNIMP_TEST_ENVIRONMENT"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("words", "recipe", "message"),
+    [
+        (["--learning_rtae", "1"], None, r"there is no learning_rtae \(did you mean learning_rate\?\)\.$"),
+        ([], "learning_rtae: 1\n", r"there is no learning_rtae \(did you mean learning_rate\?\)\.$"),
+        (["--qqqq", "1"], None, r"there is no qqqq\.$"),
+        ([], "task_weight: {rate: 1}\n", r"no task_weight \(did you mean task_weights\?\)"),
+        ([], "focal_gama: 1\nnum_latents: 4\n", r"no focal_gama \(did you mean focal_gamma\?\), no num_latents"),
+        ([], "unimp: {num_latent: 3}\n", r"no unimp.num_latent \(did you mean unimp.num_latents\?\)"),
+        (["--unimp", '{"fusoin": "late"}'], None, r"no unimp.fusoin \(did you mean unimp.fusion\?\)"),
+        ([], "focal_gamma: -1\n", "focal_gamma=-1: expected 0"),
+        ([], "context_loss: all\n", "context_loss='all': expected 'attributes'"),
+        ([], "", "must contain a YAML mapping"),
+        ([], "a: [\n", "while parsing"),
+        (["--config", "nowhere.yaml"], None, "nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_read_is_said(parse, words, recipe, message):
+    with pytest.raises(SystemExit, match=message) as error:
+        parse(*words, recipe=recipe)
+    assert str(error.value).startswith("The recipe cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--unimp", "{num_latents: 4}"], "is not JSON"),
+        (["--task_weights", "[1]"], "is a list: expected"),
+        (["--k_core", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_values_of_the_wrong_kind(parse, capsys, words, message):
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert message in capsys.readouterr().err
+
+
+def test_defaults_are_the_documented_ones(tmp_path):
+    args = UniMPTrainingArguments(use_cpu=True)
+    assert args.output_dir == "unimp" and args.learning_rate == 2e-4 and args.lr_scheduler_type == "cosine"
+    assert args.warmup_steps == 0.01 and args.get_warmup_steps(1000) == 10
+    assert not args.remove_unused_columns and args.ddp_find_unused_parameters
+    assert args.eval_strategy == args.save_strategy == "epoch"
+    assert args.load_best_model_at_end and args.save_total_limit == 2 and args.logging_steps == 50
+    assert (args.focal_gamma, args.context_loss, args.context_weight) == (2.0, "attributes", 1.0)
+    assert (args.next_item_weight, args.task_weights, args.loss_reduction) == (0.0, {}, "token")
+    documented = UniMPTrainingArguments.__doc__
+    own = set(UniMPTrainingArguments.__annotations__) - {"_VALID_DICT_FIELDS"}
+    assert not {name for name in own if name not in documented} - {"metric_for_best_model"}
+
+
+def test_every_option_says_what_it_is():
+    for group in (DataArguments, ModelArguments, UniMPTrainingArguments):
+        for name, option in group.__dataclass_fields__.items():
+            assert option.metadata.get("help") or name in TrainingArguments.__dataclass_fields__, name
+    names = [name for group in (DataArguments, ModelArguments) for name in group.__dataclass_fields__]
+    assert len(names) == len(set(names)) and not set(names) & set(UniMPTrainingArguments.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_tensorboard_is_reported_to_where_it_is_installed(parse, monkeypatch, installed):
+    monkeypatch.setattr(training_args_module, "_tensorboard_is_installed", lambda: installed)
+    assert parse()[2].report_to == (["tensorboard"] if installed else [])
+    assert parse("--report_to", "none")[2].report_to == []
+    assert parse(recipe="report_to: none")[2].report_to == []
+
+
+def test_what_learns_by_default():
+    assert ModelArguments().trained_part == "all" and ModelArguments().vision_is_trained
+    pretrained = ModelArguments(text_model="org/lm", vision_model="org/tower")
+    assert pretrained.trained_part == "new" and not pretrained.vision_is_trained
+    chosen = ModelArguments(train_only="last_layer", train_vision=False)
+    assert chosen.trained_part == "last_layer" and not chosen.vision_is_trained
