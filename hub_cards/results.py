@@ -68,9 +68,11 @@ def format_table(results: dict[str, Results]) -> str:
         for task, found in by_task.items():
             rows = {"UniMP": found["model"], **found["baselines"]}
             names = list(found["model"])
-            lines.append(f"  {task} ({found['cases']} cases)".ljust(36) + "".join(name.rjust(12) for name in names))
+            widths = {name: max(len(name) + 2, 11) for name in names}
+            head = "".join(name.rjust(widths[name]) for name in names)
+            lines.append(f"  {task} ({found['cases']} cases)".ljust(36) + head)
             for who, metrics in rows.items():
-                line = f"    {who}".ljust(36) + "".join(f"{metrics[name]:12.4f}" for name in names)
+                line = f"    {who}".ljust(36) + "".join(f"{metrics[name]:{widths[name]}.4f}" for name in names)
                 if who == "UniMP" and found["interval"] is not None:
                     low, high = found["interval"]
                     line += f"   {found['headline']} 95 % interval {low:.4f} .. {high:.4f}"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from accelerate.utils import gather_object
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
@@ -60,6 +59,8 @@ def judgements_of(
         )
         indexed = [(index, cases.judge(index, output)) for index, output in bar]
         if num_processes > 1:
+            from accelerate.utils import gather_object  # a trained model answers without the `train` extra
+
             indexed = gather_object(indexed)
         judged[cases.task.name] = [judgement for _, judgement in sorted(indexed, key=lambda pair: pair[0])]
     return judged

@@ -114,6 +114,16 @@ class UniMPPreTrainedModel(PreTrainedModel):
                     self._initialize_weights(part)
         super().initialize_weights()
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """The words' embedding as it is: ids of added tokens begin right after the words, so it cannot be resized."""
+        size = self.config.text_config.vocab_size
+        if new_num_tokens is not None and new_num_tokens != size:
+            raise ValueError(
+                f"cannot resize the words from {size} to {new_num_tokens}: ids of added tokens begin right after. "
+                "Resize the language model before building UniMP on it; for more items, call add_items."
+            )
+        return self.get_input_embeddings()
+
     def _init_weights(self, module: nn.Module) -> None:
         std = self.config.initializer_range
         if isinstance(module, UniMPGatedCrossAttention):
@@ -523,16 +533,6 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
-        """The words' embedding as it is: ids of added tokens begin right after the words, so it cannot be resized."""
-        size = self.config.text_config.vocab_size
-        if new_num_tokens is not None and new_num_tokens != size:
-            raise ValueError(
-                f"cannot resize the words from {size} to {new_num_tokens}: ids of added tokens begin right after. "
-                "Resize the language model before building UniMP on it; for more items, call add_items."
-            )
-        return self.get_input_embeddings()
-
     # ------------------------------------------------------------------------------------------------------ forward
 
     @can_return_tuple
@@ -694,6 +694,7 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
         hidden_BTW = self.model(**inputs, use_cache=False, return_dict=True).last_hidden_state
         return self._head(group)(hidden_BTW[:, -num_positions:])
 
+    @torch.no_grad()
     def rank(
         self, top_k: int = 10, allowed: torch.Tensor | None = None, **inputs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -709,10 +710,12 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
         """
         return rank_items(self.answer_logits("items", **inputs)[:, -1], top_k, allowed)
 
+    @torch.no_grad()
     def stars(self, **inputs: Any) -> torch.Tensor:
         """Probabilities `(B, 5)` of one to five stars."""
         return self.answer_logits("stars", **inputs)[:, -1].float().softmax(dim=-1)
 
+    @torch.no_grad()
     def decisions(self, num_candidates: int, **inputs: Any) -> torch.Tensor:
         """Probability `(B, num_candidates)` that each candidate is chosen, read after the last positions, its slots.
 
@@ -746,6 +749,21 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
         self.model.item_embeddings.add_items(num_new, content_token_ids, content_pictures)
         self.config.num_items += num_new
         self.config.catalogue_fingerprint = catalogue_fingerprint
+
+    def check_processor(self, processor: Any) -> None:
+        """Refuse a processor that writes other sequences than this model reads, or whose catalogue is another."""
+        if processor.first_token_id != self.config.text_config.vocab_size:
+            raise ValueError(
+                f"the processor's added ids begin at {processor.first_token_id} and this model's at "
+                f"{self.config.text_config.vocab_size}: load the processor saved with the model."
+            )
+        if processor.num_image_tokens != self.config.num_image_tokens:
+            raise ValueError(
+                f"the processor writes {processor.num_image_tokens} [IMG] tokens a picture and fusion="
+                f"{self.config.fusion!r} reads {self.config.num_image_tokens}: set processor.num_image_tokens = "
+                "model.config.num_image_tokens."
+            )
+        self.check_catalogue(processor.catalogue)
 
     def check_catalogue(self, catalogue: Any) -> None:
         """Refuse a catalogue whose items are not those of the item tokens."""

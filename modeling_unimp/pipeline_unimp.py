@@ -66,12 +66,38 @@ class PersonalizationPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model.check_catalogue(self.processor.catalogue)
+        self.model.check_processor(self.processor)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+    def add_items(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Add items to the catalogue and give them a token; they can be read and ranked at once, without training.
+
+        Args:
+            items (`Iterable[Mapping]`): as rows of the items table.
+
+        Returns:
+            `list[int]`: their rows. Logits of the other items stay as they are. With `item_rows="free"` a new item is
+            read by its text and picture, but ranks like an average item until the model is trained again.
+        """
+        catalogue, config = self.processor.catalogue, self.model.config
+        numbers: list[int] = catalogue.add([dict(item) for item in items])
+        token_ids = pictures = None
+        if config.item_rows != "free":
+            token_ids = self.processor.content_ids(numbers, config.content_length)
+        if config.item_rows != "free" and config.content_picture_size:
+            pictures = torch.zeros(len(numbers), config.content_picture_size)
+            for row, number in enumerate(numbers):
+                picture = catalogue.picture(catalogue.item_id(number))
+                if picture is not None:
+                    pixels = self.processor.pixel_values(number, picture)[None].to(self.model.device)
+                    with torch.inference_mode():
+                        pictures[row] = self.model.model.encode_pictures(pixels).float().mean(dim=1)[0].cpu()
+        self.model.add_items(len(numbers), token_ids, pictures, catalogue_fingerprint=catalogue.fingerprint)
+        return numbers
 
     def _sanitize_parameters(
         self,
@@ -129,7 +155,7 @@ class PersonalizationPipeline(Pipeline):
     ) -> list[dict[str, Any]]:
         """Batches of equal answer group, answers in the order of the requests, which errors count from `first`."""
         # Also a catalogue that grew since: the model would have no token for its new items.
-        self.model.check_catalogue(self.processor.catalogue)
+        self.model.check_processor(self.processor)
         group_of = []
         for position, request in enumerate(requests):
             try:

@@ -50,7 +50,8 @@ class ModelArguments:
 
     text_model: str = _option("tiny", "A causal LM by Hub name or folder; tiny, small or base: from scratch.")
     vision_model: str | None = _option(
-        "tiny", "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS, or tiny or small: from scratch."
+        "tiny",
+        "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS; tiny or small: from scratch; none: no vision.",
     )
     unimp: dict[str, Any] | str = _option({}, "Fields of UniMPConfig, e.g. {num_latents: 8, fusion: exclusive}; JSON.")
     train_only: str | None = _option(
@@ -66,6 +67,10 @@ class ModelArguments:
     feature_store: str | None = _option(
         None, "Folder for a frozen tower's features of the catalogue; without it a folder in output_dir."
     )
+
+    def __post_init__(self) -> None:
+        if self.vision_model is not None and self.vision_model.lower() == "none":
+            self.vision_model = None
 
     @property
     def config_fields(self) -> dict[str, Any]:

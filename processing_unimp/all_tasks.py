@@ -13,6 +13,6 @@ TASKS: dict[str, Task] = {task.name: task for task in (Recommend(), Search(), Ra
 def task_of(request: dict) -> Task:
     """The task a request names, or a `ValueError` that lists them."""
     name = request.get("task")
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise ValueError(f"a request with the task {name!r}: expected one of {', '.join(TASKS)}.")
     return TASKS[name]

@@ -105,6 +105,9 @@ def choose(probabilities: Any) -> np.ndarray:
 
 
 def _as_answer(candidate: Any, catalogue: Catalogue) -> dict[str, Any]:
-    if isinstance(candidate, dict):
-        return {key: value for key, value in candidate.items() if key != "image"}
-    return dict(catalogue.item(str(candidate)))
+    """Id and attributes of a candidate: the catalogue's, and over them what the request says."""
+    given = candidate if isinstance(candidate, dict) else {"item_id": str(candidate)}
+    given = {key: value for key, value in given.items() if key != "image"}
+    item_id = given.get("item_id")
+    known = dict(catalogue.item(str(item_id))) if item_id is not None and str(item_id) in catalogue else {}
+    return known | given

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports torch: threads that fight over two cores slow small tests down fortyfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

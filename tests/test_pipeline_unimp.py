@@ -390,3 +390,18 @@ def test_an_error_names_the_request_by_its_place_in_the_callers_list(unimp, lazi
     ]
     with pytest.raises(ValueError, match="request 4: the history"):
         list(unimp(iter(requests) if lazily else requests, batch_size=2))
+
+
+@pytest.mark.parametrize("item_rows", ["free", "both"])
+def test_items_added_live_are_ranked_and_leave_the_others_alone(item_rows):
+    processor = make_model_processor()
+    unimp = PersonalizationPipeline(model=make_model(processor, item_rows=item_rows), processor=processor)
+    request = {"task": "recommend", "history": ["m1", "s1"]}
+    before = {i["item_id"]: i["score"] for i in unimp(request, top_k=9, exclude_seen=False)["items"]}
+    new = {"item_id": "h9", "title": "Red hat", "category": "hat", "price": 20, "image": picture("red")}
+    assert unimp.add_items([new]) == [6]
+    after = {i["item_id"]: i["score"] for i in unimp(request, top_k=9, exclude_seen=False)["items"]}
+    assert set(after) == set(before) | {"h9"}
+    for item_id in before:  # logits stay, so probabilities shrink alike
+        assert after[item_id] / before[item_id] == pytest.approx(1 - after["h9"], rel=1e-4)
+    assert unimp({"task": "rate", "history": ["h9"], "item": "m1"})["most_likely"] in range(1, 6)
