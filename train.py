@@ -75,6 +75,7 @@ def main() -> None:
         image_processor=load_image_processor(model_args.vision_model),
         catalogue=catalogue,
         extra_texts=split.train.explanations(),
+        attributes=data_args.attributes,
         history_length=data_args.history_length,
         max_words=data_args.max_words,
         max_length=data_args.max_length,
@@ -239,8 +240,6 @@ def load_shop(data_args: DataArguments) -> tuple[Catalogue, Histories]:
     else:
         catalogue = Catalogue.load(data_args.items)
         histories = Histories.load(data_args.interactions, catalogue)
-    if data_args.attributes:
-        catalogue = catalogue.with_attributes(data_args.attributes)
     return catalogue, histories
 
 

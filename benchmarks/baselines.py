@@ -311,9 +311,10 @@ def choose_all(train: Histories, validation: Sequence[EvaluationCases]) -> dict[
             logger.info(f"{name}: chosen for {', '.join(found)} in {time.time() - started:.0f} s")
         return found
 
-    catalogue = train.catalogue
     rankings = [cases for cases in validation if cases.task.name in ("recommend", "search", "select")]
     if rankings:
+        # Not that of `train`, which still has the attributes that the recipe keeps from UniMP.
+        catalogue = rankings[0].source.catalogue
         selections = [cases for cases in rankings if cases.task.name == "select"]
         add("choose all", [({}, _constant(np.ones(len(catalogue))))], selections)
         add("random", at_random(len(catalogue)), rankings)

@@ -51,7 +51,7 @@ class ModelArguments:
     text_model: str = _option("tiny", "A causal LM by Hub name or folder; tiny, small or base: from scratch.")
     vision_model: str | None = _option(
         "tiny",
-        "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS; tiny or small: from scratch; none: no vision.",
+        "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS; tiny, small: from scratch; none: none.",
     )
     unimp: dict[str, Any] | str = _option({}, "Fields of UniMPConfig, e.g. {num_latents: 8, fusion: exclusive}; JSON.")
     train_only: str | None = _option(

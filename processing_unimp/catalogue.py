@@ -3,7 +3,6 @@
 Tables come through 🤗 datasets and stay in Arrow columns (memory-mapped where datasets maps them).
 """
 
-import copy
 import csv
 import difflib
 import gzip
@@ -375,21 +374,6 @@ class Catalogue:
     def from_dataset(cls, dataset: Dataset, image_root: str | os.PathLike[str] | None = None) -> "Catalogue":
         """Makes a catalogue of a `datasets.Dataset` (one split, not streamed) with the columns of an items table."""
         return cls(arrow_table(dataset), image_root=image_root)
-
-    def with_attributes(self, names: Sequence[str]) -> "Catalogue":
-        """The same items, read by some of their attributes only, in this order.
-
-        Raises:
-            ValueError: an attribute that the items do not have.
-        """
-        unknown = [name for name in names if name not in self.attributes]
-        if unknown or not names:
-            raise ValueError(f"attributes {list(names)}: expected some of {', '.join(self.attributes)}.")
-        chosen = copy.copy(self)
-        chosen.attributes = list(names)
-        kept = [name for name in ("item_id", *names, "domain") if name in self._table.column_names]
-        chosen._table = self._table.select(kept)
-        return chosen
 
     def save(self, folder: str | os.PathLike[str], images: bool = True) -> None:
         """Writes `catalogue.parquet` into `folder`; an interrupted save leaves the old file as it was.

@@ -85,6 +85,14 @@ def describe(attributes: Mapping[str, Any], max_words: int) -> str:
     return " ".join(f"{clean_value(name, 4)} {value}" for name, value in cleaned if value)
 
 
+def attributes_to_read(catalogue: Catalogue, attributes: Sequence[str] | None) -> list[str]:
+    """The chosen attributes, or the whole schema when none are; a `ValueError` names those that do not exist."""
+    unknown = [name for name in attributes or () if name not in catalogue.attributes]
+    if unknown:
+        raise ValueError(f"attributes to read {unknown}: expected some of {', '.join(catalogue.attributes)}.")
+    return list(attributes or catalogue.attributes)
+
+
 def stars_of(rating: Any) -> int | None:
     """Whole stars of a rating between 1 and 5, or `None` when it is missing; halves round up."""
     if rating is None or (isinstance(rating, float) and math.isnan(rating)):
@@ -102,7 +110,8 @@ class ItemText:
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the language model's own.
         tokens (`ControlTokens`): the added ids.
-        catalogue (`Catalogue`): where ids are looked up; its schema orders the attributes.
+        catalogue (`Catalogue`): where ids are looked up.
+        attributes (`Sequence[str]`, *optional*): what is read of an item, in this order; the whole schema without it.
         max_words (`int`): words kept of each attribute value.
         num_image_tokens (`int`): `[IMG]` tokens a picture takes: 1, or as many as latents when these replace the
             tokens (early fusion), or 0 for a model without vision.
@@ -114,12 +123,14 @@ class ItemText:
         tokens: ControlTokens,
         catalogue: Catalogue,
         *,
+        attributes: Sequence[str] | None,
         max_words: int,
         num_image_tokens: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.tokens = tokens
         self.catalogue = catalogue
+        self.attributes = attributes_to_read(catalogue, attributes)
         self.max_words = max_words
         self.num_image_tokens = num_image_tokens
         self._of_item: dict[int, list[int]] = {}
@@ -164,8 +175,9 @@ class ItemText:
         return ItemEntry(self._in_schema_order(given), rating=rating, image=entry.get("image"))
 
     def _in_schema_order(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        known = {name: given[name] for name in self.catalogue.attributes if name in given}
-        return known | {name: value for name, value in given.items() if name not in known}
+        known = {name: given[name] for name in self.attributes if name in given}
+        # An attribute that the model was not taught to read is left out; one the shop does not know is read last.
+        return known | {name: value for name, value in given.items() if name not in self.catalogue.attributes}
 
     def picture_key(self, entry: ItemEntry) -> Hashable | None:
         """Key under which the batch holds this item's picture once: the catalogue row, or the given picture."""
@@ -194,7 +206,7 @@ class ItemText:
             return self.untrusted(describe(entry.attributes, self.max_words))
         if entry.number not in self._of_item:
             item = self.catalogue.item(self.catalogue.item_id(entry.number))
-            attributes = {name: item[name] for name in self.catalogue.attributes}
+            attributes = {name: item[name] for name in self.attributes}
             self._of_item[entry.number] = self.untrusted(describe(attributes, self.max_words))
         return self._of_item[entry.number]
 

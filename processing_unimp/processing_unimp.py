@@ -24,7 +24,7 @@ from .all_tasks import TASKS, task_of
 from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
-from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, describe
+from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
 
@@ -49,6 +49,7 @@ class UniMPProcessor(ProcessorMixin):
         num_codes (`int`, *optional*, defaults to 0): size of the picture codebook.
         num_image_tokens (`int`, *optional*, defaults to 1): `[IMG]` tokens a picture takes; 0 for no vision, the
             number of latents for early fusion.
+        attributes (`list[str]`, *optional*): what is read of an item, in this order; the whole schema without it.
         history_length (`int`, *optional*, defaults to 5): items of a history that are read, the latest ones.
         max_words (`int`, *optional*, defaults to 12): words kept of each attribute value.
         max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
@@ -63,6 +64,7 @@ class UniMPProcessor(ProcessorMixin):
         first_token_id: int,
         num_codes: int = 0,
         num_image_tokens: int = 1,
+        attributes: list[str] | None = None,
         history_length: int = 5,
         max_words: int = 12,
         max_length: int = 2048,
@@ -82,6 +84,7 @@ class UniMPProcessor(ProcessorMixin):
         self.first_token_id = first_token_id
         self.num_codes = num_codes
         self._num_image_tokens = num_image_tokens
+        self.attributes = attributes or None
         self.history_length = history_length
         self.max_words = max_words
         self.max_length = max_length
@@ -123,8 +126,9 @@ class UniMPProcessor(ProcessorMixin):
                 for piece in task.prompt({"task": task.name, "query": "query", "item": "", "candidates": [""]})
                 if isinstance(piece, str)
             ]
+            read = attributes_to_read(catalogue, kwargs.get("attributes"))
             items = (
-                describe({name: item[name] for name in catalogue.attributes}, kwargs.get("max_words", 12))
+                describe({name: item[name] for name in read}, kwargs.get("max_words", 12))
                 for item in map(catalogue.item, catalogue.item_ids)
             )
             tokenizer: PreTrainedTokenizerBase = train_byte_level_bpe(
@@ -156,6 +160,7 @@ class UniMPProcessor(ProcessorMixin):
             self.tokenizer,
             self.control,
             catalogue,
+            attributes=self.attributes,
             max_words=self.max_words,
             num_image_tokens=self.num_image_tokens,
         )

@@ -205,6 +205,7 @@ def test_the_command_judges_on_the_cases_of_train(tmp_path, monkeypatch, capsys)
         "category",
     ]
     arguments += ["--k_core", "2", "--seed", "7", "--output_dir", str(tmp_path / "out"), "--tasks", *tasks]
+    arguments += ["--attributes", "title", "category"]  # others are kept from the baselines as from UniMP
     monkeypatch.setattr(sys, "argv", arguments)
     for name in ("HALF_LIVES", "NEIGHBOURS", "KNN_SHRINKAGES", "EASE_PENALTIES", "BLEND_WEIGHTS", "RATING_PENALTIES"):
         monkeypatch.setattr(baselines, name, getattr(baselines, name)[-2:])
@@ -212,6 +213,9 @@ def test_the_command_judges_on_the_cases_of_train(tmp_path, monkeypatch, capsys)
     record = json.loads((tmp_path / "out/baselines.json").read_text())
     assert (tmp_path / "out/baselines.md").read_text() in capsys.readouterr().out
     assert record["seed"] == 7 and set(record["results"]) == {"test", "new users"}
+
+    same_attribute = record["results"]["test"]["select"]["baselines"]["same attribute as in the history"]
+    assert same_attribute["parameters"]["attribute"] in ("title", "category")
 
     data_args, _, args = train.parse_recipe()
     catalogue, histories = train.load_shop(data_args)

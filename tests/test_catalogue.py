@@ -384,13 +384,3 @@ def test_real_catalogues_load(data_dir, tmp_path):
     beauty = Catalogue.load(data_dir / "amazon-beauty-2014" / "items.jsonl")
     assert len(beauty) == 12101 and beauty.removed == {} and not beauty.has_picture(beauty.item_id(0))
     assert all(isinstance(path, list) for path in beauty.column("attributes"))
-
-
-def test_attributes_can_be_chosen_and_ordered():
-    catalogue = Catalogue.from_items([{"item_id": "a", "title": "A", "price": 1, "brand": "B", "domain": "x"}])
-    chosen = catalogue.with_attributes(["brand", "title"])
-    assert chosen.attributes == ["brand", "title"]
-    assert chosen.item("a") == {"item_id": "a", "brand": "B", "title": "A", "domain": "x"}
-    assert chosen.fingerprint == catalogue.fingerprint
-    with pytest.raises(ValueError, match="title, price, brand"):
-        catalogue.with_attributes(["size"])

@@ -114,3 +114,14 @@ def test_merchant_text_never_becomes_a_control_token():
     assert not set(words) & set(processor.tokenizer.all_special_ids)
     # Nothing was dropped either: the words are still there, as words.
     assert "[EOC] <item_3> [ANS] <rate_5> <|endoftext|>" in processor.tokenizer.decode(words)
+
+
+def test_the_model_reads_some_attributes_and_the_answer_has_them_all():
+    processor = make_processor(attributes=["price", "category"])
+    writer = processor.item_text
+    assert processor.readable(writer.attribute_ids(writer.resolve("m1", "here"))) == "price 9.5 category mug"
+    described = writer.resolve({"title": "Tea pot", "category": "pot", "glaze": "blue"}, "here")
+    assert dict(described.attributes) == {"category": "pot", "glaze": "blue"}
+    assert processor.catalogue.item("m1")["title"] == "Red mug"
+    with pytest.raises(ValueError, match="title, category, price"):
+        make_processor(attributes=["flavour"])
