@@ -75,9 +75,9 @@ def seen_again(catalogue: Catalogue, tie_break: np.ndarray) -> Iterator[Variant]
         yield {"half_life": half_life}, from_history(np.eye(len(catalogue)), half_life, catalogue, tie_break)
 
 
-def same_attribute(catalogue: Catalogue, tie_break: np.ndarray) -> Iterator[Variant]:
+def same_attribute(catalogue: Catalogue, attributes: Sequence[str], tie_break: np.ndarray) -> Iterator[Variant]:
     """Items that share a value, such as the product code, with items of the history; which attribute is chosen."""
-    for name in catalogue.attributes:
+    for name in attributes:
         alike = shared_values(catalogue.column(name))
         if alike.any():
             for half_life in HALF_LIVES:
@@ -298,8 +298,10 @@ def choose(variants: Iterable[Variant], validation: Sequence[EvaluationCases]) -
     return best
 
 
-def choose_all(train: Histories, validation: Sequence[EvaluationCases]) -> dict[str, dict[str, Chosen]]:
-    """Every baseline, by task and name."""
+def choose_all(
+    train: Histories, validation: Sequence[EvaluationCases], attributes: Sequence[str]
+) -> dict[str, dict[str, Chosen]]:
+    """Every baseline, by task and name; of the items they know the `attributes` that UniMP reads too."""
     chosen: dict[str, dict[str, Chosen]] = {cases.task.name: {} for cases in validation}
 
     def add(name: str, variants: Iterable[Variant], cases: Sequence[EvaluationCases]) -> dict[str, Chosen]:
@@ -313,8 +315,7 @@ def choose_all(train: Histories, validation: Sequence[EvaluationCases]) -> dict[
 
     rankings = [cases for cases in validation if cases.task.name in ("recommend", "search", "select")]
     if rankings:
-        # Not that of `train`, which still has the attributes that the recipe keeps from UniMP.
-        catalogue = rankings[0].source.catalogue
+        catalogue = train.catalogue
         selections = [cases for cases in rankings if cases.task.name == "select"]
         add("choose all", [({}, _constant(np.ones(len(catalogue))))], selections)
         add("random", at_random(len(catalogue)), rankings)
@@ -322,7 +323,7 @@ def choose_all(train: Histories, validation: Sequence[EvaluationCases]) -> dict[
         recent = add("recent popularity", recent_popularity(train), rankings)
         tie_break = _of_maximum(recent[rankings[0].task.name].scorer(rankings[0].cases[0]))
         add("seen again", seen_again(catalogue, tie_break), rankings)
-        same = add("same attribute as in the history", same_attribute(catalogue, tie_break), rankings)
+        same = add("same attribute as in the history", same_attribute(catalogue, attributes, tie_break), rankings)
         add("item-kNN", item_knn(train, tie_break), rankings)
         linear = add("EASE", ease(train, tie_break), rankings)
         for cases in rankings:
@@ -414,7 +415,8 @@ def main() -> None:
         if not len(cases) or cases.task.name not in OUTPUTS:
             reason = "no validation case" if not len(cases) else "there is no baseline for it here"
             logger.info(f"{cases.task.name} is left out: {reason}")
-    chosen = choose_all(split.train, [c for c in validation if len(c) and c.task.name in OUTPUTS])
+    answerable = [cases for cases in validation if len(cases) and cases.task.name in OUTPUTS]
+    chosen = choose_all(split.train, answerable, data_args.attributes or catalogue.attributes)
 
     # As in train.py: here, once, the test parts are touched.
     parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}

@@ -22,7 +22,8 @@ class EvaluationCases:
         requests (`list[dict]`): one a case, with the true `"answer"`.
         source (`ExampleSource`): the shop.
         exclude_seen (`bool`): whether items of the history are left out of a ranking.
-        skipped (`int`): cases the data has no answer for, such as unrated ones.
+        skipped (`int`): cases the data has no answer for, such as unrated ones, and with `exclude_seen` those of a
+            ranking whose true item is in the history.
     """
 
     task: Task
@@ -46,7 +47,10 @@ class EvaluationCases:
                 break
             case = targets[int(index)]
             request = TASKS[name].example(case, source)
-            if request is None:
+            # With seen items left out, a target that was seen cannot be found; to let it compete alone, the other seen
+            # items gone, would hand a hit to whoever guesses that something is bought again.
+            hidden = exclude_seen and TASKS[name].answer_group == "items" and _is_seen(case)
+            if request is None or hidden:
                 skipped += 1
                 continue
             cases.append(case)
@@ -73,3 +77,7 @@ class EvaluationCases:
             name: self.summarise(self.judge(i, output) for i, output in enumerate(answers))
             for name, answers in outputs.items()
         }
+
+
+def _is_seen(case: Case) -> bool:
+    return any(event.item_id == case.target.item_id for event in case.history)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shop import make_catalogue, make_histories
 
-from processing_unimp import TASKS, Case, EvaluationCases, ExampleSource, Targets
+from processing_unimp import TASKS, Case, EvaluationCases, ExampleSource, Histories, Targets
 from processing_unimp.task_select import choose
 
 CATALOGUE = make_catalogue()
@@ -168,3 +168,19 @@ def test_cases_do_not_depend_on_what_was_drawn_before():
         max_cases=2,
     )
     assert len(sample) == 2
+
+
+def test_a_target_that_was_seen_is_skipped_when_seen_items_are_left_out():
+    again = Histories.from_interactions(
+        [
+            {"user_id": "dan", "item_id": item, "timestamp": time, "rating": 4}
+            for time, item in enumerate(["m1", "m2", "m1", "s1"])
+        ],
+        CATALOGUE,
+    )
+    targets = Targets(again, np.array([0, 0]), np.array([2, 3]))
+    excluded, included = (
+        EvaluationCases.of("recommend", targets, source(), exclude_seen=exclude) for exclude in (True, False)
+    )
+    assert (len(excluded), excluded.skipped) == (1, 1) and (len(included), included.skipped) == (2, 0)
+    assert len(EvaluationCases.of("rate", targets, source(), exclude_seen=True)) == 2
