@@ -7,7 +7,7 @@ import importlib
 import re
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -415,48 +415,3 @@ def _library(name: str, extra: str = "train") -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f'{name} is needed for this metric: pip install "unimp[{extra}]". ({error})') from error
-
-
-# --- how sure a mean is ---
-
-
-class Interval(NamedTuple):
-    """A mean and the range it may lie in; `seed` is that of the resampling."""
-
-    mean: float
-    low: float
-    high: float
-    seed: int
-
-
-def bootstrap_interval(
-    values: np.ndarray, seed: int = 0, num_resamples: int = 1000, confidence: float = 0.95
-) -> Interval:
-    """Percentile bootstrap of a mean over requests: which means other shoppers of the same kind might have given.
-
-    It covers the choice of requests alone, not that of the training seed. Values are one number a request, e.g.
-    `ranks <= 10` for HR@10; RMSE is no mean: pass squared errors and take the root of all three.
-
-    Args:
-        values (`np.ndarray` of shape `(num_requests,)`): numbers whose mean is reported.
-        seed (`int`, *optional*, defaults to 0): of the resampling.
-        num_resamples (`int`, *optional*, defaults to 1000): how often `num_requests` are drawn with replacement.
-        confidence (`float`, *optional*, defaults to 0.95): share of resampled means inside the interval.
-
-    Returns:
-        `Interval`: mean, low, high and the seed.
-
-    Raises:
-        `ValueError`: when there are no values, some are NaN, or the confidence is not between 0 and 1.
-    """
-    numbers = np.asarray(values, dtype=np.float64)
-    if numbers.ndim != 1 or not numbers.size or np.isnan(numbers).any() or not 0 < confidence < 1:
-        raise ValueError(
-            f"values of shape {numbers.shape} with {int(np.isnan(numbers).sum())} NaN, confidence {confidence}: "
-            "expected one number a request and a confidence between 0 and 1."
-        )
-    rng = np.random.default_rng(seed)
-    # One resample at a time: all at once would take num_resamples times the memory of the values.
-    means = [numbers[rng.integers(numbers.size, size=numbers.size)].mean() for _ in range(num_resamples)]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(numbers.mean()), float(low), float(high), seed)

@@ -13,7 +13,6 @@ from processing_unimp import metrics
 from processing_unimp.metrics import (
     bert_score,
     bleu,
-    bootstrap_interval,
     expected_calibration_error,
     hit_rate,
     mae,
@@ -280,23 +279,3 @@ def test_the_file_imports_without_the_text_libraries_and_says_how_to_get_them():
         "    else: raise SystemExit('no error')\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_bootstrap_interval_holds_the_mean_and_shrinks_with_more_requests():
-    values = np.random.default_rng(0).random(400) < 0.3
-    interval = bootstrap_interval(values, seed=3)
-    assert interval.mean == pytest.approx(values.mean())
-    assert interval.seed == 3
-    # The normal approximation: 1.96 * sqrt(p * (1 - p) / n) on each side.
-    half = 1.96 * math.sqrt(values.mean() * (1 - values.mean()) / 400)
-    assert interval.low == pytest.approx(values.mean() - half, abs=0.2 * half)
-    assert interval.high == pytest.approx(values.mean() + half, abs=0.2 * half)
-    assert interval == bootstrap_interval(values, seed=3)
-    assert interval != bootstrap_interval(values, seed=4)
-    assert bootstrap_interval(np.full(5, 0.5))[:3] == (0.5, 0.5, 0.5)
-
-
-def test_bootstrap_refuses_nothing_nan_and_impossible_confidence():
-    for values, confidence in (([], 0.95), ([np.nan], 0.95), ([1.0], 1.0), ([[1.0]], 0.95)):
-        with pytest.raises(ValueError, match="one number a request"):
-            bootstrap_interval(np.array(values), confidence=confidence)
