@@ -5,23 +5,15 @@ accelerate launch train.py --config recipes/h_and_m/tiny.yaml --focal_gamma 1
 accelerate launch train.py --items items.parquet --interactions interactions.parquet --query_attribute category
 """
 
-import argparse
-import difflib
-import json
 import logging
 import shutil
-import sys
 import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, get_origin
 
 import numpy as np
-import yaml
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
-from trl import TrlParser
 
 from hub_cards.report import shoppers_of, write_report
 from hub_cards.results import examine_model, format_table, write_results
@@ -30,13 +22,13 @@ from modeling_unimp import (
     FeatureStore,
     ModelArguments,
     PersonalizationPipeline,
-    UniMPConfig,
     UniMPForConditionalGeneration,
     UniMPTrainer,
     UniMPTrainingArguments,
     add_lora,
     load_image_processor,
 )
+from modeling_unimp.recipe import parse_recipe
 from processing_unimp import (
     TASK_NAMES,
     Catalogue,
@@ -148,54 +140,6 @@ def main() -> None:
         shown = cases_of(split.test.sample(24, args.seed), data_args, catalogue, args.seed, None)
         report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results)
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
-
-
-def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArguments]:
-    """Recipe and command line; a key that does not exist is an error that names the nearest one that does."""
-    groups: Any = (DataArguments, ModelArguments, UniMPTrainingArguments)
-    parser = TrlParser(groups)
-    for action in parser._actions:
-        if (get_origin(action.type) or action.type) is dict:
-            # Its own reading of a dict on the command line is `dict(text)`, which no text passes.
-            action.type = json_object
-    argv = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    try:
-        data_args, model_args, args, unread = parser.parse_args_and_config(argv, return_remaining_strings=True)
-        config_fields = model_args.config_fields
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SystemExit(f"The recipe cannot be read: {error}") from error
-    check_names(
-        [word.lstrip("-").split("=")[0] for word in unread if word.startswith("--")] or unread,
-        {action.dest for action in parser._actions},
-    )
-    check_names(config_fields, UniMPConfig.__annotations__, "unimp.")
-    for group in (data_args, model_args):
-        for action in parser._actions:
-            if action.nargs == "+" and isinstance(getattr(group, action.dest, None), str):
-                # YAML: `tasks: rate` for `tasks: [rate]`.
-                setattr(group, action.dest, [getattr(group, action.dest)])
-    return data_args, model_args, args
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """A dict option of the command line."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error}): expected e.g. '{{\"rate\": 2}}'") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is a {type(value).__name__}: expected e.g. '{{\"rate\": 2}}'")
-    return value
-
-
-def check_names(names: Iterable[str], known: Iterable[str], prefix: str = "") -> None:
-    """Refuse keys that a recipe cannot have."""
-    unknown = []
-    for name in set(names) - set(known):
-        near = difflib.get_close_matches(name, known, n=1)
-        unknown.append(f"{prefix}{name}" + (f" (did you mean {prefix}{near[0]}?)" if near else ""))
-    if unknown:
-        raise SystemExit(f"The recipe cannot be read: there is no {', no '.join(sorted(unknown))}.")
 
 
 def check_output_folder(output_dir: str) -> Path:

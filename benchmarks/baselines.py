@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from hub_cards.results import bootstrap
+from modeling_unimp.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
 from processing_unimp.task_search import query_of
-from train import cases_of, load_shop, parse_recipe, split_histories
+from train import cases_of, load_shop, split_histories
 
 logger = logging.getLogger("baselines")
 
