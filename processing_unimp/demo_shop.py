@@ -343,13 +343,13 @@ class _Taste:
 
 
 def make_demo_shop(
-    num_items: int = 240, num_shoppers: int = 600, seed: int = 0
+    num_items: int = 240, num_shoppers: int = 2000, seed: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Makes up a shop and a year of what its shoppers did.
 
     Args:
         num_items (`int`, *optional*, defaults to 240): items; at least 24, so that every category has some.
-        num_shoppers (`int`, *optional*, defaults to 600): shoppers, each with 6 to 14 interactions.
+        num_shoppers (`int`, *optional*, defaults to 2000): shoppers, each with 6 to 14 interactions.
         seed (`int`, *optional*, defaults to 0): the same seed gives the same shop, pictures included.
 
     Returns:
@@ -376,13 +376,13 @@ def make_demo_shop(
     return items, interactions
 
 
-def write_demo_shop(folder: str | Path, num_items: int = 240, num_shoppers: int = 600, seed: int = 0) -> Path:
+def write_demo_shop(folder: str | Path, num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> Path:
     """Writes the shop of [`make_demo_shop`] as `items.parquet` (pictures embedded) and `interactions.parquet`.
 
     Args:
         folder (`str` or `Path`): created when it does not exist; tables in it are overwritten.
         num_items (`int`, *optional*, defaults to 240): see [`make_demo_shop`].
-        num_shoppers (`int`, *optional*, defaults to 600): see [`make_demo_shop`].
+        num_shoppers (`int`, *optional*, defaults to 2000): see [`make_demo_shop`].
         seed (`int`, *optional*, defaults to 0): see [`make_demo_shop`].
 
     Returns:

@@ -26,7 +26,7 @@ from processing_unimp.metrics import hit_rate, mae, rank_of_target
 
 @pytest.fixture(scope="module")
 def shop():
-    return make_demo_shop()
+    return make_demo_shop(num_shoppers=600)
 
 
 @pytest.fixture(scope="module")
