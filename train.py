@@ -6,12 +6,14 @@ accelerate launch train.py --items items.parquet --interactions interactions.par
 """
 
 import logging
+import os
 import shutil
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -58,6 +60,7 @@ def main() -> None:
     for name in ("train", "processing_unimp"):
         logging.getLogger(name).setLevel(logging.INFO if args.should_log else logging.WARNING)
     output_dir = check_output_folder(str(args.output_dir))
+    use_all_cores(args)
     set_seed(args.seed)
 
     catalogue, histories = load_shop(data_args)
@@ -158,6 +161,13 @@ def check_output_folder(output_dir: str) -> Path:
             f"{FREE_BYTES_NEEDED / 2**20:.0f} MiB. Free some or choose another folder."
         )
     return folder
+
+
+def use_all_cores(args: UniMPTrainingArguments) -> None:
+    """`accelerate launch` leaves a process one thread unless told otherwise; alone on a CPU it may have every core."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and args.device.type == "cpu" and args.world_size == 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        torch.set_num_threads(os.cpu_count() or 1)
 
 
 def last_checkpoint(args: UniMPTrainingArguments) -> str | None:
