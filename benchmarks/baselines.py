@@ -70,8 +70,7 @@ def recent_popularity(train: Histories) -> Iterator[Variant]:
 
 
 def seen_again(catalogue: Catalogue, tie_break: np.ndarray) -> Iterator[Variant]:
-    """The history once more. Where seen items are excluded but a target that was seen competes, as `rank_of_target`
-    has it, this wins every repeated purchase: it shows how much of a ranking's score can be had so."""
+    """The history once more: what is bought again, where seen items stay in the ranking (`exclude_seen: false`)."""
     for half_life in HALF_LIVES:
         yield {"half_life": half_life}, from_history(np.eye(len(catalogue)), half_life, catalogue, tie_break)
 
@@ -348,16 +347,11 @@ def examine(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any]
         "headline": cases.task.headline,
         "baselines": {},
     }
-    # A repeated purchase is a different question; see `seen_again`.
-    unseen = np.array([all(event.item_id != c.target.item_id for event in c.history) for c in cases.cases])
-    found["unseen_cases"] = int(unseen.sum())
     for name, best in chosen.items():
         judged = judgements(cases, best.scorer)
-        of_unseen = [judgement for judgement, kept in zip(judged, unseen, strict=True) if kept]
         found["baselines"][name] = {
             "metrics": cases.summarise(judged),
             "interval": bootstrap(cases, judged),
-            "unseen": cases.summarise(of_unseen) if of_unseen else {},
             # JSON has no infinity.
             "parameters": {name: "infinite" if value == np.inf else value for name, value in best.parameters.items()},
             "validation": best.validation,
@@ -366,25 +360,23 @@ def examine(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any]
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """One table a part and task; "target unseen" is the headline over cases that are no repeated purchase."""
+    """One table a part and task."""
     lines: list[str] = []
     for part, by_task in results.items():
         for task, found in by_task.items():
             rows = found["baselines"]
             names = list(next(iter(rows.values()))["metrics"])
             headline = found["headline"]
-            head = ["baseline", *names, f"{headline} 95 %", f"{headline}, target unseen", "chosen on validation"]
+            head = ["baseline", *names, f"{headline} 95 %", "chosen on validation"]
             skipped = f", {found['skipped']} without an answer left out" if found["skipped"] else ""
-            unseen = f", {found['unseen_cases']} with an unseen target"
-            lines.append(f"\n{task}, {part}: {found['cases']} cases{unseen}{skipped}\n")
+            lines.append(f"\n{task}, {part}: {found['cases']} cases{skipped}\n")
             lines.append(_row(head))
-            lines.append(_row(["---", *["---:"] * (len(names) + 2), "---"]))
+            lines.append(_row(["---", *["---:"] * (len(names) + 1), "---"]))
             for who, row in rows.items():
                 low, high = row["interval"]
                 numbers = [f"{row['metrics'][name]:.4f}" for name in names]
                 parameters = ", ".join(f"{name} {value}" for name, value in row["parameters"].items())
-                unseen = f"{row['unseen'][headline]:.4f}" if row["unseen"] else ""
-                lines.append(_row([who, *numbers, f"{low:.4f} - {high:.4f}", unseen, parameters]))
+                lines.append(_row([who, *numbers, f"{low:.4f} - {high:.4f}", parameters]))
     return "\n".join(lines).strip() + "\n"
 
 
