@@ -15,6 +15,8 @@ MAX_QUERY_WORDS = 16
 
 
 class Search(Recommend):
+    """A query is read as an attribute is: one line of at most 16 words."""
+
     name = "search"
     headline = "ndcg@10"
 
@@ -28,10 +30,11 @@ class Search(Recommend):
 
     def prompt(self, request: Request) -> list[Piece]:
         query = request.get("query")
-        if not isinstance(query, str) or not query.strip():
+        words = clean_value(query, MAX_QUERY_WORDS) if isinstance(query, str) else None
+        if words is None:
             raise ValueError(f"a search request with the query {query!r}: expected a text, e.g. 'query': 'red shoes'.")
         return [
-            ShopperText(query),
+            ShopperText(words),
             " Can you retrieve the items that aligns with both the user's history and the given query?",
         ]
 

@@ -271,3 +271,10 @@ def test_the_byte_level_bpe_is_reproducible_and_lossless():
     assert first.get_vocab() == second.get_vocab()
     text = "Grey hat 19.99 \u00e9\u4e2d\U0001f600"
     assert first.decode(first(text)["input_ids"]) == text
+
+
+def test_a_query_is_cut_to_sixteen_words(processor):
+    request = {"task": "search", "history": ["m1"], "query": "hat \x00 " + "word " * 14 + "z" * 50_000 + " more"}
+    text = readable_row(processor, processor(requests=[request]))
+    query = text.split("[EOC] ")[1].split(" Can you retrieve")[0]
+    assert query.split() == ["hat"] + ["word"] * 14 + ["z" * 40]
