@@ -56,6 +56,21 @@ class UniMPPartialTraining:
         frozen = {name for name, parameter in parameters if not parameter.requires_grad}
         return {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
 
+    def check_left_out(self: Any) -> None:
+        """Refuse to leave out frozen weights that could not be found again: those of a backbone without a name."""
+        of_backbone = {
+            "model.language_model.": self.config.text_model,
+            "model.vision_tower.": self.config.vision_model,
+        }
+        nameless = tuple(prefix for prefix, backbone in of_backbone.items() if backbone is None)
+        for name, parameter in self.named_parameters():
+            used = not set(name.split(".")) & set(UNUSED_VISION_PARTS)
+            if not parameter.requires_grad and used and name.startswith(nameless):
+                raise ValueError(
+                    f"save_only_trained would leave out {name}, frozen and of no pretrained backbone: nothing "
+                    "could restore it. Train that part (train_only: all, train_vision: true) or save everything."
+                )
+
     def gate_openings(self: Any) -> dict[str, float]:
         """`tanh` of each gate, by layer counted from 1: 0 is closed."""
         openings = {}

@@ -65,6 +65,13 @@ class UniMPTrainer(Trainer):
         unknown = set(weight_of) - set(task_names)
         if unknown:
             raise ValueError(f"task_weights names {sorted(unknown)}; expected some of {', '.join(task_names)}.")
+        if args.save_only_trained:
+            if hasattr(model, "merge_and_unload"):
+                raise ValueError(
+                    "save_only_trained and use_peft do not go together: the adapters are merged into the language "
+                    "model that would be left out. Leave out save_only_trained; adapter checkpoints are small anyway."
+                )
+            model.check_left_out()  # type: ignore[operator]
         # "loss" is what TrainingArguments puts in the place of None; an evaluation here has no loss.
         if evaluation_cases and args.metric_for_best_model in (None, "loss"):
             first = evaluation_cases[0].task
@@ -224,9 +231,7 @@ class UniMPTrainer(Trainer):
         """Checkpoints leave the catalogue's pictures out; the model folder itself holds them."""
         folder = output_dir if output_dir is not None else self.args.output_dir
         if self.args.save_only_trained and state_dict is None:
-            trained = self.bare_model.trained_state_dict()
-            if self.model is self.bare_model:
-                state_dict = trained
+            state_dict = self.bare_model.trained_state_dict()
         processor, self.processing_class = self.processing_class, None
         try:
             super()._save(folder, state_dict)

@@ -11,6 +11,9 @@ from .history import Histories
 from .splits import Case
 from .task import ExampleSource, Request
 
+# Interactions that are tried in place of one that no task can use.
+MAX_DRAWS = 10_000
+
 
 class TaskMixture(torch.utils.data.Dataset):
     """A dataset of requests with answers; what row `i` of epoch `e` is depends on `(seed, e, i)` alone.
@@ -84,9 +87,9 @@ class TaskMixture(torch.utils.data.Dataset):
         self.probabilities: dict[str, float] = dict(zip(tasks, (shares / shares.sum()).tolist(), strict=True))
 
     def _count(self, name: str) -> int:
-        """Cases the data has for a task, estimated on up to 500 interactions spread over the shoppers."""
+        """Cases the data has for a task, estimated on 500 interactions drawn from all shoppers."""
         rng = np.random.default_rng(self.seed)
-        picks = rng.choice(self.users, size=min(500, len(self.users)), replace=False)
+        picks = rng.choice(self.users, size=500)
         found = sum(self._example(int(user), rng, [name]) is not None for user in picks)
         total = self.train.num_interactions - len(self.train)
         return max(round(total * found / len(picks)), 0)
@@ -126,8 +129,11 @@ class TaskMixture(torch.utils.data.Dataset):
         tasks = names[first:] + names[:first]
         position = None if self.positions is None else int(self.positions[index])
         request = self._example(int(self.users[index]), rng, tasks, position)
-        if request is None:
-            raise ValueError(
-                f"none of the tasks {names} can use an interaction of user {self.train.users[self.users[index]]!r}."
-            )
+        draws = 0
+        while request is None:
+            # None of the tasks can use it: another interaction takes its place.
+            if draws == MAX_DRAWS:
+                raise ValueError(f"{MAX_DRAWS} interactions in a row serve none of the tasks {', '.join(names)}.")
+            draws += 1
+            request = self._example(int(rng.choice(self.users)), rng, tasks)
         return request

@@ -103,3 +103,12 @@ def test_a_task_without_data_is_refused():
     unrated.ratings[:] = np.nan
     with pytest.raises(ValueError, match="rate needs ratings"):
         TaskMixture(unrated, CATALOGUE, ["recommend", "rate"])
+
+
+@pytest.mark.parametrize("windows", ["random", "all"])
+def test_interactions_that_no_task_can_use_are_replaced(windows):
+    rated = make_histories(CATALOGUE)
+    rated.ratings[:] = np.nan
+    rated.ratings[3] = 4.0  # ada's last, and nothing else
+    rows = TaskMixture(rated, CATALOGUE, ["rate"], windows=windows, repeats=1)
+    assert {(rows[i]["item"], rows[i]["answer"]) for i in range(len(rows))} == {("m2", 4)}

@@ -166,6 +166,22 @@ def test_bad_options(tmp_path, options):
         UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
 
 
+def test_weights_that_nothing_could_restore_are_not_left_out(tmp_path):
+    from modeling_unimp import add_lora
+
+    make_trainer(tmp_path, save_only_trained=True)  # all of it learns: nothing is left out
+    processor = make_model_processor()
+    frozen = make_model(processor).freeze_backbones(train="new", train_vision=True)
+    args = UniMPTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, save_only_trained=True, report_to="none", eval_strategy="no",
+        save_strategy="no", load_best_model_at_end=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="nothing could restore it"):
+        UniMPTrainer(frozen, args, task_names=TASK_NAMES, processing_class=processor)
+    with pytest.raises(ValueError, match="do not go together"):
+        UniMPTrainer(add_lora(frozen, r=2, alpha=4), args, task_names=TASK_NAMES, processing_class=processor)
+
+
 RUN = """
 import json, sys
 sys.path.insert(0, {tests!r})
