@@ -2,18 +2,24 @@
 
 accelerate launch train.py --config recipes/demo.yaml
 accelerate launch train.py --config recipes/h_and_m/tiny.yaml --focal_gamma 1
+accelerate launch train.py --config recipes/h_and_m/codec.yaml
 accelerate launch train.py --items items.parquet --interactions interactions.parquet --query_attribute category
 """
 
+import itertools
+import json
 import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -22,6 +28,7 @@ from hub_cards.results import examine_model, format_table, write_results
 from modeling_unimp import (
     DataArguments,
     FeatureStore,
+    ImageCodec,
     ModelArguments,
     PersonalizationPipeline,
     UniMPForConditionalGeneration,
@@ -30,9 +37,12 @@ from modeling_unimp import (
     add_lora,
     load_image_processor,
 )
+from modeling_unimp.codec_training import measure_codec, train_codec
+from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.recipe import parse_recipe
 from processing_unimp import (
     TASK_NAMES,
+    TASKS,
     Catalogue,
     EvaluationCases,
     ExampleSource,
@@ -48,6 +58,7 @@ from processing_unimp import (
     leave_last_out,
     make_demo_shop,
 )
+from processing_unimp.catalogue import NO_CODE
 
 logger = logging.getLogger("train")
 FREE_BYTES_NEEDED = 2**30
@@ -64,6 +75,15 @@ def main() -> None:
     set_seed(args.seed)
 
     catalogue, histories = load_shop(data_args)
+    check_names(catalogue, data_args)
+    codec, codec_results = image_codec_of(catalogue, data_args, model_args, args)
+    if not data_args.tasks:
+        if args.should_save:
+            report = write_report(output_dir, list, catalogue, [], {}, codec=codec_results)
+            logger.info(
+                f"codec {output_dir / CODEC_FOLDER}/   report {report}   {(time.time() - started) / 60:.1f} minutes"
+            )
+        return
     split = split_histories(histories, catalogue, data_args, args.seed)
     processor = UniMPProcessor.from_backbones(
         text_model=model_args.text_model,
@@ -75,6 +95,9 @@ def main() -> None:
         max_words=data_args.max_words,
         max_length=data_args.max_length,
         query_attribute=data_args.query_attribute,
+        num_codes=0 if codec is None else codec.num_codes,
+        num_retrieved=data_args.num_retrieved,
+        wish_attributes=data_args.wish_attributes,
     )
     model = UniMPForConditionalGeneration.from_backbones(
         text_model=model_args.text_model,
@@ -82,8 +105,13 @@ def main() -> None:
         catalogue=catalogue,
         processor=processor,
         content_pictures=not model_args.vision_is_trained,
+        num_codes=processor.num_codes,
+        codes_per_picture=0 if codec is None else codec.codes_per_picture,
         **model_args.config_fields,
     )
+    model.image_codec = codec
+    if codec is not None:
+        model.fit_codes_to_codec()
     processor.num_image_tokens = model.config.num_image_tokens
     model.freeze_backbones(train=model_args.trained_part, train_vision=model_args.vision_is_trained)
     features = frozen_features(model, processor, model_args, args)
@@ -105,6 +133,9 @@ def main() -> None:
         history_length=data_args.history_length,
         query_attribute=data_args.query_attribute,
         num_candidates=data_args.num_candidates,
+        num_retrieved=data_args.num_retrieved,
+        wish_attributes=data_args.wish_attributes,
+        shares=data_args.shares,
         seed=args.seed,
     )
     trainer = UniMPTrainer(
@@ -135,13 +166,14 @@ def main() -> None:
     results = {part: examine_model(trainer, cases[part], split.train) for part in cases}
     trainer.save_merged_model(output_dir)
     if trainer.is_world_process_zero():
-        write_results(output_dir, results, split, mixture, data_args, model_args, args, minutes)
+        metrics = None if codec_results is None else codec_results["metrics"]
+        write_results(output_dir, results, split, mixture, data_args, model_args, args, minutes, metrics)
         trainer.announce(format_table(results))
         unimp = PersonalizationPipeline(model=trainer.bare_model, processor=processor)
         answer = partial(unimp, exclude_seen=data_args.exclude_seen)
         # Cases cut to max_test_cases are other shoppers for every task; the report shows all tasks of a few.
         shown = cases_of(split.test.sample(24, args.seed), data_args, catalogue, args.seed, None)
-        report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results)
+        report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results, codec=codec_results)
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
 
 
@@ -181,6 +213,68 @@ def last_checkpoint(args: UniMPTrainingArguments) -> str | None:
     if latest is None:
         logger.warning(f"{args.output_dir} holds no checkpoint to resume from: training starts anew.")
     return latest
+
+
+def check_names(catalogue: Catalogue, data_args: DataArguments) -> None:
+    """Tell names that do not exist before a codec is trained, not after."""
+    known = {"tasks": TASKS, "attributes": catalogue.attributes, "wish_attributes": catalogue.attributes}
+    for name, expected in known.items():
+        if unknown := [each for each in getattr(data_args, name) if each not in expected]:
+            raise SystemExit(f"{name}: {', '.join(unknown)}: expected some of {', '.join(expected)}.")
+    if data_args.query_attribute is not None and data_args.query_attribute not in catalogue.attributes:
+        raise SystemExit(
+            f"query_attribute: {data_args.query_attribute}: expected one of {', '.join(catalogue.attributes)}."
+        )
+
+
+def image_codec_of(
+    catalogue: Catalogue, data_args: DataArguments, model_args: ModelArguments, args: UniMPTrainingArguments
+) -> tuple[ImageCodec | None, dict[str, Any] | None]:
+    """The recipe's codec, trained first if it says so, and how good it is; the codes of all pictures are kept in the
+    catalogue."""
+    if model_args.image_codec is None:
+        if "imagine" in data_args.tasks or not data_args.tasks:
+            raise SystemExit(
+                "imagine writes pictures in the codes of a codec: set image_codec, to `train` or to one that exists. "
+                "Without a codec leave imagine out of `tasks`."
+            )
+        return None, None
+    folder = Path(str(args.output_dir)) / CODEC_FOLDER
+    if model_args.image_codec != "train":
+        codec, metrics = ImageCodec.load(model_args.image_codec), None
+    elif (folder / "codec.json").is_file() and last_checkpoint(args) is not None:
+        # A resumed training goes on with the codes it began with.
+        codec, metrics = ImageCodec.load(str(folder)), json.loads((folder / "codec.json").read_text())
+    else:
+        small = [picture for _, picture in pictures_of(catalogue, 2 * model_args.codec_side)]
+        codec, metrics = train_codec(small, model_args, folder, seed=args.seed, use_cpu=args.use_cpu)
+    codes = np.full((len(catalogue), codec.codes_per_picture), NO_CODE, dtype=np.int32)
+    shown: list[Image.Image] = []
+    pictures = pictures_of(catalogue)
+    codec.to(args.device)
+    while part := list(itertools.islice(pictures, 256)):
+        codes[[number for number, _ in part]] = codec.encode([picture for _, picture in part]).numpy()
+        shown += [picture for _, picture in part[:12]]
+    catalogue.set_picture_codes(codes)
+    metrics = metrics or measure_codec(codec, shown)
+    missing = int((codes[:, 0] == NO_CODE).sum())
+    logger.info(
+        f"image codec: {codec.codes_per_picture} codes a picture, PSNR {metrics['psnr']:.1f} dB, SSIM "
+        f"{metrics['ssim']:.3f}, {metrics['codes_used']} of {codec.num_codes} codes in use; {missing} of "
+        f"{len(catalogue)} items have no picture, imagine leaves them out"
+    )
+    shown = shown[:: max(len(shown) // 12, 1)][:12]
+    return codec, {"metrics": metrics, "pictures": list(zip(shown, codec.decode(codec.encode(shown)), strict=True))}
+
+
+def pictures_of(catalogue: Catalogue, side: int | None = None) -> Iterator[tuple[int, Image.Image]]:
+    """Row and picture of every item whose picture can be read; made small on request."""
+    for number, item_id in enumerate(catalogue.item_ids):
+        picture = catalogue.picture(item_id) if catalogue.has_picture(item_id) else None
+        if picture is not None:
+            if side is not None:
+                picture.thumbnail((side, side))
+            yield number, picture
 
 
 def load_shop(data_args: DataArguments) -> tuple[Catalogue, Histories]:

@@ -1,4 +1,4 @@
-"""Draws the picture at the top of the README: one shopper of the made-up shop and five answers of a trained model.
+"""Draws the picture at the top of the README: one shopper of the made-up shop and six answers of a trained model.
 
 python docs/make_picture.py --model unimp --output docs/history_to_answers.png
 
@@ -27,9 +27,12 @@ from processing_unimp import (
 )
 
 SEED = 42  # the one train.py splits with, so that the shopper's last step was not learnt
-WIDTH, HEIGHT, MARGIN = 1280, 610, 24
-CARD_TOP, CARD_WIDTH, CARD_HEIGHT, GAP = 270, 232, 286, 18
-THUMB = 64
+WIDTH, HEIGHT, MARGIN = 1280, 620, 24
+EVENTS, EVENT_WIDTH = 5, 250
+CARD_TOP, CARD_WIDTH, CARD_HEIGHT, GAP = 270, 192, 296, 16
+INSET = 12
+INNER = CARD_WIDTH - 2 * INSET
+THUMB, SMALL_THUMB, DRAWN = 60, 48, 144
 INK, SOFT, LINE, PAPER, ACCENT = "#22303c", "#6b7883", "#d5dbe0", "#ffffff", "#2f7d6b"
 GOLD, PALE = "#e0a526", "#e8ecef"
 
@@ -56,6 +59,15 @@ class Sheet:
         else:
             self.image.paste(found.resize((side, side), Image.Resampling.LANCZOS), (x, y))
 
+    def enlarged(self, x: int, y: int, picture: Image.Image, side: int) -> int:
+        """Pastes a picture a whole number of times as large, its pixels sharp, and returns its side."""
+        picture = picture.convert("RGB")
+        if picture.width > side:
+            picture = picture.resize((side, side), Image.Resampling.LANCZOS)
+        shown = picture.width * (side // picture.width)
+        self.image.paste(picture.resize((shown, shown), Image.Resampling.NEAREST), (x + (side - shown) // 2, y))
+        return shown
+
     def stars(self, x: float, y: float, number: float, radius: float = 6) -> None:
         for place in range(5):
             turn = np.arange(10) * np.pi / 5 - np.pi / 2
@@ -72,8 +84,8 @@ class Sheet:
         for place, item in enumerate(items):
             top = y + place * (THUMB + 8)
             self.picture(x, top, item["item_id"])
-            self.text(x + THUMB + 12, top + 14, item["title"])
-            self.text(x + THUMB + 12, top + 34, f"{item['score']:.1%}", 14, SOFT)
+            self.text(x + THUMB + 8, top + 12, item["title"], 13)
+            self.text(x + THUMB + 8, top + 32, f"{item['score']:.1%}", 13, SOFT)
 
 
 def main(model: str, output: str) -> None:
@@ -82,7 +94,9 @@ def main(model: str, output: str) -> None:
     split = leave_last_out(Histories.from_interactions(interactions, catalogue), seed=SEED)
     case = shopper_with_pictures(split.test, catalogue)
     source = ExampleSource(catalogue, np.random.default_rng(SEED), query_attribute="category", num_candidates=6)
-    requests = {name: task.example(case, source) for name, task in TASKS.items()}
+    requests: dict[str, Any] = {name: task.example(case, source) for name, task in TASKS.items() if name != "imagine"}
+    # The same wish as in the search, so that what is drawn can be held against what is found.
+    requests["imagine"] = {"task": "imagine", **{name: requests["search"][name] for name in ("history", "query")}}
     unimp = PersonalizationPipeline(
         model=AutoModel.from_pretrained(model), processor=AutoProcessor.from_pretrained(model)
     )
@@ -94,7 +108,7 @@ def main(model: str, output: str) -> None:
 def shopper_with_pictures(targets: Targets, catalogue: Catalogue) -> Case:
     """The first shopper of the test whose latest items all have a picture."""
     for case in targets:
-        if all(catalogue.has_picture(event.item_id) for event in (*case.history[-5:], case.target)):
+        if all(catalogue.has_picture(event.item_id) for event in (*case.history[-EVENTS:], case.target)):
             return case
     raise ValueError("no shopper has a picture of every item.")
 
@@ -105,16 +119,18 @@ def draw(catalogue: Catalogue, case: Case, requests: dict[str, Any], answers: di
     for place, (name, answer) in enumerate(answers.items()):
         x = MARGIN + place * (CARD_WIDTH + GAP)
         sheet.box(x, CARD_TOP, CARD_WIDTH, CARD_HEIGHT)
-        sheet.text(x + 14, CARD_TOP + 12, name, 18, ACCENT)
-        draw_answer(sheet, x + 14, CARD_TOP + 46, requests[name], answer)
+        sheet.text(x + INSET, CARD_TOP + 12, name, 18, ACCENT)
+        if "query" in requests[name]:
+            sheet.text(x + CARD_WIDTH - INSET, CARD_TOP + 14, f'"{requests[name]["query"]}"', 16, anchor="ra")
+        draw_answer(sheet, x + INSET, CARD_TOP + 46, requests[name], answer)
     return sheet.image
 
 
 def draw_history(sheet: Sheet, case: Case) -> None:
-    events = case.history[-5:]
+    events = case.history[-EVENTS:]
     sheet.text(MARGIN, 20, "a shopper's history, oldest first", 18, ACCENT)
     for place, event in enumerate(events):
-        x = MARGIN + place * (CARD_WIDTH + GAP)
+        x = MARGIN + place * EVENT_WIDTH
         sheet.picture(x, 52, event.item_id, 96)
         item = sheet.catalogue.item(event.item_id)
         told = [str(item[name]) for name in ("colour", "material", "brand") if item[name] is not None]
@@ -125,7 +141,7 @@ def draw_history(sheet: Sheet, case: Case) -> None:
             sheet.stars(x + 114, 140, event.rating)
     sheet.box(MARGIN, 186, WIDTH - 2 * MARGIN, 40, ACCENT, 2)
     sheet.text(WIDTH / 2, 206, "one model reads pictures, text, numbers and ids", 16, INK, "mm")
-    for place in range(5):
+    for place in range(len(TASKS)):
         sheet.arrow(MARGIN + place * (CARD_WIDTH + GAP) + CARD_WIDTH / 2, 230, CARD_TOP - 4)
     target = sheet.catalogue.item(case.target.item_id)
     sheet.text(
@@ -140,32 +156,44 @@ def draw_history(sheet: Sheet, case: Case) -> None:
 
 def draw_answer(sheet: Sheet, x: int, y: int, request: dict[str, Any], answer: dict[str, Any]) -> None:
     name = request["task"]
-    if name == "recommend":
+    if name in ("recommend", "search"):
         sheet.ranking(x, y + 6, answer["items"])
-    elif name == "search":
-        sheet.text(x + 90, y - 32, f'"{request["query"]}"', 16)
-        sheet.ranking(x, y + 6, answer["items"])
+    elif name == "imagine":
+        draw_imagined(sheet, x, y + 6, answer)
     elif name == "select":
         for place, item in enumerate(answer["items"]):
-            left, upper = x + (place % 3) * (THUMB + 6), y + 6 + (place // 3) * (THUMB + 46)
-            sheet.picture(left, upper, item["item_id"])
+            side = (INNER - 16) // 3
+            left, upper = x + (place % 3) * (side + 8), y + 6 + (place // 3) * (side + 46)
+            sheet.picture(left, upper, item["item_id"], side)
             if item["selected"]:
-                sheet.box(left - 2, upper - 2, THUMB + 4, THUMB + 4, ACCENT, 3)
+                sheet.box(left - 2, upper - 2, side + 4, side + 4, ACCENT, 3)
             mark = "yes" if item["selected"] else "no"
-            sheet.text(left + THUMB / 2, upper + THUMB + 12, f"{mark} {item['score']:.0%}", 13, SOFT, "mm")
+            sheet.text(left + side / 2, upper + side + 12, f"{mark} {item['score']:.0%}", 13, SOFT, "mm")
     else:
         sheet.picture(x, y + 6, request["item"])
-        sheet.text(x + THUMB + 12, y + 20, sheet.catalogue.item(request["item"])["title"])
+        sheet.text(x + THUMB + 8, y + 18, sheet.catalogue.item(request["item"])["title"], 13)
         if name == "explain":
-            for line, words in enumerate(textwrap.wrap(answer["text"] or "(no words)", 27)[:8]):
-                sheet.text(x, y + THUMB + 26 + 20 * line, words)
+            for line, words in enumerate(textwrap.wrap(answer["text"] or "(no words)", 24)[:8]):
+                sheet.text(x, y + THUMB + 26 + 20 * line, words, 13)
         else:
-            sheet.text(x + THUMB + 12, y + 42, f"{answer['stars']:.2f} stars", 14, SOFT)
+            sheet.text(x + THUMB + 8, y + 38, f"{answer['stars']:.2f} stars", 13, SOFT)
             for star, share in answer["probabilities"].items():
                 top = y + THUMB + 26 + 26 * (5 - star)
                 sheet.text(x, top + 8, str(star), 13, SOFT, "lm")
-                sheet.draw.rectangle((x + 16, top, x + 16 + 140 * share, top + 16), fill=GOLD)
-                sheet.text(x + 22 + 140 * share, top + 8, f"{share:.0%}", 13, SOFT, "lm")
+                sheet.draw.rectangle((x + 16, top, x + 16 + 110 * share, top + 16), fill=GOLD)
+                sheet.text(x + 22 + 110 * share, top + 8, f"{share:.0%}", 13, SOFT, "lm")
+
+
+def draw_imagined(sheet: Sheet, x: int, y: int, answer: dict[str, Any]) -> None:
+    """The picture the model made, and the item of the shop that looks most like it."""
+    side = sheet.enlarged(x + (INNER - DRAWN) // 2, y, answer["picture"], DRAWN)
+    sheet.text(x + INNER / 2, y + side + 12, "made by the model", 13, SOFT, "mm")
+    for item in answer["nearest"][:1]:
+        top = CARD_TOP + CARD_HEIGHT - INSET - SMALL_THUMB
+        sheet.picture(x, top, item["item_id"], SMALL_THUMB)
+        sheet.text(x + SMALL_THUMB + 8, top, "most like it, for sale:", 12, SOFT)
+        sheet.text(x + SMALL_THUMB + 8, top + 16, item["title"], 13)
+        sheet.text(x + SMALL_THUMB + 8, top + 33, f"{item['similarity']:.2f} alike", 12, SOFT)
 
 
 if __name__ == "__main__":

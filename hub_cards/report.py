@@ -13,18 +13,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from processing_unimp import TASKS, Catalogue, EvaluationCases
 from processing_unimp.item_text import clean_value
 from processing_unimp.picture import UnreadablePicture, open_picture
 
 PICTURE_SIDE = 192  # pixels; shown at half of that, which is sharp on a phone
-MAX_RANKED = 10
+MADE_SIDE, REBUILT_SIDE = 256, 128  # pixels on the page, of a picture the model made and of one the codec rebuilt
+EXACT_SIDE = 128  # pixels; up to here a made or rebuilt picture is embedded without loss
+MAX_RANKED, MAX_NEAREST, MAX_REBUILT = 10, 5, 16
 MAX_TITLE, MAX_DETAILS, MAX_TEXT = 80, 400, 1000  # characters
 MAX_VALUE_WORDS = 24  # of an attribute that is a list or a number
 JOINERS = "\u200c\u200d"  # without them Persian words and composed emoji fall apart
 STAR, NO_STAR, TICK, CROSS, DASH, DOT = "&#9733;", "&#9734;", "&#10003;", "&#10005;", "&#8211;", " &#183; "
+DOWN, TIMES = "&#8595;", "&#215;"
+TRUTH = ("answer", "next", "others")  # what a request knows of the right answer
+
+LOWER_IS_BETTER = {"mae", "rmse", "frechet", "nll"}
+NEITHER_IS_BETTER = {"similarity_to_other"}  # high for a picture of anything, low for a picture of nothing
 
 PARTS = {
     "test": "interactions that were kept from training",
@@ -37,6 +44,9 @@ QUESTIONS = {
     "rate": "How many stars will the shopper give? Smaller errors are better.",
     "explain": "Why does an item suit the shopper, or not? Likeness to what was really written.",
     "select": "Which of the candidates will the shopper take?",
+    "imagine": "What would an item look like that fits both the query and the shopper? Gain: how much more the "
+    "picture is like the item really taken than like other items of the query. Frechet: how far the pictures, all "
+    "together, are from real ones. Nll: how surprised the model is by the true picture.",
 }
 
 Shopper = Mapping[str, Any]
@@ -66,20 +76,23 @@ def shoppers_of(cases_by_task: Sequence[EvaluationCases], num_shoppers: int = 6)
 
 def write_report(
     folder: Path,
-    answer: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    answer: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None,
     catalogue: Catalogue,
     shoppers: Sequence[Shopper],
     results: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    codec: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write `report.html`.
 
     Args:
         folder (`Path`): where to; made if it does not exist.
         answer (`Callable`): a `PersonalizationPipeline`, or anything that maps a list of requests to answers of its
-            form. It never sees the true answers.
+            form. It never sees the true answers. `None` will do where there are no shoppers.
         catalogue (`Catalogue`): the shop; where titles and pictures come from.
         shoppers (`Sequence[Mapping]`): whom to show, see `shoppers_of`.
         results (`Mapping`): by part of the split and task, what `examine_model` returns.
+        codec (`Mapping`, *optional*): what turns codes into pictures: its `"metrics"`, as `measure_codec` returns
+            them, and as `"pictures"` pairs of a picture and the same picture rebuilt from its codes.
 
     Returns:
         `Path`: the file written.
@@ -89,7 +102,7 @@ def write_report(
     """
     asked = [(number, task) for number, shopper in enumerate(shoppers) for task in shopper["requests"]]
     requests = [_without_truth(shoppers[number]["requests"][task]) for number, task in asked]
-    answers = list(answer(requests)) if requests else []
+    answers = list(answer(requests)) if requests and answer is not None else []
     if len(answers) != len(requests):
         raise ValueError(f"{len(requests)} requests got {len(answers)} answers; expected one answer a request.")
     answers_of: list[dict[str, Any]] = [{} for _ in shoppers]
@@ -101,7 +114,10 @@ def write_report(
         _shopper(shelf, number, shopper, given)
         for number, (shopper, given) in enumerate(zip(shoppers, answers_of, strict=True), start=1)
     ]
-    body = _header(catalogue, results) + _results(results) + _shoppers(cards)
+    body = _header(catalogue, results) if results or shoppers or codec is None else _codec_header(catalogue)
+    body += _results(results)
+    body += _shoppers(cards) if cards or codec is None or results else ""
+    body += "" if codec is None else _codec(codec)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
@@ -111,7 +127,7 @@ def write_report(
 
 
 def _without_truth(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in request.items() if name not in ("answer", "next")}
+    return {name: value for name, value in request.items() if name not in TRUTH}
 
 
 # --- pieces ---
@@ -177,9 +193,29 @@ class _Shelf:
 def _as_data(picture: Image.Image) -> str:
     small = picture.convert("RGB")
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+    return _encoded(small, "jpeg", quality=85, optimize=True)
+
+
+def _encoded(picture: Image.Image, form: str, **options: Any) -> str:
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=85, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    picture.save(stream, form, **options)
+    return f"data:image/{form};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _exact(picture: Image.Image, side: int, alt: str) -> str:
+    """A picture whose every pixel counts, about `side` pixels large on the page; a small one is enlarged a whole
+    number of times and stays sharp. `alt` is our own HTML."""
+    picture = picture.convert("RGB")
+    picture.thumbnail((2 * side, 2 * side), Image.Resampling.LANCZOS)
+    longest = max(picture.size)
+    times = max(side // longest, 1)
+    shown = [round(length * min(times, side / longest)) for length in picture.size]
+    exact = longest <= EXACT_SIDE
+    # Of such a JPEG no `optimize`: the buffer that Pillow takes for it is too small where a picture is mostly noise.
+    form, options = ("png", {"optimize": True}) if exact else ("jpeg", {"quality": 95, "subsampling": 0})
+    data = _encoded(picture, form, **options)
+    kind = ' class="pixels"' if times > 1 else ""
+    return f'<img src="{data}" alt="{alt}"{kind} width="{shown[0]}" height="{shown[1]}" loading="lazy">'
 
 
 def _id_of(entry: Any) -> str | None:
@@ -253,7 +289,7 @@ def _history(shelf: _Shelf, requests: Mapping[str, Any]) -> str:
     tiles = [
         shelf.tile(entry, _stars(entry.get("rating") if isinstance(entry, Mapping) else None)) for entry in entries
     ]
-    truth = [requests[task]["answer"] for task in ("recommend", "search") if task in requests]
+    truth = [requests[task]["answer"] for task in ("recommend", "search", "imagine") if task in requests]
     truth += [requests[task]["item"] for task in ("rate", "explain") if task in requests]
     if truth:
         stars = _stars(requests["rate"]["answer"]) if "rate" in requests else ""
@@ -339,12 +375,47 @@ def _explain(shelf: _Shelf, request: Mapping[str, Any], answer: Mapping[str, Any
     return _panel("explain", "Why it suits, or not", "", content, "half")
 
 
+def _imagine(shelf: _Shelf, request: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
+    """From what was looked up to the picture, and from the picture back to what the shop has."""
+    query, true = _text(request["query"]), _id_of(request["answer"])
+    place, nearest = None, []
+    for rank, item in enumerate(answer["nearest"][:MAX_NEAREST], start=1):
+        hit = _id_of(item) == true
+        place = rank if hit else place
+        below = f'<span class="score">{_bar(item["similarity"])}<b>{item["similarity"]:.2f}</b></span>'
+        nearest.append(shelf.tile(item, below, "true" if hit else "", f"{TICK} took it" if hit else str(rank)))
+    made = (
+        '<figure class="made"><div class="frame"><span class="badge">made by the model</span>'
+        f"{_exact(answer['picture'], MADE_SIDE, f'A picture of {query}, made by the model')}</div>"
+        '<figcaption class="note">Not a photo and not for sale.</figcaption></figure>'
+    )
+    groups = (
+        ("found", "Looked up first", "", _strip([shelf.tile(item) for item in answer["retrieved"]])),
+        ("drawn", "Drawn", "", made),
+        ("nearest", "What the shop really sells", "most alike first, at most 1", _strip(nearest, "swipe")),
+        ("truth", "Really taken", "", _strip([shelf.tile(request["answer"], state="true")])),
+    )
+    missing = {name for name, tiles in (("found", answer["retrieved"]), ("nearest", nearest)) if not tiles}
+    content = "".join(
+        f'<div class="{name}"><h5>{heading} <span>{aside}</span></h5>{inside}</div>'
+        for name, heading, aside, inside in groups
+        if name not in missing
+    )
+    where = ""
+    if nearest:
+        found = f"number {place} in likeness" if place else f"not among the {len(nearest)} most alike"
+        where = f"the item really taken is {found}"
+    heading = f'Imagine <q class="query" dir="auto">{query}</q>'
+    return _panel("imagine", heading, where, f'<div class="imagined">{content}</div>')
+
+
 ANSWERS: dict[str, Callable[[_Shelf, Mapping[str, Any], Mapping[str, Any]], str]] = {
     "recommend": _recommend,
     "search": _search,
     "rate": _rate,
     "explain": _explain,
     "select": _select,
+    "imagine": _imagine,
 }
 
 
@@ -388,7 +459,8 @@ def _results(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         return ""
     return (
         '<h2>Results</h2><p class="lead">UniMP beside trivial answers to the same cases. The best of a column is '
-        "bold; under the main number stands its 95&nbsp;% interval.</p>" + "".join(parts)
+        f"bold; {DOWN} marks numbers that are better when they are smaller; under the main number stands its "
+        "95&nbsp;% interval.</p>" + "".join(parts)
     )
 
 
@@ -399,7 +471,7 @@ def _standing(task: str, found: Mapping[str, Any]) -> tuple[str, str]:
     others = {
         who: metrics[headline] for who, metrics in found["baselines"].items() if math.isfinite(metrics[headline])
     }
-    if not others:
+    if not others or not math.isfinite(found["model"][headline]):
         return "even", "nothing to compare with"
     rival = max(others, key=lambda who: sign * others[who])
     if found["interval"] is not None and found["interval"][0] <= others[rival] <= found["interval"][1]:
@@ -412,20 +484,22 @@ def _standing(task: str, found: Mapping[str, Any]) -> tuple[str, str]:
 def _task_table(task: str, found: Mapping[str, Any]) -> str:
     rows = {"UniMP": found["model"], **found["baselines"]}
     names = sorted(found["model"], key=lambda name: name != found["headline"])
-    pick = max if TASKS[task].higher_is_better else min
-    best = {name: pick(metrics[name] for metrics in rows.values()) for name in names}
+    best = {name: _best(name, [metrics[name] for metrics in rows.values()]) for name in names}
     lines = ""
     for who, metrics in rows.items():
         cells = ""
         for name in names:
-            value = f"{metrics[name]:.3f}"
+            value = f"{round(metrics[name], 3) + 0.0:.3f}" if math.isfinite(metrics[name]) else DASH  # no -0.000
             value = f"<b>{value}</b>" if metrics[name] == best[name] else value
             if who == "UniMP" and name == found["headline"] and found["interval"] is not None:
                 low, high = found["interval"]
                 value += f"<small>{low:.3f} {DASH} {high:.3f}</small>"
             cells += f"<td>{value}</td>"
         lines += f'<tr class="{"own" if who == "UniMP" else ""}"><th scope="row">{_text(who)}</th>{cells}</tr>'
-    heads = "".join(f'<th scope="col">{_text(name)}</th>' for name in names)
+    heads = "".join(
+        f'<th scope="col">{_text(name.replace("_", " "))}{f"&nbsp;{DOWN}" if name in LOWER_IS_BETTER else ""}</th>'
+        for name in names
+    )
     state, words = _standing(task, found)
     skipped = f"{DOT}{found['skipped']:,} left out, the data has no answer" if found["skipped"] else ""
     return (
@@ -434,6 +508,78 @@ def _task_table(task: str, found: Mapping[str, Any]) -> str:
         f'<div class="scroll"><table><thead><tr><td></td>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
         f'<p class="note">{found["cases"]:,} cases{skipped}</p></section>'
     )
+
+
+def _best(name: str, values: Sequence[float]) -> float | None:
+    """The best of a column; `None` where only one row has a value, or more is neither better nor worse."""
+    known = [value for value in values if math.isfinite(value)]
+    if len(known) < 2 or name in NEITHER_IS_BETTER:
+        return None
+    return min(known) if name in LOWER_IS_BETTER else max(known)
+
+
+# --- the picture codec ---
+
+
+def _codec_header(catalogue: Catalogue) -> str:
+    return (
+        '<header class="top"><h1>UniMP report</h1><p class="lead">What the pictures of a catalogue of '
+        f"{len(catalogue):,} items keep when they are rebuilt from codes. No shopper was asked about in this run.</p>"
+        "</header>"
+    )
+
+
+def _codec(codec: Mapping[str, Any]) -> str:
+    metrics, pairs = codec["metrics"], codec["pictures"][:MAX_REBUILT]
+    trained_on = metrics.get("trained_on")
+    psnr, ssim, perplexity = (
+        f"{metrics[name]:,.{digits}f}" if math.isfinite(metrics[name]) else DASH
+        for name, digits in (("psnr", 1), ("ssim", 3), ("perplexity", 0))
+    )
+    facts = (
+        (
+            "PSNR",
+            psnr if psnr == DASH else f"{psnr} dB",
+            "How close the colours are. From about 30 dB on, the eye hardly sees a difference.",
+        ),
+        ("SSIM", ssim, "How close shapes and textures are. 1 is the same picture."),
+        (
+            "Codes used",
+            f"{metrics['codes_used']:,} of {metrics['num_codes']:,}",
+            "Entries of the code book that these pictures need.",
+        ),
+        ("Perplexity", perplexity, "This many codes, used equally often, would carry as much."),
+        (
+            "Pictures held out" if trained_on else "Pictures measured",
+            f"{metrics['pictures']:,}",
+            f"Not among the {trained_on:,} that the codec has learnt from." if trained_on else "Of this catalogue.",
+        ),
+    )
+    told = "".join(
+        f'<div><dt>{name}</dt><dd>{value}</dd><dd class="note">{meaning}</dd></div>' for name, value, meaning in facts
+    )
+    grid = ""
+    if pairs:
+        tiles = "".join(
+            f'<figure class="pair">{_exact(_beside(original, rebuilt), REBUILT_SIDE, "from the shop")}'
+            f"{_exact(rebuilt, REBUILT_SIDE, 'rebuilt from codes')}</figure>"
+            for original, rebuilt in pairs
+        )
+        width, height = pairs[0][1].size
+        grid = (
+            '<p class="note">Above, pictures of the shop; below each, the same picture rebuilt from its codes. '
+            f'All at {width} {TIMES} {height} pixels, the size the model draws in.</p><div class="pairs">{tiles}</div>'
+        )
+    return (
+        '<h2>Picture codec</h2><p class="lead">The model draws by choosing codes from a code book; the codec turns '
+        "them into pixels. What a picture loses on the way into codes and back, no drawn picture can show.</p>"
+        f'<section class="card codec"><dl class="facts">{told}</dl>{grid}</section>'
+    )
+
+
+def _beside(original: Image.Image, rebuilt: Image.Image) -> Image.Image:
+    """The original with as many pixels as the rebuilt picture, so that only what the codec lost differs."""
+    return ImageOps.pad(original.convert("RGB"), rebuilt.size, Image.Resampling.LANCZOS, color="white")
 
 
 # The policy lets nothing but this file's own pictures and style in, should an escape ever be forgotten.
@@ -455,13 +601,14 @@ STYLE = """
 :root {
   --ground: #f6f6f3; --card: #ffffff; --well: #f1f1ec; --line: #e3e3dc; --ink: #22252a; --soft: #6a6f78;
   --accent: #3b6fb6; --accent-soft: #dbe7f6; --gold: #b7791f; --good: #2b7a4b; --good-soft: #dff1e5;
-  --bad: #b4432f; --bad-soft: #f9e3dd; --shadow: 0 1px 2px rgba(20, 24, 32, .05), 0 6px 20px rgba(20, 24, 32, .05);
+  --bad: #b4432f; --bad-soft: #f9e3dd; --made: #7b4fa8;
+  --shadow: 0 1px 2px rgba(20, 24, 32, .05), 0 6px 20px rgba(20, 24, 32, .05);
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #15171a; --card: #1d2024; --well: #282c32; --line: #32373e; --ink: #e8e9ea; --soft: #9aa1ab;
     --accent: #86b2ef; --accent-soft: #26384f; --gold: #e3b258; --good: #7fcf9d; --good-soft: #1f3b2b;
-    --bad: #f0917c; --bad-soft: #47291f; --shadow: none;
+    --bad: #f0917c; --bad-soft: #47291f; --made: #c7a2ee; --shadow: none;
   }
 }
 * { box-sizing: border-box; }
@@ -499,7 +646,8 @@ h5 { font-size: 12px; font-weight: 600; color: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 td, th { padding: 7px 0 7px 14px; text-align: right; vertical-align: top; white-space: nowrap; font-weight: 400; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-thead th { color: var(--soft); font-size: 12px; }
+tbody th { white-space: normal; min-width: 88px; }
+thead th { white-space: normal; vertical-align: bottom; color: var(--soft); font-size: 12px; }
 tbody tr { border-top: 1px solid var(--line); }
 td b, .own th { font-weight: 650; }
 .own td:nth-child(2) { color: var(--accent); }
@@ -558,6 +706,34 @@ td small { display: block; font-size: 11px; color: var(--soft); }
 .quote.true { background: none; border: 1px solid var(--line); }
 .quote p { overflow-wrap: anywhere; }
 
+.imagined { display: grid; gap: 18px 32px; grid-template: "drawn found truth" auto "drawn nearest nearest" 1fr
+  / auto auto 1fr; }
+.imagined h5 { margin-bottom: 8px; }
+.imagined h5 span { font-weight: 400; }
+.found { grid-area: found; }
+.drawn { grid-area: drawn; }
+.nearest { grid-area: nearest; min-width: 0; }
+.truth { grid-area: truth; }
+.imagined .strip { grid-template-columns: repeat(auto-fill, 92px); }
+.found .strip { width: 196px; }
+.made .frame { position: relative; width: fit-content; border: 2px dashed var(--made); border-radius: 14px;
+  padding: 5px; }
+.made img { display: block; max-width: 100%; height: auto; border-radius: 8px; }
+.made .badge { left: 14px; top: auto; bottom: -10px;
+  background: var(--made); color: var(--card); font-weight: 600; opacity: 1; }
+.made figcaption { margin-top: 14px; }
+.pixels { image-rendering: pixelated; }
+
+.codec { margin-top: 20px; display: grid; gap: 20px; }
+.facts { margin: 0; display: grid; gap: 16px 28px; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
+.facts dt { font-size: 12px; font-weight: 600; color: var(--soft); }
+.facts dd { margin: 0; font-size: 22px; line-height: 1.3; font-weight: 650; letter-spacing: -.01em;
+  font-variant-numeric: tabular-nums; }
+.facts dd.note { font-size: 13px; font-weight: 400; letter-spacing: 0; }
+.pairs { display: flex; flex-wrap: wrap; gap: 16px 12px; }
+.pair { display: grid; gap: 4px; }
+.pair img { display: block; border-radius: 8px; object-fit: contain; background: var(--well); }
+
 @media (max-width: 640px) {
   main { padding: 28px 14px 48px; }
   h1 { font-size: 28px; }
@@ -568,6 +744,12 @@ td small { display: block; font-size: 11px; color: var(--soft); }
   .swipe { display: flex; overflow-x: auto; scroll-snap-type: x proximity; margin: 0 -16px; padding: 4px 16px 8px;
     scroll-padding: 16px; }
   .swipe .tile { flex: 0 0 92px; scroll-snap-align: start; }
+  .imagined { grid-template: "drawn drawn" "nearest nearest" "found truth" / 2fr 1fr; gap: 18px 12px; }
+  .imagined .strip { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .imagined .truth .strip { grid-template-columns: minmax(0, 1fr); }
+  .found .strip { width: auto; }
+  .pairs { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .pair img { width: 100%; height: auto; }
   .beside { grid-template-columns: 80px minmax(0, 1fr); gap: 14px; }
   .level { grid-template-columns: 30px minmax(30px, 1fr) 40px; }
   .level em { grid-column: 2 / -1; margin-top: -4px; }

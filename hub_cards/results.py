@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -39,7 +40,8 @@ def examine_model(trainer: Any, cases_by_task: Sequence[Any], train: Any) -> Res
             "headline": task.headline,
             "interval": bootstrap(cases, judgements),
             "model": cases.summarise(judgements),
-            "baselines": cases.baselines(train),
+            "baselines": cases.baselines(train)
+            | {who: cases.summarise(judged_of_it) for who, judged_of_it in task.shown(judgements).items()},
         }
     return results
 
@@ -51,9 +53,7 @@ def bootstrap(cases: Any, judgements: Sequence[dict], seed: int = 0) -> tuple[fl
         return None
     rng = np.random.default_rng(seed)
     values = [
-        cases.task.summarise([judgements[i] for i in rng.integers(len(judgements), size=len(judgements))])[
-            cases.task.headline
-        ]
+        cases.task.headline_of([judgements[i] for i in rng.integers(len(judgements), size=len(judgements))])
         for _ in range(RESAMPLES)
     ]
     low, high = np.quantile(values, [0.025, 0.975])
@@ -72,12 +72,17 @@ def format_table(results: dict[str, Results]) -> str:
             head = "".join(name.rjust(widths[name]) for name in names)
             lines.append(f"  {task} ({found['cases']} cases)".ljust(36) + head)
             for who, metrics in rows.items():
-                line = f"    {who}".ljust(36) + "".join(f"{metrics[name]:{widths[name]}.4f}" for name in names)
+                line = f"    {who}".ljust(36) + "".join(_cell(metrics[name]).rjust(widths[name]) for name in names)
                 if who == "UniMP" and found["interval"] is not None:
                     low, high = found["interval"]
                     line += f"   {found['headline']} 95 % interval {low:.4f} .. {high:.4f}"
                 lines.append(line)
     return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    """A metric that an answerer does not have, such as the likelihood of a picture it only copied, is a dash."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"
 
 
 def write_results(
@@ -89,10 +94,12 @@ def write_results(
     model_args: Any,
     args: Any,
     minutes: float,
+    codec_metrics: dict[str, Any] | None = None,
 ) -> None:
     """Write results.json: numbers with the protocol that produced them."""
     record = {
         "results": results,
+        "image_codec": codec_metrics,
         "split": {"name": split.name, "leaks": split.leaks, "removed": split.removed},
         "training_cases": mixture.num_cases,
         "training_minutes": round(minutes, 2),
@@ -105,7 +112,16 @@ def write_results(
         | {"python": platform.python_version()},
         "machine": {"processor": platform.machine(), "device": str(args.device), "processes": args.world_size},
     }
-    (folder / "results.json").write_text(json.dumps(record, indent=2, default=str) + "\n")
+    (folder / "results.json").write_text(json.dumps(_without_nan(record), indent=2, default=str) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: most readers refuse a file with one."""
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _was_chosen(args: Any, name: str, value: Any) -> bool:

@@ -11,6 +11,7 @@ from processing_unimp import UniMPProcessor
 from .backbones import load_image_processor
 from .configuration_unimp import UniMPConfig
 from .feature_store import FeatureStore
+from .image_codec import ImageCodec
 from .low_rank_adapters import add_lora
 from .modeling_unimp import UniMPForConditionalGeneration, UniMPModel
 from .pipeline_unimp import PersonalizationPipeline
@@ -20,6 +21,7 @@ from .training_args import DataArguments, ModelArguments, UniMPTrainingArguments
 __all__ = [
     "DataArguments",
     "FeatureStore",
+    "ImageCodec",
     "ModelArguments",
     "PersonalizationPipeline",
     "UniMPConfig",

@@ -1,14 +1,18 @@
 """Requests in, the model's outputs out; the one path that evaluation and serving share.
 
-An output is what its task reads (see `answer_group` of a task): item logits, star or candidate probabilities, words.
+An output is what its task reads (see `answer_group` of a task): item logits, star or candidate probabilities, words,
+pictures.
 """
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor
+
+from .imagining import PictureShelf, pooled_features, retrieve
 
 MAX_NEW_TOKENS = 64
 
@@ -38,6 +42,7 @@ def outputs_of(
     batch_size: int = 32,
     vision_features: Any = None,
     positions: Sequence[int] | None = None,
+    shelf: PictureShelf | None = None,
     **generate_kwargs: Any,
 ) -> Iterator[Any]:
     """Answer requests whose tasks share an answer group, a batch at a time, in their order.
@@ -46,55 +51,69 @@ def outputs_of(
         model (`UniMPForConditionalGeneration`): also unwrapped from DDP or PEFT.
         processor (`UniMPProcessor`): the model's own.
         requests (`Sequence[dict]`): any number of requests.
-        answer_group (`str`): `"items"`, `"stars"`, `"decisions"` or `"words"`.
+        answer_group (`str`): `"items"`, `"stars"`, `"decisions"`, `"words"` or `"codes"`.
         batch_size (`int`, *optional*, defaults to 32).
         vision_features (`FeatureStore`, *optional*): see `UniMPProcessor.__call__`.
         positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
-        generate_kwargs (*optional*): arguments of `generate`, for words; `max_new_tokens` is 64 if not among them.
+        shelf (`PictureShelf`, *optional*): what pictures are compared with; by default made when they are asked for.
+        generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 if not among them) and
+            codes (see `UniMPForConditionalGeneration.imagine`); `seed` is for codes alone.
 
     Yields:
-        `np.ndarray` `(N,)` logits, `(5,)` or `(K,)` probabilities, or `str`.
+        `np.ndarray` `(N,)` logits, `(5,)` or `(K,)` probabilities, `str`, or for codes a dict: `picture`
+        (`PIL.Image.Image`), `wish` (what it shows, in words), `retrieved` (catalogue rows), `features` `(G,)` of the
+        picture, `catalogue_features` `(N, G)` (one array for all; both less the catalogue's mean), `similarity` `(N,)`
+        between the two, `nll` (mean over the true picture's codes, `None` where a request has no `"answer"`).
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected at least 1.")
     if positions is None:
         positions = range(len(requests))
+    for name, expected in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
+        if generate_kwargs.get(name) not in (None, expected):
+            raise ValueError(
+                f"{name}={generate_kwargs[name]!r}: an answer is one text or picture a request; leave it out."
+            )
+    if answer_group == "codes" and shelf is None and requests:
+        with _answering(model):
+            shelf = PictureShelf.of(model, processor, vision_features)
     for start in range(0, len(requests), batch_size):
         part = slice(start, start + batch_size)
+        reading = {"vision_features": vision_features, "positions": positions[part]}
         # Whoever takes the answers runs between the yields: no mode of torch or the model may be on then.
-        yield from _answer_batch(
-            model, processor, requests[part], positions[part], answer_group, vision_features, generate_kwargs
-        )
+        with _answering(model):
+            if answer_group == "codes":
+                answers = list(_imagine(model, processor, requests[part], shelf, reading, generate_kwargs))
+            else:
+                answers = list(_read(model, processor, requests[part], answer_group, reading, generate_kwargs))
+        yield from answers
 
 
-def _answer_batch(
-    model: Any,
-    processor: Any,
-    requests: Sequence[dict[str, Any]],
-    positions: Sequence[int],
-    answer_group: str,
-    vision_features: Any,
-    generate_kwargs: dict[str, Any],
-) -> list[Any]:
-    batch = processor(requests=requests, vision_features=vision_features, positions=positions)
-    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
+@contextlib.contextmanager
+def _answering(model: Any) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            return list(_read(model, processor, requests, inputs, answer_group, generate_kwargs))
+            yield
     finally:
         model.train(was_training)
+
+
+def _inputs(model: Any, processor: Any, requests: Sequence[Any], **reading: Any) -> dict[str, torch.Tensor]:
+    batch = processor(requests=requests, **reading)
+    return {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
 
 
 def _read(
     model: Any,
     processor: Any,
     requests: Sequence[dict[str, Any]],
-    inputs: dict[str, torch.Tensor],
     answer_group: str,
+    reading: dict[str, Any],
     generate_kwargs: dict[str, Any],
 ) -> Iterator[Any]:
+    inputs = _inputs(model, processor, requests, **reading)
     if answer_group == "items":
         yield from model.answer_logits("items", **inputs)[:, -1].float().cpu().numpy()
     elif answer_group == "stars":
@@ -105,15 +124,43 @@ def _read(
         yield from (row[len(row) - count :] for row, count in zip(chosen, counts, strict=True))
     else:
         assert answer_group == "words", answer_group
-        generated = model.generate(**inputs, **_generate_arguments(processor, generate_kwargs))
+        options = {name: value for name, value in generate_kwargs.items() if name != "seed"}
+        generated = model.generate(**inputs, answer_group="words", **_generate_arguments(processor, options))
         yield from (processor.words(row) for row in generated[:, inputs["input_ids"].shape[1] :].cpu())
+
+
+def _imagine(
+    model: Any,
+    processor: Any,
+    requests: Sequence[dict[str, Any]],
+    shelf: Any,
+    reading: dict[str, Any],
+    generate_kwargs: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """Search, write codes, decode, and see what the picture is like."""
+    requests = retrieve(model, processor, requests, shelf.has_picture, **reading)
+    codes = model.imagine(**_inputs(model, processor, requests, **reading), **generate_kwargs)
+    pictures = model.image_codec.decode(codes)
+    features = pooled_features(model, processor, pictures) - shelf.mean
+    nll = [None] * len(requests)
+    if all("answer" in request for request in requests):
+        labelled = _inputs(model, processor, requests, labels=True, **reading)
+        del labelled["label_kinds"]
+        nll = model(**labelled, skip_logits=True).nll.view(codes.shape).mean(dim=1).tolist()
+    for request, picture, own, own_nll in zip(requests, pictures, features, nll, strict=True):
+        yield {
+            "picture": picture,
+            "wish": request["wish"],
+            "retrieved": [processor.catalogue.number(item_id) for item_id in request["retrieved"]],
+            "features": own,
+            "catalogue_features": shelf.features,
+            "similarity": shelf.similarity(own),
+            "nll": own_nll,
+        }
 
 
 def _generate_arguments(processor: Any, given: dict[str, Any]) -> dict[str, Any]:
     """The caller's arguments of `generate`, and ours where the caller says nothing."""
-    for name, expected in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
-        if given.get(name) not in (None, expected):
-            raise ValueError(f"{name}={given[name]!r}: an answer is one text a request; leave it out.")
     ours = {
         "max_new_tokens": MAX_NEW_TOKENS,
         "eos_token_id": processor.tokenizer.eos_token_id,

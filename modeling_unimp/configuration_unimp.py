@@ -49,6 +49,8 @@ class UniMPConfig(PreTrainedConfig):
             N, items with a token of their own.
         num_codes (`int`, *optional*, defaults to 0):
             C, size of the picture codebook.
+        codes_per_picture (`int`, *optional*, defaults to 0):
+            Codes of one picture; each has a place of its own in the picture, which is added to its row.
         item_rows (`str`, *optional*, defaults to `"free"`):
             `"free"`: a trained vector an item (the paper). `"content"`: a learned projection of the item's text and
             picture. `"both"`: their sum, the free part starting at zero.
@@ -92,6 +94,7 @@ class UniMPConfig(PreTrainedConfig):
     fusion: Literal["exclusive", "all", "early", "late", "pooled", "none"] = "exclusive"
     num_items: int = 0
     num_codes: int = 0
+    codes_per_picture: int = 0
     item_rows: Literal["free", "content", "both"] = "free"
     tie_item_rows: bool = False
     content_length: int = 32
@@ -131,9 +134,14 @@ class UniMPConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
         if self.resampler_width is not None and self.resampler_width < 1:
             raise ValueError(f"resampler_width={self.resampler_width}: expected at least 1, or None for the tower's.")
-        for name in ("num_items", "num_codes", "content_picture_size"):
+        for name in ("num_items", "num_codes", "codes_per_picture", "content_picture_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        if (self.num_codes > 0) != (self.codes_per_picture > 0):
+            raise ValueError(
+                f"num_codes={self.num_codes} and codes_per_picture={self.codes_per_picture}: expected both from the "
+                "image codec, or both 0."
+            )
         if self.fusion == "none" and self.vision_config is not None:
             raise ValueError("fusion='none' has no use for a vision_config: set it to None, or choose another fusion.")
         if self.fusion in ("exclusive", "all") and not self.gated_layers:

@@ -53,7 +53,8 @@ class UniMPItemEmbeddings(nn.Module):
     with the model: loading needs no data.
 
     Args:
-        config (`UniMPConfig`): `num_items`, `num_codes`, `item_rows`, `tie_item_rows`, `content_*`.
+        config (`UniMPConfig`): `num_items`, `num_codes`, `codes_per_picture`, `item_rows`, `tie_item_rows`,
+            `content_*`.
     """
 
     content_token_ids: torch.Tensor | None
@@ -64,6 +65,9 @@ class UniMPItemEmbeddings(nn.Module):
         self.config = config
         self.read = UniMPRows(config)
         self.write = None if config.tie_item_rows else UniMPRows(config)
+        # What a code means depends on where in the picture it stands, and distances to [ANS] tell that poorly.
+        places = torch.empty(config.codes_per_picture, config.text_config.hidden_size)
+        self.code_places = nn.Parameter(places) if config.codes_per_picture else None
         has_content = config.item_rows != "free"
         has_pictures = has_content and config.content_picture_size > 0
         token_ids = torch.full((config.num_items, config.content_length), -1, dtype=torch.int32)

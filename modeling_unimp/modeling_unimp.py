@@ -28,6 +28,7 @@ from .gated_cross_attention import (
     insert_gated_cross_attention,
     mask_pictures,
 )
+from .imagining import UniMPImagining
 from .item_embeddings import UniMPItemEmbeddings, UniMPRows
 from .partial_training import UNUSED_VISION_PARTS, UniMPPartialTraining, grow_words
 from .perceiver import UniMPPerceiverResampler
@@ -143,6 +144,8 @@ class UniMPPreTrainedModel(PreTrainedModel):
             elif module.items is not None:
                 init.normal_(module.items, std=std)
         elif isinstance(module, UniMPItemEmbeddings):
+            if module.code_places is not None:
+                init.normal_(module.code_places, std=std)
             if module.content_token_ids is not None:
                 init.constant_(module.content_token_ids, -1)
             if module.content_pictures is not None:
@@ -253,14 +256,28 @@ class UniMPModel(UniMPPreTrainedModel):
             )
         return self.resampler(features_UPF.to(self.resampler.latents.dtype))
 
-    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor, code_places: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings `(B, T, W)` of words and added tokens `(B, T)`."""
         words = self.get_input_embeddings()
         added = input_ids >= self.config.text_config.vocab_size
         embeds = words(input_ids.masked_fill(added, 0))
         rows = self.item_embeddings.embed(input_ids[added] - self.config.text_config.vocab_size, words)
         # Out of place: the words' output may be a leaf, when activation checkpointing asks it for a gradient.
-        return embeds.index_put((added,), rows.to(embeds.dtype))
+        embeds = embeds.index_put((added,), rows.to(embeds.dtype))
+        if self.item_embeddings.code_places is not None:
+            code_places = self.code_places(input_ids) if code_places is None else code_places
+            is_code = code_places >= 0
+            places = nn.functional.embedding(code_places[is_code], self.item_embeddings.code_places)
+            embeds = embeds.index_put((is_code,), places.to(embeds.dtype), accumulate=True)
+        return embeds
+
+    def code_places(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Where in its picture each code stands `(B, T)`, -1 for other tokens; a run of codes is pictures on end."""
+        first, stop = self.config.group_slices["codes"]
+        is_code = (input_ids >= first) & (input_ids < stop)
+        count = is_code.cumsum(dim=1)
+        before = count.masked_fill(is_code, 0).cummax(dim=1).values
+        return ((count - before - 1) % self.config.codes_per_picture).masked_fill(~is_code, -1)
 
     @can_return_tuple
     def forward(
@@ -274,6 +291,7 @@ class UniMPModel(UniMPPreTrainedModel):
         vision_features: torch.Tensor | None = None,
         media_index: torch.Tensor | None = None,
         media_states: torch.Tensor | None = None,
+        code_places: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> UniMPModelOutput:
@@ -290,16 +308,18 @@ class UniMPModel(UniMPPreTrainedModel):
             media_index (`torch.LongTensor` of shape `(B, T)` or `(B, past + T)`, *optional*): 0 for a token without a
                 picture, else 1 + its picture's row. With a cache, fusions `"all"` and `"late"` need the long form.
             media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): instead of pixels or features.
+            code_places (`torch.LongTensor` of shape `(B, T)`, *optional*): see [`UniMPModel.code_places`]; needed only
+                when a picture's first codes are in the cache.
             use_cache (`bool`, *optional*)
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if media_states is None and (pixel_values is not None or vision_features is not None):
             media_states = self.encode_media(pixel_values, vision_features)
+        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         if inputs_embeds is None:
             assert input_ids is not None
-            inputs_embeds = self.embed(input_ids)
-        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+            inputs_embeds = self.embed(input_ids, code_places)
         index_BS = self._checked_media_index(media_index, media_states, past, inputs_embeds.shape[1])
 
         sight = None
@@ -393,7 +413,7 @@ class UniMPModel(UniMPPreTrainedModel):
         return embeds_BTW.index_put((is_image,), self.media_proj(media_ULD)[pictures, latent].to(embeds_BTW.dtype))
 
 
-class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, GenerationMixin):
+class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPPreTrainedModel, GenerationMixin):
     """UniMP with its head: words through the language model's, added tokens through their output rows.
 
     Args:
@@ -513,6 +533,8 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
         for rows, like in likes.items():
             mean, std = like.float().mean(dim=0), like.float().std(dim=0)
             free = [rows.tokens] if rows.content is not None or rows.items is None else [rows.tokens, rows.items]
+            if embeddings.code_places is not None:
+                embeddings.code_places.normal_(std=float(std.mean()))
             for parameter in free:
                 drawn = torch.randn(parameter.shape, device=parameter.device) * std + mean
                 parameter.copy_(drawn.to(parameter.dtype))
@@ -547,10 +569,12 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
         vision_features: torch.Tensor | None = None,
         media_index: torch.Tensor | None = None,
         media_states: torch.Tensor | None = None,
+        code_places: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool | None = None,
+        answer_group: str | None = None,
         **kwargs: Any,
     ) -> UniMPOutput:
         """
@@ -560,6 +584,8 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
             logits_to_keep (`int` or `torch.LongTensor` of shape `(n,)`, *optional*, defaults to 0): how many last
                 positions get logits, or which; 0 is all.
             skip_logits (`bool`, *optional*): whether to leave the logits out; by default while training with labels.
+            answer_group (`str`, *optional*): the only group that gets logits, see [`~UniMPForConditionalGeneration.
+                answer_logits`]; `-inf` elsewhere. `generate` then writes nothing else, and no item rows are made.
 
         The other arguments are those of [`UniMPModel.forward`].
         """
@@ -574,6 +600,7 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
             vision_features=vision_features,
             media_index=media_index,
             media_states=media_states,
+            code_places=code_places,
             use_cache=use_cache,
             return_dict=True,
             **kwargs,
@@ -585,7 +612,10 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
             loss = nll.sum() / (max(len(nll), 1) if num_items_in_batch is None else num_items_in_batch)
         if not (skip_logits if skip_logits is not None else self.training and labels is not None):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self._head()(hidden_BTW[:, kept])
+            logits = self._head(self._checked_group(answer_group))(hidden_BTW[:, kept])
+            if answer_group is not None:
+                first, stop = self.config.group_slices[answer_group]
+                logits = nn.functional.pad(logits, (first, self.config.vocab_size - stop), value=float("-inf"))
         return UniMPOutput(
             loss=loss,
             logits=logits,
@@ -607,6 +637,14 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
             return partial(self._logits, rows=(self.model.item_embeddings.output_items(words),), with_words=False)
         first, stop = (end - self.config.text_config.vocab_size for end in self.config.group_slices[group])
         return partial(self._logits, rows=(tokens_KW[max(first, 0) : stop],), with_words=group == "words")
+
+    def _checked_group(self, group: str | None) -> str | None:
+        slices = self.config.group_slices
+        if group is not None and group not in slices:
+            raise ValueError(f"group={group!r}: expected one of {', '.join(slices)}.")
+        if group is not None and slices[group][0] == slices[group][1]:
+            raise ValueError(f"this model has no {group}: num_{group} is 0 in its config.")
+        return group
 
     def _logits(self, hidden: torch.Tensor, rows: Iterable[torch.Tensor], with_words: bool) -> torch.Tensor:
         logits = [self.lm_head(hidden)] if with_words else []
@@ -658,6 +696,21 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
             model_kwargs["media_states"] = media_states
         return expanded_ids, model_kwargs
 
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        mixin: Any = super()
+        inputs = mixin.prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
+        )
+        if self.config.codes_per_picture and inputs.get("input_ids") is not None:
+            inputs["code_places"] = self.model.code_places(input_ids)[:, -inputs["input_ids"].shape[1] :]
+        return inputs
+
     def _update_model_kwargs_for_generation(
         self,
         outputs: ModelOutput,
@@ -686,11 +739,7 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
         Returns:
             `torch.FloatTensor` of shape `(B, num_positions, size of the group)`.
         """
-        slices = self.config.group_slices
-        if group not in slices:
-            raise ValueError(f"group={group!r}: expected one of {', '.join(slices)}.")
-        if slices[group][0] == slices[group][1]:
-            raise ValueError(f"this model has no {group}: num_{group} is 0 in its config.")
+        self._checked_group(group)
         hidden_BTW = self.model(**inputs, use_cache=False, return_dict=True).last_hidden_state
         return self._head(group)(hidden_BTW[:, -num_positions:])
 
@@ -762,6 +811,11 @@ class UniMPForConditionalGeneration(UniMPPartialTraining, UniMPPreTrainedModel, 
                 f"the processor writes {processor.num_image_tokens} [IMG] tokens a picture and fusion="
                 f"{self.config.fusion!r} reads {self.config.num_image_tokens}: set processor.num_image_tokens = "
                 "model.config.num_image_tokens."
+            )
+        if processor.num_codes != self.config.num_codes:
+            raise ValueError(
+                f"the processor writes pictures in {processor.num_codes} codes and this model has tokens for "
+                f"{self.config.num_codes}: load the processor saved with the model."
             )
         self.check_catalogue(processor.catalogue)
 

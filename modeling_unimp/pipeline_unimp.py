@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
 
 from .answering import outputs_of
+from .imagining import PictureShelf
 from .ranking import rank_items
 
 TASKS_WITH_SEEN_ITEMS_LEFT_OUT = frozenset({"recommend"})
@@ -37,18 +38,22 @@ class PersonalizationPipeline(Pipeline):
     - `"search"` with `"query"`: the same.
     - `"rate"` with `"item"`: `{"stars", "most_likely", "probabilities": {1: ..}, "entropy"}`.
     - `"explain"` with `"item"`: `{"text"}`.
+    - `"imagine"` with `"query"`: `{"picture", "retrieved", "nearest": [{"item_id", attributes..., "similarity"}]}`: a
+      `PIL.Image.Image`, the items it was made from, and what the shop has that looks most like it.
     - `"select"` with `"candidates"`: `{"items": [{"item_id", attributes..., "score", "selected"}]}`, in their order.
 
     Scores are probabilities: among the items allowed, or of a candidate to suit. A list of requests is a batch, tasks
     may be mixed; a generator or a dataset is answered lazily.
 
     Call arguments:
-        top_k (`int`, *optional*, defaults to 10): items of a ranking.
+        top_k (`int`, *optional*, defaults to 10): items of a ranking, or nearest to a picture.
         exclude_seen (`bool`, *optional*): leave the history's items out of a ranking; by default of recommend only.
         allowed (`Iterable[str]`, *optional*): rank these item ids only, such as those in stock.
         batch_size (`int`, *optional*, defaults to 32): requests a forward.
         vision_features (`FeatureStore`, *optional*): features of the catalogue's pictures, instead of the pictures.
-        Arguments of `generate`, such as `max_new_tokens`, `num_beams` or `do_sample`, shape an explanation.
+        seed (`int`, *optional*, defaults to 0): another seed, another picture.
+        Arguments of `generate`, such as `max_new_tokens`, `num_beams`, `temperature` or `do_sample`, shape
+        explanations and pictures; of pictures not their length. For the top-k of sampling pass a `generation_config`.
 
     Raises:
         ValueError: a request that is not of this form; the message says which, and what was expected.
@@ -67,6 +72,7 @@ class PersonalizationPipeline(Pipeline):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model.check_processor(self.processor)
+        self._shelf: PictureShelf | None = None
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads."""
@@ -118,7 +124,7 @@ class PersonalizationPipeline(Pipeline):
             if isinstance(allowed, str) or not isinstance(allowed, Iterable):
                 raise ValueError(f"allowed={allowed!r}: expected a list of item ids.")
             ranking["allowed"] = list(allowed)
-        own = ["top_k", "exclude_seen", "allowed", "batch_size", "vision_features"]
+        own = ["top_k", "exclude_seen", "allowed", "batch_size", "vision_features", "seed"]
         known = [*own, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters]
         for name in generate_kwargs:
             if name not in known:
@@ -179,6 +185,8 @@ class PersonalizationPipeline(Pipeline):
         return work
 
     def _forward(self, work: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
+        if work["group"] == "codes":
+            generate_kwargs["shelf"] = self.shelf(generate_kwargs.get("vision_features"))
         outputs = outputs_of(
             self.model,
             self.processor,
@@ -189,6 +197,12 @@ class PersonalizationPipeline(Pipeline):
             **(self._generate_kwargs | generate_kwargs),
         )
         return work | {"outputs": list(outputs)}
+
+    def shelf(self, vision_features: Any = None) -> PictureShelf:
+        """What pictures are compared with: those of the catalogue, read once, and again when it has grown."""
+        if self._shelf is None or len(self._shelf.features) != len(self.processor.catalogue):
+            self._shelf = PictureShelf.of(self.model, self.processor, vision_features)
+        return self._shelf
 
     def postprocess(
         self,
@@ -205,6 +219,11 @@ class PersonalizationPipeline(Pipeline):
                 scores, numbers = rank_items(torch.from_numpy(output)[None], top_k, torch.from_numpy(mask)[None])
                 kept = numbers[0] >= 0
                 output = (numbers[0][kept].tolist(), scores[0][kept].tolist())
+            elif work["group"] == "codes":
+                similarity = output["similarity"]
+                mask = self._allowed(request, len(similarity), bool(exclude_seen), allowed) & (similarity > -1)
+                order = np.argsort(-np.where(mask, similarity, -np.inf), kind="stable")
+                output = (output, order[: min(top_k, int(mask.sum()))].tolist())
             answers.append(self.processor.task_of(request).answer(request, output, catalogue))
         return answers
 

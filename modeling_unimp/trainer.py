@@ -14,6 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .evaluator import headline, judgements_of
 from .focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
+from .length_groups import LengthGroups
 from .training_args import UniMPTrainingArguments
 
 KIND_NAMES = {TASK: "answer", CONTEXT: "context", NEXT_ITEM: "next_item"}
@@ -98,6 +99,12 @@ class UniMPTrainer(Trainer):
         self._loss_counts = torch.zeros_like(self._loss_sums)
         self._tokens = torch.zeros((), dtype=torch.float64, device=device)
         self._since = time.perf_counter()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy == "group_by_length" and hasattr(dataset, "sizes"):
+            return LengthGroups(dataset, self.args.train_batch_size * self.args.world_size, self.args.seed)
+        return super()._get_train_sampler(train_dataset)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """Denominators of the loss by kind `(3,)`: labelled tokens, or requests that have any, of the global batch."""

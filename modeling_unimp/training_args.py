@@ -31,17 +31,28 @@ class DataArguments:
     test_from: float | None = _option(None, "by_time: first second of the test part.")
     new_users: float = _option(0.1, "Share of users held out of training altogether and tested apart.")
     held_out_domain: str | None = _option(None, "A value of the items' domain column that is held out altogether.")
-    tasks: list[str] = _option(["recommend", "search", "rate", "explain", "select"], "Tasks to train and evaluate.")
+    tasks: list[str] = _option(
+        ["recommend", "search", "rate", "explain", "select"],
+        "Tasks to train and evaluate; imagine too, where there is an image_codec. Empty: only the codec is trained.",
+    )
     history_length: int = _option(5, "Latest items of a history that are read, in training and after.")
     max_words: int = _option(12, "Words kept of each attribute value.")
     max_length: int = _option(2048, "Tokens of a sequence; older items give way.")
     num_candidates: int = _option(8, "Candidates of a select request.")
+    wish_attributes: list[str] = _option([], "Attributes that the wishes of imagine name beside the query: colour.")
+    num_retrieved: int = _option(2, "Items that are searched and shown before a picture is imagined.")
     windows: str = _option("random", "random: some windows of each history an epoch; all: every position.")
     windows_per_user: int = _option(1, "Random windows of each history an epoch.")
     temperature: float = _option(1.0, "Tasks are drawn in proportion to their cases ** (1 / temperature).")
+    task_shares: dict | str = _option({}, "How much oftener than so a task is drawn, JSON; 1 where it is not named.")
     exclude_seen: bool = _option(True, "Leave the history's items out of the rankings of an evaluation.")
     max_validation_cases: int | None = _option(1000, "Cases of each task in an evaluation during training.")
     max_test_cases: int | None = _option(None, "Cases of each task in the final test; all without it.")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """`task_shares` as a dict, also when the command line gave it as JSON."""
+        return json.loads(self.task_shares) if isinstance(self.task_shares, str) else self.task_shares
 
 
 @dataclass
@@ -67,6 +78,18 @@ class ModelArguments:
     feature_store: str | None = _option(
         None, "Folder for a frozen tower's features of the catalogue; without it a folder in output_dir."
     )
+    image_codec: str | None = _option(
+        None,
+        "Pictures to codes and back, for imagine: a diffusers VQModel by Hub name or folder, a VQGAN checkpoint of "
+        "taming-transformers (.ckpt); train: trained first, on the catalogue's pictures.",
+    )
+    codec_side: int = _option(64, "image_codec: train. Pixels a side of a picture.")
+    codec_grid: int = _option(8, "Codes a side; codec_side is this times a power of two.")
+    codec_codes: int = _option(512, "Size of the codebook.")
+    codec_width: int = _option(16, "Channels at full size; each level below has twice as many, up to four times.")
+    codec_steps: int = _option(2000, "Steps of training.")
+    codec_batch_size: int = _option(16, "Pictures a step.")
+    codec_learning_rate: float = _option(1e-3, "Of AdamW.")
 
     def __post_init__(self) -> None:
         if self.vision_model is not None and self.vision_model.lower() == "none":

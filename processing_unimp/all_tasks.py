@@ -2,12 +2,13 @@
 
 from .task import Task
 from .task_explain import Explain
+from .task_imagine import Imagine
 from .task_rate import Rate
 from .task_recommend import Recommend
 from .task_search import Search
 from .task_select import Select
 
-TASKS: dict[str, Task] = {task.name: task for task in (Recommend(), Search(), Rate(), Explain(), Select())}
+TASKS: dict[str, Task] = {task.name: task for task in (Recommend(), Search(), Rate(), Explain(), Select(), Imagine())}
 
 
 def task_of(request: dict) -> Task:

@@ -34,7 +34,8 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-SPECIAL_COLUMNS = ("item_id", "image", "domain", "retired")
+SPECIAL_COLUMNS = ("item_id", "image", "domain", "retired", "picture_codes")
+NO_CODE = -1  # in the codes of an item without a picture
 TABLE_KINDS = ("parquet", "jsonl", "json", "csv")
 _NUM_PICTURE_WARNINGS = 5
 _IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -214,6 +215,19 @@ def _retired_column(column: "pa.ChunkedArray") -> np.ndarray:
     return np.array([flags[word] for word in words], dtype=bool)
 
 
+def _codes_column(column: "pa.ChunkedArray") -> np.ndarray | None:
+    rows = column.to_pylist()
+    lengths = {len(row) for row in rows if row is not None}
+    if not lengths:
+        return None
+    if len(lengths) > 1 or 0 in lengths:
+        raise ValueError(
+            f"column 'picture_codes' holds {sorted(lengths)} codes a picture. Expected one number of them."
+        )
+    missing = [NO_CODE] * lengths.pop()
+    return np.array([missing if row is None else row for row in rows], dtype=np.int32)
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -296,7 +310,8 @@ class Catalogue:
     Make one with [`Catalogue.load`], [`Catalogue.from_items`] or [`Catalogue.from_dataset`].
 
     Attributes:
-        attributes (`list[str]`): attribute names in schema order (all columns but item_id, image, domain, retired).
+        attributes (`list[str]`): attribute names in schema order (all columns but item_id, image, domain, retired and
+            picture_codes).
         removed (`dict[str, int]`): why rows of the source are not in the catalogue, and how many.
         unreadable_pictures (`dict[str, str]`): item id to reason, for pictures found missing or broken so far.
     """
@@ -332,6 +347,7 @@ class Catalogue:
         self._has_source: np.ndarray | None = None
         retired = _retired_column(table["retired"]) if "retired" in table.column_names else None
         self._retired = np.zeros(len(ids), dtype=bool) if retired is None else retired
+        self._codes = _codes_column(table["picture_codes"]) if "picture_codes" in table.column_names else None
         self._fingerprint: str | None = None
 
     @classmethod
@@ -388,6 +404,9 @@ class Catalogue:
         table = self._table
         if self._retired.any():
             table = table.append_column("retired", pa.array(self._retired))
+        if self._codes is not None:
+            codes = [None if row[0] == NO_CODE else row for row in self._codes]
+            table = table.append_column("picture_codes", pa.array(codes, pa.list_(pa.int32())))
         features = Features.from_arrow_schema(table.schema)
         with_images = images and self._images is not None
         if with_images:
@@ -410,10 +429,20 @@ class Catalogue:
             raise
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
-        """Pushes the table with its pictures to a dataset repository; `kwargs` go to `Dataset.push_to_hub`."""
+        """Pushes the items with their pictures to a dataset repository, as its configuration `items`.
+
+        Args:
+            repo_id (`str`): `ORG/NAME`; made if it does not exist. The interactions of [`Histories.push_to_hub`] may
+                be in it. `load_dataset(repo_id, "items", split="train")` is what [`Catalogue.from_dataset`] takes.
+            kwargs (*optional*): go to `Dataset.push_to_hub`, such as `private=True`; by default the repository is
+                public. Codes of pictures are left out: they belong to the codec of one model.
+        """
+        kwargs.setdefault("config_name", "items")
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
             dataset = Dataset.from_parquet(str(Path(folder) / "catalogue.parquet"), cache_dir=folder)
+            if "picture_codes" in dataset.column_names:
+                dataset = dataset.remove_columns("picture_codes")
             return dataset.push_to_hub(repo_id, **kwargs)
 
     def __len__(self) -> int:
@@ -491,6 +520,32 @@ class Catalogue:
             return None
 
     @property
+    def picture_codes(self) -> np.ndarray | None:
+        """Codes of all pictures, `(N, codes of a picture)` of int32, -1 where an item has none; `None` before
+        [`Catalogue.set_picture_codes`]."""
+        return self._codes
+
+    def set_picture_codes(self, codes: np.ndarray) -> None:
+        """Keep the codes of all pictures, as an image codec reads them; they are saved with the catalogue.
+
+        Args:
+            codes (`np.ndarray` of shape `(N, codes of a picture)`): -1 in the rows of items without a picture.
+        """
+        codes = np.asarray(codes, dtype=np.int32)
+        if codes.ndim != 2 or len(codes) != len(self) or codes.shape[1] < 1:
+            raise ValueError(
+                f"picture codes of shape {codes.shape}: expected ({len(self)}, codes of a picture), a row an item."
+            )
+        if ((codes < 0).any(axis=1) != (codes == NO_CODE).all(axis=1)).any():
+            raise ValueError("picture codes: expected whole rows of codes from 0, or of -1 for an item without them.")
+        self._codes = codes
+
+    def has_picture_codes(self, item_id: str) -> bool:
+        """Says whether the picture of an item is known as codes."""
+        number = self.number(item_id)
+        return self._codes is not None and bool(self._codes[number, 0] != NO_CODE)
+
+    @property
     def available(self) -> np.ndarray:
         """`np.ndarray` of `bool`, one an item: False for retired items (a copy)."""
         return ~self._retired
@@ -518,7 +573,7 @@ class Catalogue:
         items = list(items)
         if not items:
             return []
-        known = {*SPECIAL_COLUMNS, *self.attributes}
+        known = {*SPECIAL_COLUMNS, *self.attributes} - {"picture_codes"}
         if "domain" not in self._table.column_names:
             known.discard("domain")
         names = list(dict.fromkeys(name for item in items for name in item))
@@ -543,6 +598,9 @@ class Catalogue:
             pictures = [_chunks(self._images, start), _chunks(added._images, len(added))]
             self._images = pa.chunked_array([chunk for part in pictures for chunk in part], _IMAGE_TYPE)
         self._retired = np.concatenate([self._retired, added._retired])
+        if self._codes is not None:
+            missing_codes = np.full((len(added), self._codes.shape[1]), NO_CODE, dtype=np.int32)
+            self._codes = np.concatenate([self._codes, missing_codes])
         self.item_ids = self.item_ids + added.item_ids
         self._number.update({item_id: start + row for row, item_id in enumerate(added.item_ids)})
         self._fingerprint = None

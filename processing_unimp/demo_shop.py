@@ -361,6 +361,25 @@ def make_demo_shop(
     Raises:
         `ValueError`: with fewer than 24 items or without shoppers.
     """
+    items, interactions, _ = _make_shop(num_items, num_shoppers, seed)
+    return items, interactions
+
+
+def favourite_colours(num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> dict[str, frozenset[str]]:
+    """The two colours that each shopper of the same [`make_demo_shop`] likes at the end of the year: the truth behind
+    what they did, which no table holds.
+
+    Returns:
+        `dict[str, frozenset[str]]`: by `user_id`.
+    """
+    _, _, tastes = _make_shop(num_items, num_shoppers, seed)
+    names = list(COLOURS)
+    return {user_id: frozenset(names[colour] for colour in taste.colours) for user_id, taste in tastes.items()}
+
+
+def _make_shop(
+    num_items: int, num_shoppers: int, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, _Taste]]:
     if num_items < 24 or num_shoppers < 1:
         raise ValueError(
             f"a demo shop of {num_items} items and {num_shoppers} shoppers: expected at least 24 items and 1 shopper."
@@ -370,10 +389,13 @@ def make_demo_shop(
     appeal = rng.normal(0, 0.5, num_items)  # some items draw everybody: what popularity can know
     quality = rng.normal(0, 0.5, num_items)  # some items please everybody
     interactions = []
+    tastes = {}
     for shopper in range(num_shoppers):
-        interactions += _shop(f"shopper-{shopper:04d}", items, looks, appeal, quality, rng)
+        user_id = f"shopper-{shopper:04d}"
+        rows, tastes[user_id] = _shop(user_id, items, looks, appeal, quality, rng)
+        interactions += rows
     interactions.sort(key=lambda row: (row["timestamp"], row["user_id"]))
-    return items, interactions
+    return items, interactions, tastes
 
 
 def write_demo_shop(folder: str | Path, num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> Path:
@@ -457,8 +479,8 @@ def _shop(
     appeal: np.ndarray,
     quality: np.ndarray,
     rng: np.random.Generator,
-) -> list[dict[str, Any]]:
-    """One shopper's year: a taste, and what it makes of the shop."""
+) -> tuple[list[dict[str, Any]], _Taste]:
+    """One shopper's year: what a taste makes of the shop, and the taste as it is at the end."""
     taste = _Taste(
         colours=rng.choice(len(COLOURS), 2, replace=False).tolist(),
         categories=rng.choice(len(CATEGORIES), int(rng.integers(2, 4)), replace=False).tolist(),
@@ -500,7 +522,7 @@ def _shop(
                 "explanation": _explanation(taste, looks, number, rating),
             }
         )
-    return rows
+    return rows, taste
 
 
 def _matches(taste: _Taste, looks: _Looks) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

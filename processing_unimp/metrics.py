@@ -1,6 +1,7 @@
 """What every number in our tables means: pure functions on numpy arrays, and text metrics through their own libraries.
 
-Ranks start at 1. Everything lies between 0 and 1 except `mae` and `rmse`, which are in stars.
+Ranks start at 1. Everything lies between 0 and 1 except `mae` and `rmse`, which are in stars, and what compares the
+features of pictures: `cosine_similarity` is -1 to 1, `diversity` 0 to 2, `frechet_distance` in squared features.
 """
 
 import importlib
@@ -275,6 +276,115 @@ def precision_recall_f1(chosen: np.ndarray, relevant: np.ndarray) -> tuple[float
         hits / num_relevant if num_relevant else 0.0,
         2 * hits / (num_chosen + num_relevant),
     )
+
+
+# --- pictures, by their features ---
+
+
+def frechet_distance(generated: np.ndarray, real: np.ndarray) -> float:
+    """How far the generated pictures are from the real ones as a whole: FID, on the features that are given.
+
+    The squared 2-Wasserstein distance of the two normal distributions with the means and covariances (divided by
+    `n - 1`) of the rows, `|m1 - m2|**2 + tr(S1) + tr(S2) - 2 * tr(sqrt(S1 @ S2))`
+    (https://huggingface.co/papers/1706.08500). Numbers of other features, or of fewer pictures, must not be compared:
+    of few pictures a distance is too large.
+
+    Args:
+        generated (`np.ndarray` of shape `(n, G)`): features of generated pictures; order does not matter.
+        real (`np.ndarray` of shape `(m, G)`): features of real pictures.
+
+    Returns:
+        `float`: 0 (same mean and covariance) or more.
+
+    Raises:
+        `ValueError`: with fewer than 2 rows of either, with unequal widths, or with NaN or infinity.
+    """
+    a, b = _checked_features(generated, "generated"), _checked_features(real, "real")
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"generated features of shape {a.shape} and real ones of shape {b.shape}: expected the same width. "
+            "Take both from one model."
+        )
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    a, b = (rows - rows.mean(axis=0) for rows in (a, b))
+    a, b = a / np.sqrt(len(a) - 1), b / np.sqrt(len(b) - 1)  # S1 = a.T @ a, S2 = b.T @ b
+    # The eigenvalues of S1 @ S2 that are not 0 are those of (a @ b.T) @ (a @ b.T).T, so the trace of its root is the
+    # nuclear norm of a @ b.T: exact, and without a G x G matrix. The orthonormal Q of a = Q @ R does not change it,
+    # and R has at most G rows.
+    small_a, small_b = (np.asarray(np.linalg.qr(rows, mode="r")) for rows in (a, b))
+    root = np.linalg.svd(small_a @ small_b.T, compute_uv=False).sum()
+    distance = float(shift @ shift + (a**2).sum() + (b**2).sum() - 2 * root)
+    return max(distance, 0.0)  # rounding leaves some -1e-15 where the sets are equal
+
+
+def diversity(features: np.ndarray) -> float:
+    """How much pictures differ from one another: the mean of `1 - cosine` over all pairs of two of them.
+
+    Args:
+        features (`np.ndarray` of shape `(n, G)`): a row a picture; order does not matter.
+
+    Returns:
+        `float`: 0 when all point the same way, 1 when pairs are orthogonal, at most `n / (n - 1)`.
+
+    Raises:
+        `ValueError`: with fewer than 2 rows, with NaN or infinity, or with a row of zeros.
+    """
+    rows = _checked_features(features, "generated")
+    if not rows.any(axis=1).all():
+        raise ValueError(
+            f"row {int(np.flatnonzero(~rows.any(axis=1))[0])} of the generated features is all zeros, so it differs "
+            "from nothing and from all: expected features of a picture. Leave out what has no picture."
+        )
+    directions, n = _directions(rows), len(rows)
+    total = directions.sum(axis=0)
+    # |sum of all|**2 holds every pair twice, and each row with itself.
+    return max(float(1 - (total @ total - n) / (n * (n - 1))), 0.0)
+
+
+def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine of each row of `a` with the same row of `b`; with one row on either side, of this with all others.
+
+    Args:
+        a (`np.ndarray` of shape `(n, G)` or `(1, G)`): features; a row of zeros, which has no direction, is similar
+            to nothing: 0.
+        b (`np.ndarray` of shape `(n, G)` or `(1, G)`): features.
+
+    Returns:
+        `np.ndarray` of shape `(n,)`: -1 to 1.
+
+    Raises:
+        `ValueError`: when the shapes do not fit, or with NaN or infinity.
+    """
+    first, second = _checked_features(a, "first", 1), _checked_features(b, "second", 1)
+    if first.shape[1] != second.shape[1] or (len(first) != len(second) and 1 not in (len(first), len(second))):
+        raise ValueError(
+            f"features of shape {first.shape} and {second.shape}: expected two equal shapes, row beside row, or one "
+            "row for all."
+        )
+    cosines: np.ndarray = (_directions(first) * _directions(second)).sum(axis=1)
+    return cosines.clip(-1, 1)
+
+
+def _checked_features(features: np.ndarray, which: str, least: int = 2) -> np.ndarray:
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or len(rows) < least or not rows.shape[1]:
+        raise ValueError(
+            f"{which} features of shape {rows.shape}: expected (pictures, width) with at least {least} "
+            f"{'picture' if least == 1 else 'pictures'}."
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError(
+            f"{int((~np.isfinite(rows).all(axis=1)).sum())} of {len(rows)} rows of the {which} features hold NaN or "
+            "infinity: expected numbers. Look for an overflow in the model."
+        )
+    return rows
+
+
+def _directions(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; of zeros where there were zeros."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    directions: np.ndarray = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return directions
 
 
 # --- text ---

@@ -27,6 +27,7 @@ from .control_tokens import ControlTokens
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
+from .task_imagine import completed_wish
 
 logger = logging.get_logger(__name__)
 
@@ -47,6 +48,7 @@ class UniMPProcessor(ProcessorMixin):
         tokenizer (`PreTrainedTokenizerBase`): of the language model, unchanged: added tokens are ids beyond it.
         first_token_id (`int`): V, rows of the language model's embedding; the first added id.
         num_codes (`int`, *optional*, defaults to 0): size of the picture codebook.
+        num_retrieved (`int`, *optional*, defaults to 2): items that are searched before a picture is imagined.
         num_image_tokens (`int`, *optional*, defaults to 1): `[IMG]` tokens a picture takes; 0 for no vision, the
             number of latents for early fusion.
         attributes (`list[str]`, *optional*): what is read of an item, in this order; the whole schema without it.
@@ -54,6 +56,7 @@ class UniMPProcessor(ProcessorMixin):
         max_words (`int`, *optional*, defaults to 12): words kept of each attribute value.
         max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
         query_attribute (`str`, *optional*): attribute the search queries of training were made from.
+        wish_attributes (`list[str]`, *optional*): attributes that the wishes of imagine name beside the query.
         catalogue (`Catalogue`, *optional*): the shop; loaded from the folder by `from_pretrained`.
     """
 
@@ -63,12 +66,14 @@ class UniMPProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase,
         first_token_id: int,
         num_codes: int = 0,
+        num_retrieved: int = 2,
         num_image_tokens: int = 1,
         attributes: list[str] | None = None,
         history_length: int = 5,
         max_words: int = 12,
         max_length: int = 2048,
         query_attribute: str | None = None,
+        wish_attributes: list[str] | None = None,
         catalogue: Catalogue | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
@@ -81,14 +86,18 @@ class UniMPProcessor(ProcessorMixin):
             raise ValueError(f"{type(tokenizer).__name__} has no eos token, which ends an explanation; set eos_token.")
         if history_length < 1:
             raise ValueError(f"history_length={history_length}: expected at least 1.")
+        if num_retrieved < 1:
+            raise ValueError(f"num_retrieved={num_retrieved}: expected at least 1 item to imagine a picture from.")
         self.first_token_id = first_token_id
         self.num_codes = num_codes
+        self.num_retrieved = num_retrieved
         self._num_image_tokens = num_image_tokens
         self.attributes = attributes or None
         self.history_length = history_length
         self.max_words = max_words
         self.max_length = max_length
         self.query_attribute = query_attribute
+        self.wish_attributes = wish_attributes or None
         self.control = ControlTokens(first_token_id, num_codes)
         self._catalogue: Catalogue | None = None
         self._item_text: ItemText | None = None
@@ -276,7 +285,8 @@ class UniMPProcessor(ProcessorMixin):
         tail = TokenSequence()
         for piece in task.prompt(request):
             if isinstance(piece, ItemSlot):
-                entry = self.item_text.resolve(piece.entry, "a candidate" if "candidates" in request else "the item")
+                where = {"select": "a candidate", "imagine": "a retrieved item"}.get(task.name, "the item")
+                entry = self.item_text.resolve(piece.entry, where)
                 self.item_text.write(tail, entry, pictures.key(entry))
             elif isinstance(piece, ShopperText):
                 tail.extend(self.item_text.untrusted(piece.text))
@@ -352,7 +362,8 @@ class UniMPProcessor(ProcessorMixin):
                 row.kinds[1:] = [TASK] * len(decisions)
         elif labels:
             target = self._target(name, request)
-            row.append(target, None, target, [TASK] * len(target))
+            read = [self.control.code(code) for code in request["codes_read"]] if "codes_read" in request else target
+            row.append(read, None, target, [TASK] * len(target))
         return row
 
     def _target(self, name: str, request: Request) -> list[int]:
@@ -362,6 +373,18 @@ class UniMPProcessor(ProcessorMixin):
         if isinstance(target, str):
             return [*self.item_text.untrusted(target), self.tokenizer.eos_token_id]
         return target
+
+    def with_found(self, request: Request, found: Sequence[int], scores: Any) -> Request:
+        """A request to imagine with what the model's search found for it; what it names itself stays.
+
+        Args:
+            found (`Sequence[int]`): catalogue rows, best first.
+            scores (`np.ndarray` of shape `(N,)`): probability of each item in that search.
+        """
+        wish = completed_wish(
+            request, self.catalogue, scores, self.wish_attributes or (), self.query_attribute or "item_id"
+        )
+        return {"retrieved": [self.catalogue.item_id(number) for number in found], "wish": wish} | request
 
     def task_of(self, request: Request) -> Any:
         """The task a request names; a `ValueError` lists the tasks there are."""

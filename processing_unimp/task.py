@@ -2,8 +2,8 @@
 model's output into a plain answer and into numbers.
 
 A model's output is one array or text a request, by `answer_group`: `"items"` the logits of all items `(N,)`, `"stars"`
-their probabilities `(5,)`, `"decisions"` a probability per candidate `(K,)`, `"words"` a text. Baselines produce the
-same, so that one `judge` serves both.
+their probabilities `(5,)`, `"decisions"` a probability per candidate `(K,)`, `"words"` a text, `"codes"` a
+picture with what it resembles. Baselines produce the same, so that one `judge` serves both.
 """
 
 from abc import ABC, abstractmethod
@@ -52,6 +52,10 @@ class ExampleSource:
         history_length (`int`, *optional*, defaults to 5): how many of the latest items a request shows.
         query_attribute (`str`, *optional*): attribute a search query is made from, e.g. `"category"`.
         num_candidates (`int`, *optional*, defaults to 8): candidates of a select request, positives included.
+        is_training (`bool`, *optional*, defaults to `False`): whether the examples are to be learnt from.
+        num_retrieved (`int`, *optional*, defaults to 2): items that a training example of imagine has found; in an
+            evaluation the model's own search finds them.
+        wish_attributes (`Sequence[str]`, *optional*): what the wishes of imagine name beside the query, e.g. a colour.
     """
 
     catalogue: Catalogue
@@ -59,6 +63,9 @@ class ExampleSource:
     history_length: int = 5
     query_attribute: str | None = None
     num_candidates: int = 8
+    is_training: bool = False
+    num_retrieved: int = 2
+    wish_attributes: Sequence[str] = ()
 
 
 class Task(ABC):
@@ -98,6 +105,18 @@ class Task(ABC):
     @abstractmethod
     def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
         """Metrics over all judged answers."""
+
+    def num_blocks(self, source: ExampleSource) -> int:
+        """About how long prompt and answer of a training example are, in blocks of items."""
+        return 1
+
+    def headline_of(self, judgements: Sequence[Judgement]) -> float:
+        """The headline metric alone, for intervals; `summarise` unless that is dear to compute."""
+        return self.summarise(judgements)[self.headline]
+
+    def shown(self, judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+        """Baselines that answer with what the model was shown, such as an item it found; judged already."""
+        return {}
 
     @abstractmethod
     def baselines(

@@ -33,6 +33,9 @@ class Explain(Task):
             "answer": explanation,
         }
 
+    def num_blocks(self, source: ExampleSource) -> int:
+        return 3
+
     def prompt(self, request: Request) -> list[Piece]:
         return [
             "Given",

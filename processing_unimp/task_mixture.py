@@ -1,6 +1,6 @@
 """The training examples of all tasks together: which window of whose history, and which request about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from .history import Histories
 from .splits import Case
 from .task import ExampleSource, Request
 
-# Interactions that are tried in place of one that no task can use.
-MAX_DRAWS = 10_000
+# Interactions that are tried in place of one that cannot be used: for the task that was drawn, and for any.
+PATIENCE, MAX_DRAWS = 100, 10_000
 
 
 class TaskMixture(torch.utils.data.Dataset):
@@ -27,7 +27,9 @@ class TaskMixture(torch.utils.data.Dataset):
         repeats (`int`, *optional*, defaults to 1): random windows of a shopper an epoch.
         temperature (`float`, *optional*, defaults to 1.0): tasks are drawn in proportion to
             `number of cases ** (1 / temperature)`; large values make them alike.
-        history_length, query_attribute, num_candidates (*optional*): see `ExampleSource`.
+        shares (`Mapping[str, float]`, *optional*): how much oftener than so a task is drawn; 1 where not named.
+        history_length, query_attribute, num_candidates, num_retrieved, wish_attributes (*optional*): see
+            `ExampleSource`.
         seed (`int`, *optional*, defaults to 0).
 
     Raises:
@@ -43,9 +45,12 @@ class TaskMixture(torch.utils.data.Dataset):
         windows: str = "random",
         repeats: int = 1,
         temperature: float = 1.0,
+        shares: Mapping[str, float] | None = None,
         history_length: int = 5,
         query_attribute: str | None = None,
         num_candidates: int = 8,
+        num_retrieved: int = 2,
+        wish_attributes: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         unknown = [name for name in tasks if name not in TASKS]
@@ -55,11 +60,16 @@ class TaskMixture(torch.utils.data.Dataset):
             raise ValueError(f"windows={windows!r}: expected 'random' or 'all'.")
         if temperature <= 0 or repeats < 1:
             raise ValueError(f"temperature={temperature}, repeats={repeats}: expected both to be positive.")
+        strange = {name: share for name, share in (shares or {}).items() if name not in tasks or share <= 0}
+        if strange:
+            raise ValueError(f"shares {strange}: expected positive numbers for some of {', '.join(tasks)}.")
         self.train = train
         self.catalogue = catalogue
         self.history_length = history_length
         self.query_attribute = query_attribute
         self.num_candidates = num_candidates
+        self.num_retrieved = num_retrieved
+        self.wish_attributes = tuple(wish_attributes)
         self.seed = seed
         self.epoch = 0
         lengths = np.array([train.length_of(user) for user in range(len(train))])
@@ -81,10 +91,12 @@ class TaskMixture(torch.utils.data.Dataset):
             raise ValueError(
                 f"the data has nothing to train {', '.join(empty)} with: rate needs ratings, explain explanations, "
                 f"search a query_attribute of the items (now {query_attribute!r}; there are {catalogue.attributes}), "
-                "select more items than candidates. Leave these out of `tasks`."
+                "select more items than candidates, imagine a query_attribute and pictures with codes (image_codec). "
+                "Leave these out of `tasks`."
             )
-        shares = np.array([self.num_cases[name] for name in tasks], dtype=np.float64) ** (1 / temperature)
-        self.probabilities: dict[str, float] = dict(zip(tasks, (shares / shares.sum()).tolist(), strict=True))
+        often = np.array([self.num_cases[name] for name in tasks], dtype=np.float64) ** (1 / temperature)
+        often *= [(shares or {}).get(name, 1.0) for name in tasks]
+        self.probabilities: dict[str, float] = dict(zip(tasks, (often / often.sum()).tolist(), strict=True))
 
     def _count(self, name: str) -> int:
         """Cases the data has for a task, estimated on 500 interactions drawn from all shoppers."""
@@ -94,20 +106,26 @@ class TaskMixture(torch.utils.data.Dataset):
         total = self.train.num_interactions - len(self.train)
         return max(round(total * found / len(picks)), 0)
 
-    def _example(
-        self, user: int, rng: np.random.Generator, tasks: Sequence[str], position: int | None = None
-    ) -> Request | None:
-        events = self.train.of(user)
-        if position is None:
-            position = int(rng.integers(1, len(events)))
-        case = Case(self.train.users[user], events[:position], events[position])
-        source = ExampleSource(
+    def _source(self, rng: np.random.Generator) -> ExampleSource:
+        return ExampleSource(
             self.catalogue,
             rng,
             history_length=self.history_length,
             query_attribute=self.query_attribute,
             num_candidates=self.num_candidates,
+            is_training=True,
+            num_retrieved=self.num_retrieved,
+            wish_attributes=self.wish_attributes,
         )
+
+    def _example(
+        self, user: int, rng: np.random.Generator, tasks: Sequence[str], position: int | None = None
+    ) -> Request | None:
+        events = self.train.of(user)
+        if position is None:
+            position = self._draw_position(user, rng)
+        case = Case(self.train.users[user], events[:position], events[position])
+        source = self._source(rng)
         for name in tasks:
             request = TASKS[name].example(case, source, events[position + 1 : position + 3])
             if request is not None:
@@ -121,19 +139,38 @@ class TaskMixture(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.users)
 
-    def __getitem__(self, index: int) -> Request:
+    def sizes(self) -> np.ndarray:
+        """About how long each row of this epoch is, in blocks of items, without making it."""
+        source = self._source(np.random.default_rng(0))
+        of_task = [TASKS[name].num_blocks(source) for name in self.probabilities]
+        sizes = np.empty(len(self), dtype=np.int64)
+        for index in range(len(self)):
+            rng, first = self._draw(index)
+            user = int(self.users[index])
+            position = self._draw_position(user, rng) if self.positions is None else int(self.positions[index])
+            sizes[index] = min(position, self.history_length) + of_task[first]
+        return sizes
+
+    def _draw(self, index: int) -> tuple[np.random.Generator, int]:
+        """What a row's chance begins with: its task."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
+        return rng, int(rng.choice(len(self.probabilities), p=list(self.probabilities.values())))
+
+    def _draw_position(self, user: int, rng: np.random.Generator) -> int:
+        return int(rng.integers(1, self.train.length_of(user)))
+
+    def __getitem__(self, index: int) -> Request:
+        rng, first = self._draw(index)
         names = list(self.probabilities)
-        first = rng.choice(len(names), p=list(self.probabilities.values()))
-        # A task that this interaction cannot serve, such as an unrated one, gives way to the next.
-        tasks = names[first:] + names[:first]
         position = None if self.positions is None else int(self.positions[index])
-        request = self._example(int(self.users[index]), rng, tasks, position)
+        request = self._example(int(self.users[index]), rng, names[first : first + 1], position)
+        # An interaction that cannot serve the task, such as an unrated one, gives way to another, so that each task is
+        # drawn as often as it is meant to be; after some of them another task takes its place.
         draws = 0
         while request is None:
-            # None of the tasks can use it: another interaction takes its place.
             if draws == MAX_DRAWS:
                 raise ValueError(f"{MAX_DRAWS} interactions in a row serve none of the tasks {', '.join(names)}.")
             draws += 1
+            tasks = names[first : first + 1] if draws < PATIENCE else names[first:] + names[:first]
             request = self._example(int(rng.choice(self.users)), rng, tasks)
         return request

@@ -12,6 +12,8 @@ from .task import ExampleSource, Piece, Request, ShopperText, history_of
 from .task_recommend import Recommend
 
 MAX_QUERY_WORDS = 16
+MAX_WISH_WORDS = 3
+BARE_QUERIES = 0.5
 
 
 class Search(Recommend):
@@ -26,15 +28,14 @@ class Search(Recommend):
         query = query_of(source.catalogue.item(case.target.item_id).get(source.query_attribute))
         if query is None:
             return None
+        if source.is_training:
+            query = wish_for(case.target.item_id, query, source, BARE_QUERIES)
         return {"task": self.name, "history": history_of(case, source), "query": query, "answer": case.target.item_id}
 
     def prompt(self, request: Request) -> list[Piece]:
-        query = request.get("query")
-        words = clean_value(query, MAX_QUERY_WORDS) if isinstance(query, str) else None
-        if words is None:
-            raise ValueError(f"a search request with the query {query!r}: expected a text, e.g. 'query': 'red shoes'.")
         return [
-            ShopperText(words),
+            # With the space before them, words are the tokens that attributes are made of.
+            ShopperText(" " + query_words(request)),
             " Can you retrieve the items that aligns with both the user's history and the given query?",
         ]
 
@@ -52,8 +53,31 @@ class Search(Recommend):
         }
 
 
+def query_words(request: Request) -> str:
+    """A request's query as one line; a `ValueError` when there is nothing to read."""
+    query = request.get("query")
+    words = clean_value(query, MAX_QUERY_WORDS) if isinstance(query, str) else None
+    if words is None:
+        raise ValueError(
+            f"a request to {request['task']} with the query {query!r}: expected a text, e.g. 'query': 'red shoes'."
+        )
+    return words
+
+
 def query_of(value: Any) -> str | None:
     """A category as a search query; of a path or list of categories the last, most specific one."""
     if isinstance(value, (list, tuple)):
         value = value[-1] if value else None
     return clean_value(value, MAX_QUERY_WORDS)
+
+
+def wish_for(true_id: str, query: str, source: ExampleSource, bare: float) -> str:
+    """The query of a training example, as a wish that says what is to be seen: "teal mug" for the query "mug".
+
+    What words look like is learnt from it. A share of `bare` stays the query alone.
+    """
+    item = source.catalogue.item(true_id)
+    values = [clean_value(item[name], MAX_WISH_WORDS) for name in source.wish_attributes]
+    if not source.wish_attributes or source.rng.random() < bare:
+        return query
+    return " ".join([*(value for value in values if value), query])

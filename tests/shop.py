@@ -2,12 +2,15 @@
 
 from io import BytesIO
 
+import numpy as np
 import torch
+from diffusers import VQModel
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from modeling_unimp import UniMPForConditionalGeneration, load_image_processor
+from modeling_unimp import ImageCodec, UniMPForConditionalGeneration, load_image_processor
 from processing_unimp import Catalogue, Histories, UniMPProcessor
+from processing_unimp.catalogue import NO_CODE
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 60), "grey": (128, 128, 128)}
 
@@ -78,3 +81,37 @@ def make_model(processor: UniMPProcessor, seed: int = 0, **fields) -> UniMPForCo
         if name.endswith("gate"):
             torch.nn.init.constant_(parameter, 0.5)
     return model.freeze_backbones(train="all", train_vision=True).eval()
+
+
+def make_codec(num_codes: int = 16, seed: int = 0) -> ImageCodec:
+    """A codec with random weights: pictures of 8 pixels a side in 2 x 2 codes."""
+    torch.manual_seed(seed)
+    levels = 3
+    codec = ImageCodec(
+        VQModel(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=(8,) * levels,
+            latent_channels=4,
+            sample_size=8,
+            num_vq_embeddings=num_codes,
+            norm_num_groups=4,
+        )
+    )
+    torch.nn.init.normal_(codec.vq_model.quantize.embedding.weight, std=0.5)
+    return codec
+
+
+def make_imagining_model(**fields) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+    """A model and processor that answer with pictures, and a catalogue that knows its own as codes."""
+    codec = make_codec()
+    catalogue = make_catalogue()
+    codes = np.full((len(catalogue), codec.codes_per_picture), NO_CODE)
+    for number, item_id in enumerate(catalogue.item_ids):
+        if catalogue.has_picture(item_id):
+            codes[number] = codec.encode([catalogue.picture(item_id)])[0]
+    catalogue.set_picture_codes(codes)
+    processor = make_model_processor(catalogue=catalogue, num_codes=codec.num_codes)
+    model = make_model(processor, num_codes=codec.num_codes, codes_per_picture=4, **fields)
+    model.image_codec = codec
+    return model, processor

@@ -367,7 +367,7 @@ def test_push_to_hub_sends_rows_and_pictures(monkeypatch):
         Dataset, "push_to_hub", lambda self, repo_id, **kwargs: sent.update(rows=self[:], repo=repo_id, kwargs=kwargs)
     )
     Catalogue.from_items(ITEMS).push_to_hub("shop/items", private=True)
-    assert sent["repo"] == "shop/items" and sent["kwargs"] == {"private": True}
+    assert sent["repo"] == "shop/items" and sent["kwargs"] == {"private": True, "config_name": "items"}
     assert sent["rows"]["item_id"][0] == "007" and sent["rows"]["image"][0].size == (16, 16)
 
 
@@ -384,3 +384,30 @@ def test_real_catalogues_load(data_dir, tmp_path):
     beauty = Catalogue.load(data_dir / "amazon-beauty-2014" / "items.jsonl")
     assert len(beauty) == 12101 and beauty.removed == {} and not beauty.has_picture(beauty.item_id(0))
     assert all(isinstance(path, list) for path in beauty.column("attributes"))
+
+
+def test_picture_codes_are_kept_with_the_catalogue(tmp_path):
+    catalogue = Catalogue.from_items([{"item_id": "a"}, {"item_id": "b"}, {"item_id": "c"}])
+    before = catalogue.fingerprint
+    assert catalogue.picture_codes is None and not catalogue.has_picture_codes("a")
+    catalogue.set_picture_codes(np.array([[3, 0], [-1, -1], [0, 7]]))
+    assert [catalogue.has_picture_codes(item) for item in "abc"] == [True, False, True]
+    catalogue.save(tmp_path, images=False)
+    loaded = Catalogue.load(tmp_path)
+    np.testing.assert_array_equal(loaded.picture_codes, [[3, 0], [-1, -1], [0, 7]])
+    assert loaded.fingerprint == before and loaded.attributes == []
+    loaded.add([{"item_id": "d"}])
+    np.testing.assert_array_equal(loaded.picture_codes[3], [-1, -1])
+    with pytest.raises(ValueError, match="'picture_codes'"):
+        loaded.add([{"item_id": "e", "picture_codes": [1, 2]}])
+
+
+def test_picture_codes_that_do_not_fit_are_refused():
+    catalogue = Catalogue.from_items([{"item_id": "a"}, {"item_id": "b"}])
+    for wrong in ([[1, 2]], [1, 2], [[], []]):
+        with pytest.raises(ValueError, match=r"expected \(2, codes of a picture\)"):
+            catalogue.set_picture_codes(np.array(wrong))
+    with pytest.raises(ValueError, match="whole rows"):
+        catalogue.set_picture_codes(np.array([[1, -1], [0, 0]]))
+    with pytest.raises(ValueError, match="one number of them"):
+        Catalogue.from_items([{"item_id": "a", "picture_codes": [1]}, {"item_id": "b", "picture_codes": [1, 2]}])

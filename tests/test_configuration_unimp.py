@@ -9,7 +9,7 @@ TEXT = {"model_type": "llama", "vocab_size": 50, "hidden_size": 32, "num_hidden_
 
 
 def test_ids_of_each_group_follow_each_other():
-    config = UniMPConfig(text_config=TEXT, num_codes=4, num_items=7)
+    config = UniMPConfig(text_config=TEXT, num_codes=4, codes_per_picture=1, num_items=7)
     assert config.group_slices == {
         "words": (0, 55),
         "stars": (55, 60),

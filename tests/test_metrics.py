@@ -13,7 +13,10 @@ from processing_unimp import metrics
 from processing_unimp.metrics import (
     bert_score,
     bleu,
+    cosine_similarity,
+    diversity,
     expected_calibration_error,
+    frechet_distance,
     hit_rate,
     mae,
     meteor,
@@ -174,6 +177,116 @@ def test_calibration_refuses_logits_and_stars_out_of_range():
         expected_calibration_error(np.array([[0.5, 0.5]]), np.array([0]))
     with pytest.raises(ValueError, match="shape"):
         expected_calibration_error(np.array([[0.5, 0.5]]), np.array([1, 2]))
+
+
+def features(seed, n, width):
+    """Rows of a mean and a covariance of their own."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, width)) @ rng.normal(size=(width, width)) + rng.normal(size=width)
+
+
+def textbook_frechet_distance(a, b):
+    """The root of S1 @ S2 by the eigenvalues of `sqrt(S1) @ S2 @ sqrt(S1)`, which is symmetric and has the same."""
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    s1, s2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    values, vectors = np.linalg.eigh(s1)
+    root = vectors @ np.diag(np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    eigenvalues = np.clip(np.linalg.eigvalsh(root @ s2 @ root), 0, None)
+    return shift @ shift + np.trace(s1) + np.trace(s2) - 2 * np.sqrt(eigenvalues).sum()
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(50, 40, 5), (7, 90, 12), (6, 5, 20), (2, 2, 3), (30, 3, 2)])
+def test_frechet_distance_equals_the_textbook(n, m, width):
+    a, b = features(1, n, width), features(2, m, width)
+    # Fewer rows than features leave eigenvalues of 1e-16 where there should be 0, and their roots are 1e-8.
+    assert frechet_distance(a, b) == pytest.approx(textbook_frechet_distance(a, b), rel=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a))
+
+
+def test_frechet_distance_on_a_line_by_hand():
+    # (m1 - m2)**2 + (s1 - s2)**2 with means 1 and 5, deviations sqrt(2) and sqrt(8): 16 + 2.
+    assert frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [7.0]])) == pytest.approx(18)
+
+
+def test_frechet_distance_of_independent_features_adds_up():
+    # Corners of a rectangle: no covariance, so each axis is a line of its own.
+    a = np.array([[0, 0], [0, 2], [2, 0], [2, 2]], dtype=float)
+    b = a * [3, 1] + [1, 0]
+    one = [frechet_distance(a[:, [k]], b[:, [k]]) for k in (0, 1)]
+    assert one == [pytest.approx(9 + 4 * 4 / 3), 0]
+    assert frechet_distance(a, b) == pytest.approx(sum(one))
+
+
+def test_frechet_distance_ignores_order_and_a_common_shift_and_turn():
+    a, b = features(3, 20, 6), features(4, 15, 6)
+    distance = frechet_distance(a, b)
+    rng = np.random.default_rng(5)
+    turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    assert frechet_distance(rng.permutation(a), rng.permutation(b)) == pytest.approx(distance)
+    assert frechet_distance(a @ turn + 7, b @ turn + 7) == pytest.approx(distance)
+    assert frechet_distance(a, a + 2) == pytest.approx(6 * 2**2)
+    assert frechet_distance(a, rng.permutation(a)) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, a) >= 0
+
+
+def test_frechet_distance_of_many_features_needs_no_square_of_them():
+    a, b = np.random.default_rng(6).normal(size=(2, 4, 200_000))  # a covariance would take 320 GB
+    # In so many directions the two share none: tr(S) is about the width for both, the cross term hardly there.
+    assert frechet_distance(a, b) == pytest.approx(2 * 200_000 + 2 * 200_000 / 4, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (np.zeros((1, 3)), np.zeros((4, 3)), "generated features of shape .1, 3.*at least 2"),
+        (np.zeros((4, 3)), np.zeros((1, 3)), "real features of shape .1, 3"),
+        (np.zeros((4, 3)), np.zeros((4, 2)), "same width"),
+        (np.zeros(4), np.zeros((4, 1)), "shape .4,"),
+        (np.full((2, 1), np.nan), np.zeros((2, 1)), "2 of 2 rows of the generated features hold NaN"),
+    ],
+)
+def test_frechet_distance_refuses_what_has_no_covariance(a, b, words):
+    with pytest.raises(ValueError, match=words):
+        frechet_distance(a, b)
+
+
+def test_diversity_by_hand():
+    assert diversity(np.array([[1.0, 2.0], [2.0, 4.0], [0.5, 1.0]])) == pytest.approx(0)
+    assert diversity(np.eye(4)) == pytest.approx(1)
+    assert diversity(np.array([[1.0, 0.0], [-3.0, 0.0]])) == pytest.approx(2)
+    # Pairs: alike 0, and twice 60 degrees apart 1/2.
+    assert diversity(np.array([[1, 0], [5, 0], [1, math.sqrt(3)]])) == pytest.approx(1 / 3)
+    assert diversity(np.full((5, 7), 0.3)) >= 0
+
+
+def test_diversity_is_the_mean_over_pairs_in_any_order():
+    rows = features(7, 9, 4)
+    pairs = [(i, j) for i in range(9) for j in range(i)]
+    cosines = cosine_similarity(rows[[i for i, _ in pairs]], rows[[j for _, j in pairs]])
+    assert diversity(rows) == pytest.approx(1 - cosines.mean())
+    assert diversity(rows[::-1]) == pytest.approx(diversity(rows))
+
+
+def test_cosine_similarity_by_hand():
+    a, b = np.array([[3, 4], [1, 0], [2, 2]]), np.array([[6, 8], [0, 5], [-1, -1]])
+    np.testing.assert_allclose(cosine_similarity(a, b), [1, 0, -1], atol=1e-12)
+    root = math.sqrt(2)
+    np.testing.assert_allclose(cosine_similarity(a[:1], b), [1, 4 / 5, -7 / (5 * root)])
+    np.testing.assert_allclose(cosine_similarity(a, b[1:2]), [4 / 5, 0, 1 / root], atol=1e-12)
+    assert cosine_similarity(a, np.zeros((1, 2))).tolist() == [0, 0, 0]
+
+
+def test_features_that_cannot_be_compared_are_refused():
+    with pytest.raises(ValueError, match="row 1 of the generated features is all zeros"):
+        diversity(np.array([[1.0, 0.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match="at least 2 pictures"):
+        diversity(np.ones((1, 3)))
+    with pytest.raises(ValueError, match="row beside row"):
+        cosine_similarity(np.ones((3, 3)), np.ones((2, 3)))
+    with pytest.raises(ValueError, match="row beside row"):
+        cosine_similarity(np.ones((1, 3)), np.ones((1, 2)))
+    with pytest.raises(ValueError, match="at least 1 picture"):
+        cosine_similarity(np.ones((0, 3)), np.ones((0, 3)))
 
 
 def test_bleu_by_hand():

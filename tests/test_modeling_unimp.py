@@ -56,6 +56,7 @@ def config_of(model_type="gpt_neox", fusion="exclusive", text=None, **overrides)
         "cross_attention_head_dim": 8,
         "num_items": NUM_ITEMS,
         "num_codes": 2,
+        "codes_per_picture": 4,
         "content_length": 4,
         "initializer_range": 0.1,
     }
@@ -112,6 +113,7 @@ def batch_of(config, rows, num_pictures=3, labels=False):
         target[:, -1] = torch.tensor([item(config, n % NUM_ITEMS) for n in range(len(rows))])
         target[:, -2] = 21
         target[0, -3] = V + 5 + 3
+        batch["input_ids"][2, -4] = V + 5 + 5 + 2  # the first picture code
         batch["labels"] = target
     return batch
 
@@ -384,7 +386,7 @@ def test_answers_are_the_logits_of_forward():
 
 
 def test_groups_that_are_not_there():
-    model = model_of("llama", num_codes=0)
+    model = model_of("llama", num_codes=0, codes_per_picture=0)
     batch = batch_of(model.config, RAGGED)
     with pytest.raises(ValueError, match="this model has no codes"):
         model.answer_logits("codes", **batch)

@@ -11,11 +11,13 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from accelerate.commands.launch import launch_command_parser
 from PIL import Image
+from shop import make_codec
 from torch.distributed.run import get_args_parser
 from transformers import HfArgumentParser
 
@@ -48,15 +50,27 @@ def model_folder(tmp_path_factory) -> Path:
     recipe = yaml.safe_load((ROOT / "recipes/demo.yaml").read_text())
     catalogue = Catalogue.from_items(make_demo_shop(num_shoppers=1)[0])
     image_processor = load_image_processor(recipe["vision_model"])
-    processor = UniMPProcessor.from_backbones(recipe["text_model"], image_processor, catalogue)
     torch.manual_seed(0)
+    codec = make_codec(num_codes=recipe["codec_codes"])
+    catalogue.set_picture_codes(np.zeros((len(catalogue), codec.codes_per_picture), dtype=int))
+    processor = UniMPProcessor.from_backbones(
+        recipe["text_model"],
+        image_processor,
+        catalogue,
+        query_attribute=recipe["query_attribute"],
+        num_codes=codec.num_codes,
+        wish_attributes=recipe["wish_attributes"],
+    )
     model = UniMPForConditionalGeneration.from_backbones(
         text_model=recipe["text_model"],
         vision_model=recipe["vision_model"],
         catalogue=catalogue,
         processor=processor,
+        num_codes=codec.num_codes,
+        codes_per_picture=codec.codes_per_picture,
         **recipe["unimp"],
     )
+    model.image_codec = codec
     PersonalizationPipeline(model=model, processor=processor).save_pretrained(folder / "unimp")
     (folder / "pictures").mkdir()
     Image.new("RGB", (48, 48), "white").save(folder / "pictures" / "0012.jpg")

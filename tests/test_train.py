@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from transformers import AutoModel, AutoProcessor
 
-import modeling_unimp  # noqa: F401  (registers the classes)
 import train
+from modeling_unimp import ImageCodec, PersonalizationPipeline
+from processing_unimp import TASK_NAMES, Catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,13 +30,15 @@ def test_the_demo_recipe_from_nothing_to_a_model_that_answers(tmp_path):
     done = run(
         "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--max_steps", "3",
         "--eval_strategy", "no",
-        "--save_strategy", "no", "--load_best_model_at_end", "false", "--max_test_cases", "12", cwd=tmp_path,
+        "--save_strategy", "no", "--load_best_model_at_end", "false", "--max_test_cases", "12",
+        "--codec_steps", "4", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for line in ("recommend (12 cases)", "popularity in query", "choose all", "constant (training mean)", "new users"):
         assert line in done.stderr + done.stdout
     record = json.loads((tmp_path / "unimp/results.json").read_text())
-    assert set(record["results"]["test"]) == {"recommend", "search", "rate", "explain", "select"}
+    assert set(record["results"]["test"]) == set(TASK_NAMES)
+    assert record["image_codec"]["num_codes"] == 128 and (tmp_path / "unimp/image_codec/codec.json").is_file()
     assert record["results"]["test"]["recommend"]["baselines"].keys() == {"popularity", "random"}
     assert record["split"]["leaks"] and record["recipe"]["data"]["k_core"] == 5
     assert (tmp_path / "unimp/report.html").stat().st_size > 10_000
@@ -42,6 +46,36 @@ def test_the_demo_recipe_from_nothing_to_a_model_that_answers(tmp_path):
     processor = AutoProcessor.from_pretrained(tmp_path / "unimp")
     assert model.config.num_items == len(processor.catalogue) == 240
     assert processor.catalogue.picture(processor.catalogue.item_ids[0]) is not None
+    unimp = PersonalizationPipeline(model=model, processor=processor)
+    drawn = unimp({"task": "imagine", "history": ["mug-001"], "query": "lamp"})
+    assert drawn["picture"].size == (32, 32) and len(drawn["retrieved"]) == 2 and len(drawn["nearest"]) == 10
+    assert drawn["wish"].endswith("lamp") and len(drawn["wish"].split()) == 2
+
+
+RECIPE_OF_A_CODEC = """
+items: shop
+interactions: shop
+tasks: []
+image_codec: train
+codec_side: 16
+codec_grid: 4
+codec_codes: 16
+codec_width: 8
+codec_steps: 5
+output_dir: codec
+use_cpu: true
+"""
+
+
+def test_a_codec_alone(tmp_path):
+    items, interactions = train_shop()
+    Catalogue.from_items(items).save(tmp_path / "shop")
+    Dataset.from_list(interactions).to_parquet(str(tmp_path / "shop" / "interactions.parquet"))
+    (tmp_path / "codec.yaml").write_text(RECIPE_OF_A_CODEC)
+    done = run("--config", "codec.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ImageCodec.load(tmp_path / "codec/image_codec").codes_per_picture == 16
+    assert "Picture codec" in (tmp_path / "codec/report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -54,6 +88,9 @@ def test_the_demo_recipe_from_nothing_to_a_model_that_answers(tmp_path):
         (["--split", "at_random"], "leave_last_out or by_time"),
         (["--tasks", "buy"], "recommend, search"),
         (["--query_attribute", "flavour"], "flavour"),
+        (["--wish_attributes", "flavour"], "flavour"),
+        (["--tasks", "recommend", "imagine"], "set image_codec"),
+        (["--tasks", "imagine", "--image_codec", "no/such-codec"], "no/such-codec"),
         (["--attributes", "title", "flavour"], "flavour"),
         (["--text_model", "no/such-model"], "no/such-model"),
     ],
@@ -93,5 +130,5 @@ def test_a_full_disk_is_told_at_once(tmp_path, monkeypatch):
 def test_every_recipe_is_readable(recipe, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(recipe), "--bf16", "false", "--use_cpu", "true"])
     data_args, model_args, args = train.parse_recipe()
-    assert data_args.tasks and isinstance(model_args.config_fields, dict)
+    assert (data_args.tasks or model_args.image_codec) and isinstance(model_args.config_fields, dict)
     assert args.eval_strategy == args.save_strategy

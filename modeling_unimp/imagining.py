@@ -1,0 +1,212 @@
+"""Pictures as answers: search for items, write a picture's codes after them, decode (paper, section 2.3, eq. 9).
+
+Shapes: B requests, P codes of a picture, N items, G width of a pooled vision feature.
+"""
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.utils import cached_file
+
+from .image_codec import ImageCodec
+from .ranking import rank_items
+
+CODEC_FOLDER = "image_codec"
+# Lengths of an explanation say nothing about a picture, which has as many codes as it has.
+LENGTHS = ("max_new_tokens", "min_new_tokens", "max_length", "min_length")
+# A picture is drawn cautiously: among sixty codes one odd one is seen.
+TEMPERATURE = 0.2
+HUB_ARGUMENTS = ("cache_dir", "revision", "token", "local_files_only", "force_download")
+
+
+class UniMPImagining:
+    """Methods of [`UniMPForConditionalGeneration`]: the codec beside the model, and the codes it writes.
+
+    The codec is frozen and no part of the weights; it is saved in the model's folder as `image_codec/`.
+    """
+
+    _image_codec: ImageCodec | None = None
+
+    @property
+    def image_codec(self) -> ImageCodec | None:
+        return self._image_codec
+
+    @image_codec.setter
+    def image_codec(self: Any, codec: ImageCodec | None) -> None:
+        if codec is not None:
+            came = (codec.num_codes, codec.codes_per_picture)
+            expected = (self.config.num_codes, self.config.codes_per_picture)
+            if came != expected:
+                raise ValueError(
+                    f"the image codec writes pictures as {came[1]} of {came[0]} codes and this model as "
+                    f"{expected[1]} of {expected[0]}: build the model with num_codes={came[0]} and "
+                    f"codes_per_picture={came[1]}, or load the codec it was trained with."
+                )
+        self._image_codec = codec
+
+    @torch.no_grad()
+    def fit_codes_to_codec(self: Any) -> None:
+        """Draw the codes' rows alike for codes that look alike: a random projection of the codec's codebook."""
+        codebook = self.image_codec.vq_model.quantize.embedding.weight.float().to(self.device)
+        codebook = torch.nn.functional.layer_norm(codebook - codebook.mean(dim=0), codebook.shape[1:])
+        offset = self.config.text_config.vocab_size
+        first, stop = (end - offset for end in self.config.group_slices["codes"])
+        embeddings = self.model.item_embeddings
+        for rows in (embeddings.read, embeddings.write):
+            if rows is not None:
+                drawn = rows.tokens[first:stop].float()
+                projection = torch.randn(codebook.shape[1], drawn.shape[1], device=self.device)
+                alike = codebook @ projection * codebook.shape[1] ** -0.5 * drawn.std() + drawn.mean(dim=0)
+                rows.tokens[first:stop] = alike.to(rows.tokens.dtype)
+
+    def save_pretrained(self: Any, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        # Before the weights: with push_to_hub=True these upload the whole folder.
+        if self.image_codec is not None and kwargs.get("is_main_process", True):
+            self.image_codec.save_pretrained(os.path.join(save_directory, CODEC_FOLDER))
+        parent: Any = super()
+        return parent.save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        parent: Any = super()
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        subfolder = "/".join(part for part in (kwargs.get("subfolder"), CODEC_FOLDER) if part)
+        model, info = parent.from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        name = str(pretrained_model_name_or_path)
+        if model.config.num_codes and cached_file(
+            name, "config.json", subfolder=subfolder, _raise_exceptions_for_missing_entries=False, **hub
+        ):
+            model.image_codec = ImageCodec.from_pretrained(name, subfolder=subfolder, **hub)
+        return (model, info) if output_loading_info else model
+
+    @torch.no_grad()
+    def imagine(self: Any, *, seed: int = 0, generation_config: Any = None, **inputs_and_options: Any) -> torch.Tensor:
+        """Write pictures as codes, with the K/V cache: exactly P codes a picture, and nothing but codes.
+
+        Args:
+            seed (`int`, *optional*, defaults to 0): another seed, another picture; the same batch and seed, the same.
+            generation_config (`GenerationConfig`, *optional*): instead of single options of `generate`.
+            inputs_and_options: a batch of imagine requests as the processor makes it, and options of `generate`:
+                `temperature` (0.2 by default), `top_k`, `top_p`, `num_beams`, `do_sample` (`False` for the likeliest
+                code each time). Options on lengths have no effect.
+
+        Returns:
+            `torch.LongTensor` of shape `(B, P)`, each from 0 to `config.num_codes - 1`; `image_codec.decode` makes
+            pictures of them.
+        """
+        if self.image_codec is None:
+            raise ValueError(
+                "this model has no image codec, so it cannot imagine pictures: train it with image_codec and the task "
+                "imagine in the recipe, or set model.image_codec."
+            )
+        options = {name: value for name, value in inputs_and_options.items() if name not in LENGTHS}
+        length = {"max_new_tokens": self.image_codec.codes_per_picture, "eos_token_id": None}
+        if generation_config is not None:
+            # transformers does not want a config and single values at once.
+            generation_config = copy.deepcopy(generation_config)
+            generation_config.update(**length, max_length=None)
+            options["generation_config"] = generation_config
+        else:
+            sampled = options.setdefault("do_sample", options.get("num_beams", 1) == 1)
+            options = length | ({"temperature": TEMPERATURE, "top_k": 0} if sampled else {}) | options
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            written = self.generate(answer_group="codes", **options)
+        return written[:, -self.image_codec.codes_per_picture :] - self.config.group_slices["codes"][0]
+
+
+@torch.no_grad()
+def pooled_features(
+    model: Any, processor: Any, pictures: Sequence[Image.Image | None], batch_size: int = 32
+) -> np.ndarray:
+    """Pictures as the vision tower sees them, mean of their patches `(n, G)`; zeros where there is none."""
+    if model.model.vision_tower is None:
+        raise ValueError("this model has no vision tower, so it cannot compare pictures; imagine needs one.")
+    features = np.zeros((len(pictures), model.config.vision_feature_size), dtype=np.float32)
+    rows = [row for row, picture in enumerate(pictures) if picture is not None]
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        pixels = torch.stack([processor.pixel_values(None, pictures[row]) for row in part])
+        features[part] = model.model.encode_pictures(pixels.to(model.device)).float().mean(dim=1).cpu().numpy()
+    return features
+
+
+@dataclass(frozen=True)
+class PictureShelf:
+    """A catalogue's pictures as the vision tower sees them, for comparing others with them.
+
+    Args:
+        features (`np.ndarray` of shape `(N, G)`): of every picture, less their mean; zeros where there is none. Pooled
+            features all point much the same way, and what tells pictures apart is what is left without it.
+        mean (`np.ndarray` of shape `(G,)`)
+    """
+
+    features: np.ndarray
+    mean: np.ndarray
+
+    @classmethod
+    def of(cls, model: Any, processor: Any, vision_features: Any = None) -> "PictureShelf":
+        """Of the processor's catalogue; from its feature store where there is one."""
+        if vision_features is not None:
+            features = vision_features.pooled().float().numpy()
+        else:
+            catalogue = processor.catalogue
+            features = pooled_features(
+                model, processor, [catalogue.picture(item_id) for item_id in catalogue.item_ids]
+            )
+        has_picture = features.any(axis=1)
+        if not has_picture.any():
+            raise ValueError("no item of this catalogue has a picture: imagine has nothing to start from.")
+        mean = features[has_picture].mean(axis=0)
+        features[has_picture] -= mean
+        return cls(features, mean)
+
+    @property
+    def has_picture(self) -> np.ndarray:
+        """`(N,)` of bool."""
+        return np.asarray(self.features.any(axis=1))
+
+    def similarity(self, features: np.ndarray) -> np.ndarray:
+        """Cosine similarity of one picture `(G,)`, less the mean, to all `(N,)`; -1 to items without a picture."""
+        norms = np.linalg.norm(self.features, axis=1)
+        cosine = self.features @ features / np.maximum(norms * np.linalg.norm(features), 1e-12)
+        return np.where(norms > 0, cosine, -1.0)
+
+
+@torch.no_grad()
+def retrieve(
+    model: Any,
+    processor: Any,
+    requests: Sequence[Mapping[str, Any]],
+    has_picture: np.ndarray,
+    **processor_options: Any,
+) -> list[dict[str, Any]]:
+    """The first stage: requests of imagine, with the items that the model's own search finds for them.
+
+    Args:
+        requests (`Sequence[Mapping]`): those that name their `"retrieved"` items keep these.
+        has_picture (`np.ndarray` of shape `(N,)`): which items may be found.
+        processor_options (*optional*): `positions` and `vision_features` of the processor.
+    """
+    catalogue = processor.catalogue
+    allowed = torch.from_numpy(catalogue.available & has_picture)
+    if not allowed.any():
+        raise ValueError("no item with a picture is on sale: imagine has nothing to start from; see catalogue.retire.")
+    searches = [dict(request) | {"task": "search"} for request in requests]
+    batch = processor(requests=searches, **processor_options)
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
+    logits_BN = model.answer_logits("items", **inputs)[:, -1].float().cpu()
+    _, numbers = rank_items(logits_BN, processor.num_retrieved, allowed)
+    scores_BN = logits_BN.masked_fill(~allowed, float("-inf")).softmax(dim=-1).numpy()
+    return [
+        processor.with_found(dict(request), [number for number in row if number >= 0], scores)
+        for request, row, scores in zip(requests, numbers.tolist(), scores_BN, strict=True)
+    ]

@@ -1,0 +1,254 @@
+"""imagine: a picture of a product that the shopper may like (paper, sections 2.3 and A.2, eq. 9).
+
+In two stages: first search for items that fit query and shopper, then, with these in the prompt, write the picture as
+the codes of an image codec. An item whose picture has no codes cannot be a target.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .catalogue import Catalogue
+from .control_tokens import ControlTokens
+from .history import Histories, Interaction
+from .item_text import clean_value, stars_of
+from .metrics import cosine_similarity, diversity, frechet_distance
+from .splits import Case
+from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, ShopperText, Task, described, history_of
+from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
+
+LIKED_STARS = 4
+BARE_QUERIES = 0.2
+REPLACED_CODES = 0.6
+
+
+class Imagine(Task):
+    """What is imagined is a product the shopper may like: a target that got fewer than four stars is no example.
+
+    An output is a dict: `picture` (`PIL.Image.Image`), `wish` (what was drawn, in words), `retrieved` (catalogue
+    rows), `features` `(G,)` of the picture as the vision tower sees it, `catalogue_features` `(N, G)` of all pictures
+    (both less the catalogue's mean), `similarity` `(N,)` of the picture to these, `nll` (mean over the true picture's
+    codes, `None` where the truth is not known).
+
+    The headline `gain` is how much more the picture resembles the true item's than another item's of the same query: 0
+    for a picture that knows the query alone, above it for one that knows the shopper.
+    """
+
+    name = "imagine"
+    answer_group = "codes"
+    headline = "gain"
+
+    def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
+        catalogue, true_id = source.catalogue, case.target.item_id
+        if source.query_attribute is None or not catalogue.has_picture_codes(true_id):
+            return None
+        query = query_of(catalogue.item(true_id).get(source.query_attribute))
+        if query is None or not was_liked(case.target):
+            return None
+        request = {"task": self.name, "history": history_of(case, source), "query": query, "answer": true_id}
+        if source.is_training:
+            return request | {
+                "query": wish_for(true_id, query, source, BARE_QUERIES),
+                "retrieved": likely_found(case, query, source),
+                "codes_read": codes_read(true_id, source),
+            }
+        return request | {"others": other_items(case, query, source)}
+
+    def num_blocks(self, source: ExampleSource) -> int:
+        codes = source.catalogue.picture_codes
+        # A block has some 15 tokens, attributes, picture and control tokens together.
+        return 1 + source.num_retrieved + (0 if codes is None else codes.shape[1] // 15)
+
+    def prompt(self, request: Request) -> list[Piece]:
+        return [
+            *[ItemSlot(item) for item in request.get("retrieved", ())],
+            ShopperText(" " + query_words(request | {"query": request.get("wish", request.get("query"))})),
+            " Can you generate the product figure that the user may be interested in?",
+        ]
+
+    def target(self, request: Request, tokens: ControlTokens, catalogue: Catalogue) -> list[int]:
+        item_id = str(request["answer"])
+        if not catalogue.has_picture_codes(item_id):
+            raise ValueError(
+                f"item {item_id!r} has no picture codes to learn from: it has no picture, or "
+                "catalogue.set_picture_codes was not called."
+            )
+        assert catalogue.picture_codes is not None
+        return [tokens.code(int(code)) for code in catalogue.picture_codes[catalogue.number(item_id)]]
+
+    def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
+        """`output` is a pair: the above, and the rows of the nearest real items, best first."""
+        imagined, nearest = output
+        return {
+            "task": self.name,
+            "picture": imagined["picture"],
+            "wish": imagined["wish"],
+            "retrieved": [described(catalogue, number) for number in imagined["retrieved"]],
+            "nearest": [
+                described(catalogue, int(number)) | {"similarity": float(imagined["similarity"][number])}
+                for number in nearest
+            ],
+        }
+
+    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+        features = output["catalogue_features"]
+        true, other, random = (catalogue.number(item) for item in (request["answer"], *request["others"]))
+        return {
+            "features": output["features"],
+            "nll": np.nan if output["nll"] is None else output["nll"],
+            "true": features[true],
+            "other": features[other],
+            "random": features[random],
+            "retrieved": features[output["retrieved"][0]],
+        }
+
+    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
+        shown, true = (np.stack([judgement[name] for judgement in judgements]) for name in ("features", "true"))
+        to_true, to_other = _similarities(judgements)
+        several = len(judgements) > 1
+        return {
+            "gain": float(np.mean(to_true - to_other)),
+            "similarity": float(np.mean(to_true)),
+            "similarity_to_other": float(np.mean(to_other)),
+            "frechet": frechet_distance(shown, true) if several else float("nan"),
+            "diversity": diversity(shown) if several else float("nan"),
+            "nll": float(np.mean([judgement["nll"] for judgement in judgements])),
+        }
+
+    def headline_of(self, judgements: Sequence[Judgement]) -> float:
+        to_true, to_other = _similarities(judgements)
+        return float(np.mean(to_true - to_other))
+
+    def shown(self, judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+        """A random real picture of the same query, and the first item that the model's search found."""
+        return {
+            who: [judgement | {"features": judgement[source], "nll": np.nan} for judgement in judgements]
+            for who, source in (("random item of the query", "random"), ("first retrieved item", "retrieved"))
+        }
+
+    def baselines(
+        self, requests: Sequence[Request], train: Histories, source: ExampleSource
+    ) -> dict[str, Sequence[Any]]:
+        """None beside `shown`: whoever knows the shop alone has no picture to draw."""
+        return {}
+
+
+def _similarities(judgements: Sequence[Judgement]) -> tuple[np.ndarray, np.ndarray]:
+    shown, true, other = (
+        np.stack([judgement[name] for judgement in judgements]) for name in ("features", "true", "other")
+    )
+    return cosine_similarity(shown, true), cosine_similarity(shown, other)
+
+
+def was_liked(event: Interaction) -> bool:
+    """Four or five stars, or none given."""
+    stars = stars_of(event.rating)
+    return stars is None or stars >= LIKED_STARS
+
+
+def completed_wish(
+    request: Request, catalogue: Catalogue, scores: np.ndarray, attributes: Sequence[str], of: str
+) -> str:
+    """A bare query as the wish that the shopper's search results tell.
+
+    Args:
+        request (`dict`): with a `"query"`; one that is no value of the attribute `of` is a wish already.
+        catalogue (`Catalogue`): the shop.
+        scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search.
+        attributes (`Sequence[str]`): of each the value with most of the probability joins the query.
+        of (`str`): the attribute that queries are values of.
+    """
+    query = query_words(request)
+    known = items_of_queries(catalogue, of, len(catalogue))
+    if query not in known:
+        return query
+    rows = known[query]
+    words = []
+    for name in attributes:
+        column, mass = catalogue.column(name), dict[str, float]()
+        for row in rows:
+            value = clean_value(column[row], MAX_WISH_WORDS)
+            if value:
+                mass[value] = mass.get(value, 0.0) + float(scores[row])
+        if mass:
+            words.append(max(mass, key=lambda value: mass[value]))
+    return " ".join([*words, query])
+
+
+def codes_read(true_id: str, source: ExampleSource) -> list[int]:
+    """The true codes as training reads them before each next one, a share of them replaced by random codes.
+
+    From clean ones a model learns to go on as the picture began, and hardly looks at the words (Bowman et al. 2016,
+    https://huggingface.co/papers/1511.06349, on word dropout); nor would it know how to go on after its own mistakes.
+    """
+    catalogue = source.catalogue
+    assert catalogue.picture_codes is not None
+    codes = catalogue.picture_codes[catalogue.number(true_id)].copy()
+    replaced = source.rng.random(len(codes)) < REPLACED_CODES
+    codes[replaced] = source.rng.choice(catalogue.picture_codes.max() + 1, size=int(replaced.sum()))
+    return [int(code) for code in codes]
+
+
+def likely_found(case: Case, query: str, source: ExampleSource) -> list[str]:
+    """What a search would find, for training: items of the query that share most attributes with what was liked.
+
+    Never the target itself. A query with too few other items is filled up with items of the whole shop.
+    """
+    catalogue = source.catalogue
+    values = _attribute_values(catalogue, len(catalogue))
+    latest = case.history[-source.history_length :]
+    liked = [event for event in latest if was_liked(event)] or latest
+    seen = values[[catalogue.number(event.item_id) for event in liked]]
+    found: list[int] = []
+    for numbers in _pictured(case, query, source):
+        left = numbers[~np.isin(numbers, found)]
+        shared = ((values[left][:, None] == seen[None]) & (seen[None] >= 0)).sum(axis=(1, 2))
+        order = np.argsort(-(shared + source.rng.random(len(left))))
+        found += left[order[: source.num_retrieved - len(found)]].tolist()
+    return [catalogue.item_id(number) for number in found]
+
+
+def other_items(case: Case, query: str, source: ExampleSource) -> list[str]:
+    """Two random items of the query but the target, filled up from the whole shop: one that an imagined picture is
+    compared with, one that is a baseline's answer."""
+    drawn: list[int] = []
+    for numbers in _pictured(case, query, source):
+        left = numbers[~np.isin(numbers, drawn)]
+        drawn += source.rng.permutation(left)[: 2 - len(drawn)].tolist()
+    if len(drawn) < 2:
+        raise ValueError(f"a catalogue of {len(drawn) + 1} pictures: imagine is judged on at least 3.")
+    return [source.catalogue.item_id(number) for number in drawn]
+
+
+def _pictured(case: Case, query: str, source: ExampleSource) -> list[np.ndarray]:
+    """Rows with a picture, but the target's: of the query, then all."""
+    catalogue = source.catalogue
+    codes = catalogue.picture_codes
+    assert codes is not None
+    usable = catalogue.available & (codes[:, 0] >= 0)
+    usable[catalogue.number(case.target.item_id)] = False
+    of_query = items_of_queries(catalogue, str(source.query_attribute), len(catalogue))[query]
+    return [of_query[usable[of_query]], np.flatnonzero(usable)]
+
+
+@functools.lru_cache(maxsize=4)
+def items_of_queries(catalogue: Catalogue, attribute: str, num_items: int) -> dict[str, np.ndarray]:
+    """Catalogue rows by query; `num_items` is there because a catalogue grows."""
+    queries = np.array([query_of(value) or "" for value in catalogue.column(attribute)])
+    order = np.argsort(queries, kind="stable")
+    names, starts = np.unique(queries[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+@functools.lru_cache(maxsize=4)
+def _attribute_values(catalogue: Catalogue, num_items: int) -> np.ndarray:
+    """Each attribute of each item as a number, equal for equal values, -1 where it is missing: `(N, attributes)`."""
+    values = np.full((len(catalogue), len(catalogue.attributes)), -1)
+    for column, name in enumerate(catalogue.attributes):
+        known: dict[str, int] = {}
+        for row, value in enumerate(catalogue.column(name)):
+            if value is not None:
+                values[row, column] = known.setdefault(str(value), len(known))
+    return values

@@ -1,0 +1,234 @@
+"""Pictures as answers: exactly their codes and nothing else, from a search of the model's own, saved and loaded."""
+
+import numpy as np
+import pytest
+import torch
+from shop import make_codec, make_imagining_model
+from transformers import AutoModel, AutoProcessor, GenerationConfig
+
+from modeling_unimp import PersonalizationPipeline
+from modeling_unimp.answering import outputs_of
+from modeling_unimp.imagining import PictureShelf, pooled_features, retrieve
+
+REQUESTS = [
+    {"task": "imagine", "history": ["m1", {"item_id": "h1", "rating": 4}], "query": "shoe", "retrieved": ["s1", "m2"]},
+    {"task": "imagine", "history": ["h2"], "query": "a mug", "retrieved": ["m2", "m1"]},
+]
+
+
+@pytest.fixture(scope="module")
+def shop():
+    return make_imagining_model()
+
+
+def batch_of(processor, requests=REQUESTS, **kwargs):
+    return {name: each for name, each in processor(requests=requests, **kwargs).items() if name != "task_ids"}
+
+
+def test_likeliest_codes_with_cache_are_those_without(shop):
+    model, processor = shop
+    batch = batch_of(processor)
+    codes = model.imagine(**batch, do_sample=False)
+    assert codes.shape == (2, 4)
+    first = model.config.group_slices["codes"][0]
+    for _ in range(4):
+        with torch.no_grad():
+            best = model(**batch).logits[:, -1, first : first + 16].argmax(dim=-1) + first
+        batch["input_ids"] = torch.cat([batch["input_ids"], best[:, None]], dim=1)
+        batch["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (0, 1), value=1)
+        batch["media_index"] = torch.nn.functional.pad(batch["media_index"], (0, 1))
+    assert (batch["input_ids"][:, -4:] - first).tolist() == codes.tolist()
+
+
+def test_beams_find_the_likeliest_beginning(shop):
+    """16 beams hold every first code, so the likeliest pair of first codes has to be among the 16 pairs kept."""
+    model, processor = shop
+    batch = batch_of(processor, REQUESTS[:1])
+    first = model.config.group_slices["codes"][0]
+    pairs = torch.cartesian_prod(torch.arange(16), torch.arange(16))
+    grown = {
+        "input_ids": torch.cat([batch["input_ids"].expand(256, -1), pairs + first], dim=1),
+        "attention_mask": torch.nn.functional.pad(batch["attention_mask"].expand(256, -1), (0, 2), value=1),
+        "media_index": torch.nn.functional.pad(batch["media_index"].expand(256, -1), (0, 2)),
+        "pixel_values": batch["pixel_values"],
+    }
+    labels = grown["input_ids"].clone()
+    labels[:, :-2] = -100
+    with torch.no_grad():
+        nll = model(**grown, labels=labels).nll.view(256, 2).sum(dim=1)
+    beams = model.imagine(**batch, num_beams=16, num_return_sequences=16)
+    assert beams.shape == (16, 4) and model.imagine(**batch, num_beams=16).tolist() == beams[:1].tolist()
+    assert tuple(pairs[nll.argmin()].tolist()) in {tuple(row[:2].tolist()) for row in beams}
+
+
+def test_sampling_follows_the_seed_and_leaves_chance_elsewhere_alone(shop):
+    model, processor = shop
+    batch = batch_of(processor)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    drawn = {seed: model.imagine(**batch, seed=seed, temperature=2.0).tolist() for seed in (0, 1, 0)}
+    assert torch.equal(torch.rand(3), expected)
+    assert drawn[0] == model.imagine(**batch, seed=0, temperature=2.0).tolist() != drawn[1]
+    likeliest = model.imagine(**batch, do_sample=False).tolist()
+    assert model.imagine(**batch, temperature=1e-4).tolist() == likeliest
+    assert model.imagine(**batch, temperature=9.0, top_k=1).tolist() == likeliest
+    assert model.imagine(**batch, temperature=9.0, top_p=1e-6).tolist() == likeliest
+    config = GenerationConfig(do_sample=True, top_k=1, max_length=3)
+    assert model.imagine(**batch, generation_config=config).tolist() == likeliest
+    assert config.max_length == 3
+
+
+def test_lengths_of_words_do_not_cut_a_picture(shop):
+    model, processor = shop
+    codes = model.imagine(**batch_of(processor), max_new_tokens=2, min_length=90, do_sample=False)
+    assert codes.tolist() == model.imagine(**batch_of(processor), do_sample=False).tolist()
+
+
+def test_only_codes_get_logits(shop):
+    model, processor = shop
+    with torch.no_grad():
+        everything = model(**batch_of(processor)).logits[:, -1]
+        codes = model(**batch_of(processor), answer_group="codes").logits[:, -1]
+    first, stop = model.config.group_slices["codes"]
+    torch.testing.assert_close(codes[:, first:stop], everything[:, first:stop])
+    assert torch.isinf(codes[:, :first]).all() and torch.isinf(codes[:, stop:]).all()
+    with pytest.raises(ValueError, match="group='pictures': expected one of words"):
+        model(**batch_of(processor), answer_group="pictures")
+
+
+def test_the_search_is_the_models_own(shop):
+    model, processor = shop
+    asked = [{name: value for name, value in request.items() if name != "retrieved"} for request in REQUESTS]
+    has_picture = PictureShelf.of(model, processor).has_picture
+    found = retrieve(model, processor, asked, has_picture)
+    pipeline = PersonalizationPipeline(model=model, processor=processor)
+    pictured = ["m1", "m2", "s1", "h1", "h2"]
+    for request, own in zip(asked, found, strict=True):
+        searched = pipeline(request | {"task": "search"}, top_k=2, allowed=pictured)["items"]
+        assert own["retrieved"] == [item["item_id"] for item in searched]
+    for request, own in zip(REQUESTS, retrieve(model, processor, REQUESTS, has_picture), strict=True):
+        assert own == request | {"wish": request["query"]}  # what a request names stays
+    with pytest.raises(ValueError, match="no item with a picture is on sale"):
+        retrieve(model, processor, asked, np.zeros(6, dtype=bool))
+
+
+def test_the_shelf_is_what_the_tower_sees_less_the_mean(shop):
+    model, processor = shop
+    shelf, catalogue = PictureShelf.of(model, processor), processor.catalogue
+    pictured = [item_id for item_id in catalogue.item_ids if catalogue.has_picture(item_id)]
+    pictures = [catalogue.picture(item_id) for item_id in pictured]
+    pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        seen = model.model.encode_pictures(pixels).mean(dim=1).numpy()
+    rows = [catalogue.number(item_id) for item_id in pictured]
+    np.testing.assert_allclose(shelf.mean, seen.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(shelf.features[rows], seen - seen.mean(axis=0), atol=1e-5)
+    assert shelf.has_picture.tolist() == [item_id in pictured for item_id in catalogue.item_ids]
+    again = pooled_features(model, processor, [None, pictures[0]])
+    assert not again[0].any() and shelf.similarity(again[1] - shelf.mean)[rows[0]] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ValueError, match="no item of this catalogue has a picture"):
+        catalogue.unreadable_pictures.update(dict.fromkeys(pictured, "broken for this test"))
+        try:
+            PictureShelf.of(model, processor)
+        finally:
+            catalogue.unreadable_pictures.clear()
+
+
+def test_outputs_hold_the_likelihood_of_the_truth(shop):
+    model, processor = shop
+    asked = [request | {"answer": answer} for request, answer in zip(REQUESTS, ("s1", "h2"), strict=True)]
+    outputs = list(outputs_of(model, processor, asked, "codes", batch_size=2))
+    first = model.config.group_slices["codes"][0]
+    codes = processor.catalogue.picture_codes
+    for request, output in zip(asked, outputs, strict=True):
+        batch = batch_of(processor, [request], labels=True)
+        del batch["label_kinds"]
+        truth = torch.tensor(codes[processor.catalogue.number(request["answer"])], dtype=torch.long)
+        assert torch.equal(batch["input_ids"][0, -4:] - first, truth)
+        with torch.no_grad():
+            logits = model(**batch).logits[0, -5:-1]
+        nll = torch.nn.functional.cross_entropy(logits, batch["input_ids"][0, -4:])
+        assert output["nll"] == pytest.approx(nll.item(), abs=1e-5)
+        assert output["picture"].size == (8, 8) and output["similarity"].shape == (6,)
+        shelf = output["catalogue_features"]
+        number = processor.catalogue.number("h1")
+        cosine = (
+            output["features"] @ shelf[number] / np.linalg.norm(output["features"]) / np.linalg.norm(shelf[number])
+        )
+        assert output["similarity"][number] == pytest.approx(cosine, abs=1e-5)
+        assert output["similarity"][processor.catalogue.number("s2")] == -1
+    assert list(outputs_of(model, processor, REQUESTS, "codes"))[0]["nll"] is None
+
+
+def test_a_saved_model_imagines_the_same_to_the_last_bit(shop, tmp_path):
+    model, processor = shop
+    PersonalizationPipeline(model=model, processor=processor).save_pretrained(tmp_path)
+    assert (tmp_path / "image_codec" / "config.json").is_file()
+    assert not any("codec" in name for name in model.state_dict())
+    loaded, again = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(again.catalogue.picture_codes, processor.catalogue.picture_codes)
+    assert (again.num_codes, again.num_retrieved) == (16, 2)
+    asked = {"task": "imagine", "history": ["m1", "h1"], "query": "shoe"}
+    first = PersonalizationPipeline(model=model, processor=processor)(asked, seed=3)
+    second = PersonalizationPipeline(model=loaded, processor=again)(asked, seed=3)
+    assert first["picture"].tobytes() == second["picture"].tobytes()
+    assert {k: v for k, v in first.items() if k != "picture"} == {k: v for k, v in second.items() if k != "picture"}
+
+
+def test_a_codec_must_fit(shop):
+    model, _ = shop
+    with pytest.raises(ValueError, match="4 of 32 codes and this model as 4 of 16: build the model with num_codes=32"):
+        model.image_codec = make_codec(num_codes=32)
+    _, processor = make_imagining_model()
+    processor.num_codes = 8
+    with pytest.raises(ValueError, match="writes pictures in 8 codes"):
+        model.check_processor(processor)
+
+
+def test_without_a_codec_there_is_no_picture(shop):
+    model, processor = shop
+    codec, model.image_codec = model.image_codec, None
+    try:
+        with pytest.raises(ValueError, match="no image codec"):
+            model.imagine(**batch_of(processor))
+    finally:
+        model.image_codec = codec
+
+
+def test_codes_that_look_alike_begin_alike(shop):
+    model, _ = make_imagining_model()
+    codebook = model.image_codec.vq_model.quantize.embedding.weight
+    codebook.data[7] = codebook.data[3]
+    rows = model.model.item_embeddings.read.tokens
+    before = rows.detach().clone()
+    first, stop = (end - model.config.text_config.vocab_size for end in model.config.group_slices["codes"])
+    model.fit_codes_to_codec()
+    codes = rows[first:stop].detach()
+    assert torch.equal(rows[:first], before[:first]) and not torch.equal(codes, before[first:stop])
+    assert torch.equal(codes[3], codes[7]) and not torch.equal(codes[3], codes[4])
+    apart, looks = torch.pdist(codes), torch.pdist(codebook)
+    assert torch.corrcoef(torch.stack([apart, looks]))[0, 1] > 0.5
+    assert 0.5 < codes.std() / before[first:stop].std() < 2
+
+
+def test_places_of_codes_count_from_the_first(shop):
+    model, _ = shop
+    first = model.config.group_slices["codes"][0]
+    ids = torch.tensor([[5, first, first + 3, first + 3, 6], [first + 1, 2, first, first, first]])
+    assert model.model.code_places(ids).tolist() == [[-1, 0, 1, 2, -1], [0, -1, 0, 1, 2]]
+    long = torch.full((1, 9), first)
+    assert model.model.code_places(long).tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 0]]
+    same = model.model.embed(ids)[0]
+    assert not torch.allclose(same[2], same[3])  # one code at two places
+
+
+def test_training_reads_spoilt_codes_and_learns_the_true_ones(shop):
+    model, processor = shop
+    first = model.config.group_slices["codes"][0]
+    truth = processor.catalogue.picture_codes[processor.catalogue.number("s1")]
+    spoilt = [int(code + 1) % 16 for code in truth]
+    request = REQUESTS[0] | {"answer": "s1", "codes_read": spoilt}
+    batch = processor(requests=[request], labels=True)
+    assert (batch["input_ids"][0, -4:] - first).tolist() == spoilt
+    assert (batch["labels"][0, -4:] - first).tolist() == truth.tolist()
