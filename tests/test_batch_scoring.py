@@ -1,0 +1,438 @@
+"""unimp-recommend on real files: the pipeline's answers, whatever the table, the processes and the interruptions."""
+
+import csv
+import gzip
+import io
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from shop import INTERACTIONS, ITEMS, make_model, make_model_processor
+from transformers import pipeline
+
+from modeling_unimp import FeatureStore, PersonalizationPipeline
+from modeling_unimp.batch_scoring import main
+from processing_unimp import Histories
+
+ROOT = Path(__file__).resolve().parent.parent
+SHOPPERS = {
+    "ada": [("m1", 5), ("s1", 4), ("h1", 2), ("m2", 3)],
+    "bob": [("m2", 5)],
+    "cyd": [("h1", 4), ("h2", 4), ("h1", 1), ("h1", 2), ("h2", 3), ("h1", 5), ("m1", 1)],  # longer than what is read
+    "dan": [("s2", None), ("h2", 1)],
+    "eve": [("s1", 3), ("m1", 2), ("m2", 2)],
+    "007": [("h2", 2), ("m2", 1)],
+    "fay": [("m1", 1)],
+}
+ROWS = [
+    {"user_id": user, "history": [{"item_id": item, "rating": rating} for item, rating in history]}
+    for user, history in SHOPPERS.items()
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "unimp"
+    processor = make_model_processor()
+    make_model(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unimp(folder) -> PersonalizationPipeline:
+    return pipeline("personalization", model=str(folder), device="cpu")
+
+
+def write(file: Path, rows: list[dict]) -> Path:
+    """A table of any kind."""
+    kind = file.name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), file)
+        return file
+    if kind == "jsonl":
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    else:
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({name: json.dumps(v) if isinstance(v, list) else v for name, v in row.items()})
+        text = stream.getvalue()
+    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
+    return file
+
+
+def score(folder: Path, histories: Path, *options: object) -> Path:
+    """Runs the command; small parts and batches, so that there are several."""
+    output = histories.parent / "recommendations.parquet"
+    small = ["--shoppers_per_part", 4, "--batch_size", 3, "--device", "cpu"]
+    main([str(o) for o in ["--model", folder, "--histories", histories, "--output", output, *small, *options]])
+    assert not output.with_name(output.name + ".parts").exists()
+    return output
+
+
+def answers(output: Path) -> dict[str, list[tuple[str, float]]]:
+    found: dict[str, list[tuple[str, float]]] = {}
+    for row in pq.read_table(output).to_pylist():
+        found.setdefault(row["user_id"], []).append((row["item_id"], row["score"]))
+        assert row["rank"] == len(found[row["user_id"]])
+    return found
+
+
+def rejects(output: Path) -> dict[str | None, str]:
+    lines = output.with_suffix(".rejects.jsonl").read_text().splitlines()
+    return {row["user_id"]: row["reason"] for row in map(json.loads, lines)}
+
+
+def same(found: dict, expected: dict) -> bool:
+    """Equal items in equal order, equal scores but for the rounding of floats."""
+    assert list(found) == list(expected)
+    for user in expected:
+        assert [item for item, _ in found[user]] == [item for item, _ in expected[user]], user
+        assert [s for _, s in found[user]] == pytest.approx([s for _, s in expected[user]], abs=1e-6), user
+    return True
+
+
+def asked(unimp: PersonalizationPipeline, rows: list[dict], task: dict, **options) -> dict:
+    requests = [{"task": "recommend", "history": row["history"]} | task for row in rows]
+    found = {row["user_id"]: a["items"] for row, a in zip(rows, unimp(requests, **options), strict=True)}
+    return {user: [(item["item_id"], item["score"]) for item in items] for user, items in found.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize(
+    ("options", "task", "arguments"),
+    [
+        ([], {}, {}),
+        (["--top_k", 2], {}, {"top_k": 2}),
+        (["--no-exclude_seen"], {}, {"exclude_seen": False}),
+        (["--query", "blue mug"], {"task": "search", "query": "blue mug"}, {}),
+        (["--query", "hat", "--exclude_seen"], {"task": "search", "query": "hat"}, {"exclude_seen": True}),
+        (["--allowed", "stock.txt", "--batch_size", 64], {}, {"allowed": ["s2", "h2", "m2"]}),
+    ],
+)
+def test_answers_are_those_of_the_pipeline(folder, unimp, tmp_path, monkeypatch, options, task, arguments):
+    monkeypatch.chdir(tmp_path)
+    Path("stock.txt").write_text("s2\nh2\n\nm2\nsold-out-long-ago\n")
+    output = score(folder, write(tmp_path / "histories.parquet", ROWS), *options)
+    assert same(answers(output), asked(unimp, ROWS, task, **arguments))
+    assert pq.read_schema(output).names == ["user_id", "rank", "item_id", "score"]
+    assert pq.read_metadata(output).num_row_groups == 2  # one a part: merged without holding all of it
+    assert rejects(output) == {}
+
+
+def test_a_column_of_queries_asks_each_shopper_something_else(folder, unimp, tmp_path):
+    rows = [row | {"query": query} for row, query in zip(ROWS, ["mug", "hat", "shoe", None, "hat", " ", "mug"])]  # noqa: B905
+    output = score(folder, write(tmp_path / "histories.jsonl", rows))
+    expected = {}
+    for row in rows:
+        if row["query"] and row["query"].strip():
+            expected |= asked(unimp, [row], {"task": "search", "query": row["query"]})
+    assert same(answers(output), expected)
+    assert rejects(output).keys() == {"dan", "007"} and "expected a text" in rejects(output)["dan"]
+
+
+def test_other_weights_and_a_retired_item(folder, tmp_path):
+    processor = make_model_processor()
+    processor.catalogue.retire(["m2"])
+    make_model(processor).save_pretrained(tmp_path / "unimp")
+    processor.save_pretrained(tmp_path / "unimp")
+    found = answers(score(tmp_path / "unimp", write(tmp_path / "h.parquet", ROWS), "--dtype", "bfloat16"))
+    assert found.keys() == SHOPPERS.keys()
+    assert "m2" not in {item for items in found.values() for item, _ in items}
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+@pytest.mark.parametrize("name", ["h.jsonl", "h.csv", "h.csv.gz", "h.jsonl.gz", "parquets", "csvs"])
+def test_every_kind_of_table_gives_the_same_file(folder, tmp_path, name):
+    expected = score(folder, write(tmp_path / "histories.parquet", ROWS)).read_bytes()
+    if name in ("parquets", "csvs"):
+        histories = tmp_path / "many"
+        histories.mkdir()
+        for number, start in enumerate(range(0, len(ROWS), 3)):
+            rows = [dict(sorted(row.items(), reverse=number > 1)) for row in ROWS[start : start + 3]]
+            write(histories / f"part-{number}.{name[:-1]}", rows)
+        (histories / "_SUCCESS").touch()
+    else:
+        histories = write(tmp_path / name, ROWS)
+    assert score(folder, histories).read_bytes() == expected
+
+
+def test_ids_alone_and_ids_that_are_numbers(folder, unimp, tmp_path):
+    rows = [{"user_id": n, "history": [item for item, _ in h]} for n, h in enumerate(SHOPPERS.values())]
+    found = answers(score(folder, write(tmp_path / "histories.parquet", rows)))
+    assert same(found, asked(unimp, [row | {"user_id": str(row["user_id"])} for row in rows], {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        *[(f"interactions.{kind}", times) for kind in ("parquet", "csv", "jsonl.gz") for times in ("number", "text")],
+        ("interactions.parquet", "date"),
+    ],
+)
+def test_interactions_in_any_order_become_histories(folder, unimp, tmp_path, name, times):
+    days = {"number": lambda t: float(t), "text": lambda t: f"2025-03-0{t + 1}", "date": lambda t: t * 10**15}
+    rows = [row | {"timestamp": days[times](row["timestamp"]), "review": "not read"} for row in INTERACTIONS]
+    rows += [row | {"user_id": "zoe"} for row in rows[:2]] + [{**rows[0], "user_id": "zoe", "item_id": "h2"}]  # a tie
+    order = random.Random(0).sample(range(len(rows)), len(rows))
+    rows = [rows[number] for number in order]
+    if times == "date":
+        table = pa.Table.from_pylist(rows)
+        table = table.set_column(2, "timestamp", table["timestamp"].cast(pa.timestamp("ns")))
+        pq.write_table(table, tmp_path / name)
+    else:
+        write(tmp_path / name, rows)
+    output = score(folder, tmp_path / name)
+    histories = Histories.load(tmp_path / name, unimp.processor.catalogue)
+    grouped = [
+        {"user_id": u, "history": [{"item_id": e.item_id, "rating": e.rating} for e in histories[u]]}
+        for u in sorted(histories)
+    ]
+    assert same(answers(output), asked(unimp, grouped, {}))
+
+
+def test_unusable_interactions_are_told_and_passed_over(folder, tmp_path, caplog):
+    good = write(tmp_path / "good.csv", INTERACTIONS)
+    expected = answers(score(folder, good))
+    header, *lines = good.read_text().splitlines()
+    bad = [
+        ",m1,3,5,x", "kim,,3,5,x", "lea,m1,soon,5,x", "mia,m1,,5,x", "too,few", '"open quote,m1,3,5,x',
+        "ada,gone,9,5,x", "non,gone,9,5,x", "ned,m1,7,9,x",
+    ]  # fmt: skip
+    (tmp_path / "bad.csv").write_text("\n".join([header, *bad[:4], *lines, *bad[4:]]) + "\n")
+    with caplog.at_level(logging.INFO, "unimp-recommend"):
+        output = score(folder, tmp_path / "bad.csv")
+    found = answers(output)
+    assert found.pop("ned") and same(found, expected)
+    lines = [json.loads(line) for line in output.with_suffix(".rejects.jsonl").read_text().splitlines()]
+    assert [line["user_id"] for line in lines] == [None, None, None, "kim", "lea", "mia", "non"]
+    for reason, words in zip(
+        [line["reason"] for line in lines],
+        ["2 cells", "cannot be read", "no user_id", "no item_id", '"soon"', '"": expected', "none of the history's 1"],
+        strict=True,
+    ):
+        assert words in reason
+    assert "2 unknown items left out" in caplog.text and "1 ratings left out" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_table_without_a_usable_interaction(folder, tmp_path, kind):
+    row = {"user_id": "ada", "item_id": "m1", "timestamp": "yesterday"}
+    with pytest.raises(SystemExit, match="no shopper could be answered"):
+        score(folder, write(tmp_path / f"interactions.{kind}", [row]))
+    empty = pa.schema([(name, pa.string()) for name in row]).empty_table()
+    pq.write_table(empty, tmp_path / "empty.parquet")
+    with pytest.raises(SystemExit, match="no shopper could be answered"):
+        score(folder, tmp_path / "empty.parquet")
+
+
+def test_grouping_says_what_it_needs(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(SystemExit, match="pip install duckdb"):
+        score(folder, write(tmp_path / "interactions.parquet", INTERACTIONS))
+
+
+# ----------------------------------------------------------------------------------------------------------- rejects
+
+
+def test_one_bad_row_takes_nobody_along(folder, unimp, tmp_path):
+    everything = [item["item_id"] for item in ITEMS]
+    bad = {
+        "nil": (None, "expected a list"),
+        "new": ([], "expected a list"),
+        "odd": ("m1", "not JSON"),
+        "dim": (7, "expected a list"),
+        "all": (everything, "no item is left"),
+        "old": (["gone", {"item_id": None}], "none of the history's 2 items"),
+    }
+    good = [{"user_id": row["user_id"], "history": [*row["history"], "gone"]} for row in ROWS]
+    good[3]["history"] = [event | {"rating": 6} if isinstance(event, dict) else event for event in good[3]["history"]]
+    lines = [json.dumps({"user_id": user, "history": history}) for user, (history, _) in bad.items()]
+    lines += ["{not json", "[1, 2]", '{"history": ["m1"]}', "\udcff", ""]
+    lines += [json.dumps(row) for row in good]
+    random.Random(1).shuffle(lines)
+    file = tmp_path / "histories.jsonl"
+    file.write_text("\n".join(lines) + "\n", errors="surrogateescape")
+    output = score(folder, file)
+    found = answers(output)
+    plain = [row | {"history": [e if "rating" in e else e["item_id"] for e in row["history"]]} for row in ROWS]
+    plain[3] = {"user_id": "dan", "history": ["s2", "h2"]}
+    expected = asked(unimp, plain, {})
+    assert same({user: found[user] for user in expected}, expected) and len(found) == len(expected)
+    told = [json.loads(line) for line in output.with_suffix(".rejects.jsonl").read_text().splitlines()]
+    assert {line["user_id"] for line in told} == {*bad, None} and len(told) == len(bad) + 4
+    for line in told:
+        if line["user_id"] is not None:
+            assert bad[line["user_id"]][1] in line["reason"]
+    assert sum("cannot be read" in line["reason"] for line in told) == 3
+    assert sum("user_id None" in line["reason"] for line in told) == 1
+
+
+def test_a_night_without_any_answer_keeps_the_last_one(folder, tmp_path):
+    output = score(folder, write(tmp_path / "good.parquet", ROWS))
+    before = output.read_bytes()
+    with pytest.raises(SystemExit, match="no shopper could be answered"):
+        score(folder, write(tmp_path / "bad.parquet", [{"user_id": "ada", "history": ["gone"]}]))
+    assert output.read_bytes() == before and "gone" in rejects(output)["ada"]
+    assert score(folder, tmp_path / "good.parquet").read_bytes() == before
+
+
+def test_scores_that_are_no_numbers_are_told(tmp_path):
+    processor = make_model_processor()
+    model = make_model(processor)
+    torch.nn.init.constant_(model.model.item_embeddings.read.items, float("nan"))
+    model.save_pretrained(tmp_path / "unimp")
+    processor.save_pretrained(tmp_path / "unimp")
+    with pytest.raises(SystemExit, match="no shopper could be answered"):
+        score(tmp_path / "unimp", write(tmp_path / "h.parquet", ROWS))
+    assert "no numbers" in rejects(tmp_path / "recommendations.parquet")["ada"]
+
+
+# ----------------------------------------------------------------------------------------------------- interruptions
+
+
+def test_finished_parts_belong_to_one_run(folder, tmp_path):
+    expected = score(folder, write(tmp_path / "same.parquet", ROWS), "--shoppers_per_part", 10).read_bytes()
+    histories = tmp_path / "histories"
+    histories.mkdir()
+    write(histories / "1.jsonl.gz", [row | {"user_id": n} for n, row in enumerate(ROWS * 5)])
+    broken = write(histories / "2.jsonl.gz", ROWS)
+    broken.write_bytes(broken.read_bytes()[:-20])  # an upload that broke off
+    with pytest.raises(SystemExit, match="2.jsonl.gz is no whole gzip file"):
+        score(folder, histories, "--shoppers_per_part", 10)
+    parts = tmp_path / "recommendations.parquet.parts"
+    assert len(list(parts.glob("part-*.parquet"))) > 2
+    for options, name in ((["--shoppers_per_part", 10], "histories"), (["--top_k", 3], "top_k, hist")):
+        with pytest.raises(SystemExit, match=f"finished parts of a run that differed in: .*{name}"):
+            score(folder, tmp_path / "same.parquet", *options)
+    output = score(folder, tmp_path / "same.parquet", "--shoppers_per_part", 10, "--restart")
+    assert output.read_bytes() == expected
+
+
+@pytest.mark.slow
+def test_killed_and_gone_on_with_by_two_processes(folder, tmp_path):
+    """Real processes: kill -9 in the middle of one, then two finish its work; the file is that of a quiet night."""
+    rows = [{"user_id": f"{n:05d}", "history": ROWS[n % 7]["history"][: 1 + n % 5]} for n in range(1000)]
+    histories = write(tmp_path / "histories.parquet", rows)
+    small = ["--shoppers_per_part", "20", "--batch_size", "8", "--device", "cpu"]
+    quiet = score(folder, histories, *small).rename(tmp_path / "quiet.parquet")
+    output = tmp_path / "recommendations.parquet"
+    options = ["--model", folder, "--histories", histories, "--output", output, *small]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    module = ["-m", "modeling_unimp.batch_scoring", *map(str, options)]
+    first = subprocess.Popen([sys.executable, *module], env=environment, stderr=subprocess.DEVNULL)
+    parts, deadline = output.with_name(output.name + ".parts"), time.monotonic() + 120
+    while len(list(parts.glob("part-*.parquet"))) < 3 and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL and not output.exists()
+    finished = {file: file.stat().st_mtime_ns for file in parts.glob("part-*.parquet")}
+    assert 3 <= len(finished) < 50
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    launcher += ["--rdzv_endpoint", "localhost:0"]
+    second = subprocess.run(
+        [sys.executable, *launcher, *module], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert f"{len(finished)} finished parts, going on" in second.stderr and "process 1 of 2" in second.stderr
+    assert output.read_bytes() == quiet.read_bytes() and not parts.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_pictures_are_read_once_and_not_every_night(folder, unimp, tmp_path):
+    histories = write(tmp_path / "h.parquet", ROWS)
+    expected = score(folder, histories).read_bytes()
+    store = tmp_path / "recommendations.parquet.vision_features"
+    made = (store / "features.bin").stat().st_mtime_ns
+    assert score(folder, histories).read_bytes() == expected
+    assert (store / "features.bin").stat().st_mtime_ns == made
+
+    processor = make_model_processor()
+    make_model(processor, seed=1).save_pretrained(tmp_path / "unimp")  # trained again: another tower
+    processor.save_pretrained(tmp_path / "unimp")
+    assert score(tmp_path / "unimp", histories).read_bytes() != expected
+    assert (store / "features.bin").stat().st_mtime_ns != made
+
+    with pytest.raises(SystemExit, match="not of this tower"):
+        score(folder, histories, "--vision_features", store)
+    given = tmp_path / "given"
+    assert score(folder, histories, "--vision_features", given).read_bytes() == expected
+    shutil.rmtree(store)
+    shutil.copytree(folder, tmp_path / "as_trained")
+    shutil.copytree(given, tmp_path / "as_trained" / "vision_features")
+    assert score(tmp_path / "as_trained", histories).read_bytes() == expected
+    assert not store.exists()
+    features = FeatureStore.open(given, unimp.processor.catalogue.fingerprint)
+    assert same(
+        answers(histories.parent / "recommendations.parquet"), asked(unimp, ROWS, {}, vision_features=features)
+    )
+
+
+def test_a_model_without_pictures(tmp_path):
+    processor = make_model_processor()
+    model = make_model(processor, fusion="none")
+    processor.num_image_tokens = model.config.num_image_tokens
+    model.save_pretrained(tmp_path / "unimp")
+    processor.save_pretrained(tmp_path / "unimp")
+    assert answers(score(tmp_path / "unimp", write(tmp_path / "h.parquet", ROWS))).keys() == SHOPPERS.keys()
+    assert not (tmp_path / "recommendations.parquet.vision_features").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"user": "ada", "history": ["m1"]}], [], "has the columns user, history. Expected user_id and history"),
+        ([{"user_id": "ada", "history": ["m1"], "query": "hat"}], ["--query", "mug"], "leave one of them out"),
+        (ROWS, ["--top_k", 0], "--top_k 0: expected at least 1"),
+        (ROWS, ["--allowed", "stock.txt"], "stock.txt names no item"),
+        (ROWS, ["--allowed", "nowhere.txt"], "nowhere.txt"),
+        (ROWS, ["--model", "no/such-folder"], "no/such-folder"),
+    ],
+)
+def test_mistakes_are_told(folder, tmp_path, monkeypatch, rows, options, message):
+    monkeypatch.chdir(tmp_path)
+    Path("stock.txt").write_text("gone\n")
+    with pytest.raises(SystemExit) as error:
+        score(folder, write(tmp_path / "h.jsonl", rows), *options)
+    assert message in str(error.value)
+
+
+def test_files_that_are_no_tables_are_told(folder, tmp_path):
+    (tmp_path / "mixed").mkdir()
+    write(tmp_path / "mixed" / "a.csv", ROWS)
+    write(tmp_path / "mixed" / "b.jsonl", ROWS)
+    for path in ("nowhere.parquet", "mixed", "h.xlsx"):
+        with pytest.raises(SystemExit, match="expected a file, or a folder of files of one kind"):
+            score(folder, tmp_path / path)
+
+
+def test_several_processes_say_what_they_need(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    histories = write(tmp_path / "h.parquet", ROWS)
+    with pytest.raises(SystemExit, match="each takes a device of its own"):
+        score(folder, histories, "--device", "cuda:1")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(SystemExit, match="pip install accelerate"):
+        score(folder, histories)
