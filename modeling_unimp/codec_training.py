@@ -175,7 +175,7 @@ def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     covariance = mean(first * second) - mean_1 * mean_2
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1)
-    return (luminance * (2 * covariance + c2) / (variances + c2)).mean(dim=(1, 2, 3))
+    return (luminance * (2 * covariance + c2) / (variances + c2)).mean(dim=(1, 2, 3)).float()
 
 
 def new_vq_model(settings: Any) -> Any:
