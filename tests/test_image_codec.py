@@ -202,7 +202,7 @@ def test_vq_models_of_other_pictures():
     with pytest.raises(ValueError, match="sample_size=30 of a VQModel with 3 levels: .* a multiple of 4"):
         ImageCodec(make_vq_model(side=30))
     with pytest.raises(ValueError, match="from 1 to 3 channels"):
-        ImageCodec(make_vq_model(in_channels=1))
+        ImageCodec(diffusers.VQModel(in_channels=1))
 
 
 def test_nothing_there_or_something_else(tmp_path):

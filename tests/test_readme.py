@@ -22,7 +22,8 @@ from torch.distributed.run import get_args_parser
 from transformers import HfArgumentParser
 
 import train
-from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
+from hub_cards import export
+from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, batch_scoring, load_image_processor
 from modeling_unimp.modeling_unimp import SUPPORTED_TEXT_MODELS
 from processing_unimp import Catalogue, UniMPProcessor, make_demo_shop
 
@@ -174,7 +175,7 @@ def test_a_flag_that_does_not_exist_would_be_noticed(monkeypatch):
         parsed_by_train(monkeypatch, ["--config", "recipes/demo.yaml", "--learning_rtae", "3"])
 
 
-def test_flags_named_in_sentences_exist():
+def test_flags_named_in_sentences_exist(monkeypatch, capsys):
     prose = re.sub(r"^```.*?^```$", "", README, flags=re.M | re.S)
     fields = {
         name
@@ -182,7 +183,13 @@ def test_flags_named_in_sentences_exist():
         for name in group.__dataclass_fields__
     }
     flags = {flag for span in re.findall(r"`([^`]+)`", prose) for flag in re.findall(r"--(\w+)", span)}
-    assert flags and flags - {"config"} <= fields
+    for name, command in (("unimp-push", export.main), ("unimp-recommend", batch_scoring.main)):
+        assert f"`{name} " in prose
+        monkeypatch.setattr(sys, "argv", [name, "--help"])
+        with pytest.raises(SystemExit):
+            command()
+    commands_know = set(re.findall(r"--(\w+)", capsys.readouterr().out))
+    assert flags and flags - {"config"} <= fields | commands_know
     for name in ("exclude_seen", "held_out_domain", "use_cpu"):
         assert f"`{name}" in prose and name in fields
 
