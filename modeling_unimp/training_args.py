@@ -86,7 +86,7 @@ class ModelArguments:
     codec_side: int = _option(64, "image_codec: train. Pixels a side of a picture.")
     codec_grid: int = _option(8, "Codes a side; codec_side is this times a power of two.")
     codec_codes: int = _option(512, "Size of the codebook.")
-    codec_width: int = _option(16, "Channels at full size; each level below has twice as many, up to four times.")
+    codec_width: int = _option(16, "Channels of the two largest levels; each below has twice as many.")
     codec_steps: int = _option(2000, "Steps of training.")
     codec_batch_size: int = _option(16, "Pictures a step.")
     codec_learning_rate: float = _option(1e-3, "Of AdamW.")
