@@ -244,7 +244,8 @@ class ModelFolder:
             return "This model does not look at any: its answers are the same."
         return (
             "The model was trained and examined with them. Without, it reads the items of a history by their text, "
-            "ratings and item tokens and does not see how they look: it answers differently, as a rule worse."
+            "ratings and item tokens and does not see how they look: its answers and results are others than those "
+            "that were measured."
             + (" `imagine` starts from pictures of the catalogue and is refused." if self.config["num_codes"] else "")
         )
 
@@ -647,8 +648,8 @@ def main() -> None:
         "--with_pictures",
         action="store_true",
         help="upload the catalogue with its pictures, if you may publish them. Without them items are known by their "
-        "attributes: the model answers, but does not see a history's pictures, so differently from results.json and "
-        "as a rule worse, and imagine is refused. What went up once stays in the repository's history",
+        "attributes: the model answers, but does not see a history's pictures, so its results are others than those "
+        "measured, and imagine is refused. What went up once stays in the repository's history",
     )
     parser.add_argument(
         "--with_report", action="store_true", help="upload report.html, which shows what a few shoppers did"

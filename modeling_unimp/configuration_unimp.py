@@ -76,7 +76,7 @@ class UniMPConfig(PreTrainedConfig):
 
     model_type = "unimp"
     sub_configs: ClassVar[dict[str, Any]] = {"text_config": AutoConfig, "vision_config": AutoConfig}
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "media_states", "nll"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["cache", "media_states", "nll"]
 
     # Any: dicts until __post_init__, configs ever after.
     text_config: Any = None

@@ -58,14 +58,14 @@ class UniMPModelOutput(ModelOutput):
     """
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(B, T, W)`)
-        past_key_values (`Cache`, *optional*)
+        cache (`Cache`, *optional*)
         hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): of the language model.
         media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): latents, to be passed on instead of
             `pixel_values`.
     """
 
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     media_states: torch.Tensor | None = None
@@ -80,7 +80,7 @@ class UniMPOutput(ModelOutput):
             decisions, codes, items.
         nll (`torch.FloatTensor` of shape `(n,)`, *optional*): `-log p` of each supervised token, in the order of
             `labels[:, 1:][labels[:, 1:] != -100]`.
-        past_key_values (`Cache`, *optional*)
+        cache (`Cache`, *optional*)
         hidden_states, attentions (`tuple[torch.FloatTensor]`, *optional*): of the language model.
         media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): latents of the distinct pictures.
     """
@@ -88,7 +88,7 @@ class UniMPOutput(ModelOutput):
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     nll: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     media_states: torch.Tensor | None = None
@@ -102,7 +102,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["UniMPPerceiverBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache"]
     _supports_sdpa = True
 
     @torch.no_grad()
@@ -285,7 +285,7 @@ class UniMPModel(UniMPPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
@@ -301,7 +301,7 @@ class UniMPModel(UniMPPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(B, past + T)`, *optional*): padding goes on the left.
             position_ids (`torch.LongTensor` of shape `(B, T)`, *optional*): by default counted from the first token
                 that is no padding.
-            past_key_values (`Cache`, *optional*)
+            cache (`Cache`, *optional*)
             inputs_embeds (`torch.FloatTensor` of shape `(B, T, W)`, *optional*): instead of `input_ids`; see `embed`.
             pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`, *optional*): the batch's distinct pictures.
             vision_features (`torch.FloatTensor` of shape `(U, P, F)`, *optional*): instead of pixels.
@@ -316,7 +316,7 @@ class UniMPModel(UniMPPreTrainedModel):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         if media_states is None and (pixel_values is not None or vision_features is not None):
             media_states = self.encode_media(pixel_values, vision_features)
-        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        past = 0 if cache is None else int(cache.get_seq_length())
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.embed(input_ids, code_places)
@@ -336,7 +336,7 @@ class UniMPModel(UniMPPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             return_dict=True,
             **kwargs,
@@ -346,7 +346,7 @@ class UniMPModel(UniMPPreTrainedModel):
             hidden_states = self.late_cross_attention(hidden_states, media_states, sight)
         return UniMPModelOutput(
             last_hidden_state=hidden_states,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             media_states=media_states,
@@ -563,7 +563,7 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         vision_features: torch.Tensor | None = None,
@@ -594,7 +594,7 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
             vision_features=vision_features,
@@ -620,7 +620,7 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             loss=loss,
             logits=logits,
             nll=nll,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             media_states=outputs.media_states,

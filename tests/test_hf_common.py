@@ -434,7 +434,7 @@ def test_what_generation_gives_back():
     )  # fmt: skip
     assert [scores.shape for scores in out.scores] == [(4, model.config.vocab_size)] * 3
     assert [len(step) for step in out.hidden_states] == [3] * 3 and [len(step) for step in out.attentions] == [2] * 3
-    assert out.past_key_values.get_seq_length() == length + 2
+    assert out.cache.get_seq_length() == length + 2
     torch.testing.assert_close(out.logits[0], first_output(model, batch)[:, -1], atol=1e-5, rtol=1e-4)
 
 

@@ -219,7 +219,7 @@ def test_a_history_is_read_once_and_continued():
         attention_mask=batch["attention_mask"],
         media_index=batch["media_index"][:, cut:],
         media_states=first.media_states,
-        past_key_values=first.past_key_values,
+        cache=first.cache,
     )
     torch.testing.assert_close(rest.logits, whole[:, cut:], atol=1e-5, rtol=1e-4)
 
@@ -610,9 +610,9 @@ def test_errors_of_the_fusions():
         early(**batch)
     late = model_of("llama", "late")
     batch = batch_of(late.config, [[(0, 1)]])
-    cache = late(**batch, use_cache=True).past_key_values
+    cache = late(**batch, use_cache=True).cache
     with pytest.raises(ValueError, match="media_index covers 1 tokens; the cache holds"):
-        late(input_ids=torch.tensor([[3]]), media_index=torch.tensor([[0]]), past_key_values=cache)
+        late(input_ids=torch.tensor([[3]]), media_index=torch.tensor([[0]]), cache=cache)
 
 
 @pytest.mark.parametrize(
