@@ -191,8 +191,10 @@ def retrieve(
 ) -> list[dict[str, Any]]:
     """The first stage: requests of imagine, with the items that the model's own search finds for them.
 
+    A query that says too little for a picture is completed first, from a search of its own; see `completed_wish`.
+
     Args:
-        requests (`Sequence[Mapping]`): those that name their `"retrieved"` items keep these.
+        requests (`Sequence[Mapping]`): those that name their `"retrieved"` items or `"wish"` keep these.
         has_picture (`np.ndarray` of shape `(N,)`): which items may be found.
         processor_options (*optional*): `positions` and `vision_features` of the processor.
     """
@@ -200,13 +202,28 @@ def retrieve(
     allowed = torch.from_numpy(catalogue.available & has_picture)
     if not allowed.any():
         raise ValueError("no item with a picture is on sale: imagine has nothing to start from; see catalogue.retire.")
-    searches = [dict(request) | {"task": "search"} for request in requests]
-    batch = processor(requests=searches, **processor_options)
-    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
-    logits_BN = model.answer_logits("items", **inputs)[:, -1].float().cpu()
+
+    def search(queries: Sequence[str]) -> torch.Tensor:
+        asked = [
+            dict(request) | {"task": "search", "query": query}
+            for request, query in zip(requests, queries, strict=True)
+        ]
+        batch = processor(requests=asked, **processor_options)
+        inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
+        logits_BN: torch.Tensor = model.answer_logits("items", **inputs)[:, -1].float().cpu()
+        return logits_BN.masked_fill(~allowed, float("-inf"))
+
+    queries = [request.get("query") for request in requests]
+    logits_BN = search(queries)
+    wishes = [
+        request.get("wish") or processor.wish_of(request, scores)
+        for request, scores in zip(requests, logits_BN.softmax(dim=-1).numpy(), strict=True)
+    ]
+    if wishes != queries:
+        logits_BN = search(wishes)
     _, numbers = rank_items(logits_BN, processor.num_retrieved, allowed)
-    scores_BN = logits_BN.masked_fill(~allowed, float("-inf")).softmax(dim=-1).numpy()
+    found = [[catalogue.item_id(number) for number in row if number >= 0] for row in numbers.tolist()]
     return [
-        processor.with_found(dict(request), [number for number in row if number >= 0], scores)
-        for request, row, scores in zip(requests, numbers.tolist(), scores_BN, strict=True)
+        {"retrieved": own} | dict(request) | {"wish": wish}
+        for request, own, wish in zip(requests, found, wishes, strict=True)
     ]

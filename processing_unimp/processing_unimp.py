@@ -374,17 +374,15 @@ class UniMPProcessor(ProcessorMixin):
             return [*self.item_text.untrusted(target), self.tokenizer.eos_token_id]
         return target
 
-    def with_found(self, request: Request, found: Sequence[int], scores: Any) -> Request:
-        """A request to imagine with what the model's search found for it; what it names itself stays.
+    def wish_of(self, request: Request, scores: Any) -> str:
+        """What a request to imagine is understood to ask for; see `completed_wish`.
 
         Args:
-            found (`Sequence[int]`): catalogue rows, best first.
-            scores (`np.ndarray` of shape `(N,)`): probability of each item in that search.
+            scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search.
         """
-        wish = completed_wish(
+        return completed_wish(
             request, self.catalogue, scores, self.wish_attributes or (), self.query_attribute or "item_id"
         )
-        return {"retrieved": [self.catalogue.item_id(number) for number in found], "wish": wish} | request
 
     def task_of(self, request: Request) -> Any:
         """The task a request names; a `ValueError` lists the tasks there are."""

@@ -5,7 +5,7 @@ the codes of an image codec. An item whose picture has no codes cannot be a targ
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, ShopperTex
 from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
 
 LIKED_STARS = 4
+UNSEEN_LIKING = 0.5
 BARE_QUERIES = 0.2
 REPLACED_CODES = 0.6
 
@@ -49,9 +50,10 @@ class Imagine(Task):
             return None
         request = {"task": self.name, "history": history_of(case, source), "query": query, "answer": true_id}
         if source.is_training:
+            wish = wish_for(true_id, query, source, BARE_QUERIES)
             return request | {
-                "query": wish_for(true_id, query, source, BARE_QUERIES),
-                "retrieved": likely_found(case, query, source),
+                "query": wish,
+                "retrieved": likely_found(case, query, source, is_said=wish != query),
                 "codes_read": codes_read(true_id, source),
             }
         return request | {"others": other_items(case, query, source)}
@@ -151,30 +153,52 @@ def was_liked(event: Interaction) -> bool:
 def completed_wish(
     request: Request, catalogue: Catalogue, scores: np.ndarray, attributes: Sequence[str], of: str
 ) -> str:
-    """A bare query as the wish that the shopper's search results tell.
+    """A bare query as a wish, in the values that the search results have and the history likes.
+
+    Of each attribute the value joins the query whose items have most of the search's probability, times how much the
+    shopper liked it: `probability * (UNSEEN_LIKING + stars above two over the history's items that have the value)`.
+    Search alone is drawn to what comes next, which may be a present, or go with the last item in a colour that the
+    shopper gave two stars; what she gave good stars twice is what she wants to see.
 
     Args:
-        request (`dict`): with a `"query"`; one that is no value of the attribute `of` is a wish already.
+        request (`dict`): with a `"query"` and a `"history"`; a query that is no value of the attribute `of` is a wish
+            already.
         catalogue (`Catalogue`): the shop.
         scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search.
-        attributes (`Sequence[str]`): of each the value with most of the probability joins the query.
+        attributes (`Sequence[str]`): what a wish names.
         of (`str`): the attribute that queries are values of.
     """
     query = query_words(request)
     known = items_of_queries(catalogue, of, len(catalogue))
     if query not in known:
         return query
-    rows = known[query]
     words = []
     for name in attributes:
         column, mass = catalogue.column(name), dict[str, float]()
-        for row in rows:
-            value = clean_value(column[row], MAX_WISH_WORDS)
-            if value:
+        liked = _liking(request["history"], catalogue, name)
+        for row in known[query]:
+            if value := clean_value(column[row], MAX_WISH_WORDS):
                 mass[value] = mass.get(value, 0.0) + float(scores[row])
         if mass:
-            words.append(max(mass, key=lambda value: mass[value]))
+            words.append(max(mass, key=lambda value: mass[value] * (UNSEEN_LIKING + liked.get(value, 0.0))))
     return " ".join([*words, query])
+
+
+def _liking(history: Sequence[Any], catalogue: Catalogue, attribute: str) -> dict[str, float]:
+    """Stars above two of a history's items, added up by their value of an attribute; without stars it counts as four.
+
+    Args:
+        history (`Sequence`): of a request: item ids, or dicts with an `item_id` or attributes and perhaps a `rating`.
+    """
+    liked: dict[str, float] = {}
+    for entry in history:
+        item = entry if isinstance(entry, Mapping) else {"item_id": entry}
+        stars = stars_of(item.get("rating"))
+        if str(item.get("item_id")) in catalogue:
+            item = catalogue.item(str(item["item_id"]))
+        if value := clean_value(item.get(attribute), MAX_WISH_WORDS):
+            liked[value] = liked.get(value, 0.0) + max((LIKED_STARS if stars is None else stars) - 2, 0)
+    return liked
 
 
 def codes_read(true_id: str, source: ExampleSource) -> list[int]:
@@ -191,8 +215,9 @@ def codes_read(true_id: str, source: ExampleSource) -> list[int]:
     return [int(code) for code in codes]
 
 
-def likely_found(case: Case, query: str, source: ExampleSource) -> list[str]:
-    """What a search would find, for training: items of the query that share most attributes with what was liked.
+def likely_found(case: Case, query: str, source: ExampleSource, is_said: bool) -> list[str]:
+    """What a search would find, for training: items of the query that share most attributes with what was liked, after
+    those with the target's wish attributes where the wish says them (`is_said`).
 
     Never the target itself. A query with too few other items is filled up with items of the whole shop.
     """
@@ -201,10 +226,14 @@ def likely_found(case: Case, query: str, source: ExampleSource) -> list[str]:
     latest = case.history[-source.history_length :]
     liked = [event for event in latest if was_liked(event)] or latest
     seen = values[[catalogue.number(event.item_id) for event in liked]]
+    named = [catalogue.attributes.index(name) for name in source.wish_attributes]
+    said = values[catalogue.number(case.target.item_id), named]
     found: list[int] = []
     for numbers in _pictured(case, query, source):
         left = numbers[~np.isin(numbers, found)]
         shared = ((values[left][:, None] == seen[None]) & (seen[None] >= 0)).sum(axis=(1, 2))
+        if is_said:
+            shared = shared + values.shape[1] * len(seen) * (values[left][:, named] == said).sum(axis=1)
         order = np.argsort(-(shared + source.rng.random(len(left))))
         found += left[order[: source.num_retrieved - len(found)]].tolist()
     return [catalogue.item_id(number) for number in found]

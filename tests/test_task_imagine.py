@@ -80,6 +80,20 @@ def test_what_is_shown_fits_the_query_first_and_then_the_history():
     assert TASK.example(asked, source(catalogue, is_training=True, num_retrieved=2))["retrieved"] == ["d", "b"]
 
 
+def test_what_is_shown_has_first_what_the_wish_says():
+    rows = [("a", "mug", "red"), ("b", "mug", "blue"), ("c", "mug", "red"), ("d", "mug", "blue"), ("e", "hat", "blue")]
+    catalogue = Catalogue.from_items([{"item_id": i, "category": c, "colour": k} for i, c, k in rows])
+    catalogue.set_picture_codes(np.zeros((5, 1), dtype=int))
+    events = make_histories_of(catalogue, ["b", "e", "a"])  # saw blue things, then took the red mug a
+    shown = {}
+    for seed in range(40):
+        drawn = source(catalogue, seed, is_training=True, num_retrieved=2, wish_attributes=["colour"])
+        request = TASK.example(Case("u", events[:2], events[2]), drawn)
+        shown.setdefault(request["query"], set()).add(tuple(request["retrieved"]))
+    # The other red mug first, where the wish says red; else blue mugs, as the history.
+    assert shown == {"red mug": {("c", "b"), ("c", "d")}, "mug": {("b", "d"), ("d", "b")}}
+
+
 def make_histories_of(catalogue, items):
     from processing_unimp import Histories
 
@@ -182,18 +196,34 @@ def test_wishes_of_training_say_what_is_seen():
     assert said == {"mug", "red mug"}
 
 
+WISHES = [("a", "mug", "red"), ("b", "mug", "blue"), ("c", "mug", "blue"), ("d", "hat", "green"), ("e", "hat", "red")]
+
+
+def completed(query, history=(), scores=(0.3, 0.2, 0.2, 0.2, 0.1), attributes=("colour",)):
+    catalogue = Catalogue.from_items([{"item_id": i, "category": c, "colour": k} for i, c, k in WISHES])
+    request = {"task": "imagine", "history": list(history), "query": query}
+    return completed_wish(request, catalogue, np.array(scores), attributes, "category")
+
+
 def test_a_bare_query_is_completed_by_what_the_search_found():
-    rows = [("a", "mug", "red"), ("b", "mug", "blue"), ("c", "mug", "blue"), ("d", "hat", "green")]
-    catalogue = Catalogue.from_items([{"item_id": i, "category": c, "colour": k} for i, c, k in rows])
-    scores = np.array([0.3, 0.2, 0.2, 0.3])
-
-    def completed(query):
-        return completed_wish({"task": "imagine", "query": query}, catalogue, scores, ["colour"], "category")
-
     assert completed("mug") == "blue mug"  # .4 of blue mugs, though the likeliest is red
     assert completed("hat") == "green hat"
     assert completed("yellow mug") == "yellow mug" and completed("something nice") == "something nice"
-    assert completed_wish({"task": "imagine", "query": "mug"}, catalogue, scores, [], "category") == "mug"
+    assert completed("mug", attributes=()) == "mug"
+
+
+def test_a_bare_query_is_completed_by_what_the_history_liked():
+    # .3 * (.5 + 3) against .4 * .5, and against .4 * (.5 + 2) once b was given four stars.
+    assert completed("mug", [{"item_id": "a", "rating": 5}]) == "red mug"
+    assert completed("mug", [{"item_id": "a", "rating": 5}, {"item_id": "b", "rating": 4}]) == "red mug"
+    assert completed("mug", [{"item_id": "a", "rating": 4}, {"item_id": "b", "rating": 4}]) == "blue mug"
+    # Without stars an item counts as one of four; two stars and fewer count nothing; other kinds tell, too.
+    assert completed("mug", ["a", {"item_id": "b", "rating": 2}]) == "red mug"
+    assert completed("mug", [{"item_id": "a", "rating": 1}]) == "blue mug"
+    assert completed("mug", ["e"]) == "red mug"
+    assert completed("mug", [{"category": "bag", "colour": "red"}, {"title": "no colour"}]) == "red mug"
+    # What the search rules out does not come back.
+    assert completed("hat", ["a", "a"], scores=(0.2, 0.2, 0.2, 0.4, 0.0)) == "green hat"
 
 
 def test_shares_draw_a_task_oftener(catalogue):
