@@ -68,6 +68,8 @@ class UniMPItemEmbeddings(nn.Module):
         # What a code means depends on where in the picture it stands, and distances to [ANS] tell that poorly.
         places = torch.empty(config.codes_per_picture, config.text_config.hidden_size)
         self.code_places = nn.Parameter(places) if config.codes_per_picture else None
+        # Added to what is thought after the code at each place: which codes are usual at the next one needs no layers.
+        self.after_places = nn.Parameter(torch.zeros_like(places)) if config.codes_per_picture else None
         has_content = config.item_rows != "free"
         has_pictures = has_content and config.content_picture_size > 0
         token_ids = torch.full((config.num_items, config.content_length), -1, dtype=torch.int32)

@@ -146,6 +146,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
         elif isinstance(module, UniMPItemEmbeddings):
             if module.code_places is not None:
                 init.normal_(module.code_places, std=std)
+                init.zeros_(module.after_places)
             if module.content_token_ids is not None:
                 init.constant_(module.content_token_ids, -1)
             if module.content_pictures is not None:
@@ -266,9 +267,7 @@ class UniMPModel(UniMPPreTrainedModel):
         embeds = embeds.index_put((added,), rows.to(embeds.dtype))
         if self.item_embeddings.code_places is not None:
             code_places = self.code_places(input_ids) if code_places is None else code_places
-            is_code = code_places >= 0
-            places = nn.functional.embedding(code_places[is_code], self.item_embeddings.code_places)
-            embeds = embeds.index_put((is_code,), places.to(embeds.dtype), accumulate=True)
+            embeds = _added_at_places(embeds, code_places, self.item_embeddings.code_places)
         return embeds
 
     def code_places(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -309,7 +308,7 @@ class UniMPModel(UniMPPreTrainedModel):
                 picture, else 1 + its picture's row. With a cache, fusions `"all"` and `"late"` need the long form.
             media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): instead of pixels or features.
             code_places (`torch.LongTensor` of shape `(B, T)`, *optional*): see [`UniMPModel.code_places`]; needed only
-                when a picture's first codes are in the cache.
+                when a picture's first codes are in the cache, or with `inputs_embeds`.
             use_cache (`bool`, *optional*)
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -317,6 +316,8 @@ class UniMPModel(UniMPPreTrainedModel):
         if media_states is None and (pixel_values is not None or vision_features is not None):
             media_states = self.encode_media(pixel_values, vision_features)
         past = 0 if cache is None else int(cache.get_seq_length())
+        if code_places is None and input_ids is not None and self.config.codes_per_picture:
+            code_places = self.code_places(input_ids)
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.embed(input_ids, code_places)
@@ -344,6 +345,8 @@ class UniMPModel(UniMPPreTrainedModel):
         hidden_states = outputs.last_hidden_state
         if sight is not None and self.late_cross_attention is not None:
             hidden_states = self.late_cross_attention(hidden_states, media_states, sight)
+        if code_places is not None:
+            hidden_states = _added_at_places(hidden_states, code_places, self.item_embeddings.after_places)
         return UniMPModelOutput(
             last_hidden_state=hidden_states,
             cache=outputs.cache,
@@ -832,6 +835,13 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
                 f"the catalogue's fingerprint is {catalogue.fingerprint} and this model was made for {expected}: its "
                 "item tokens would stand for other items. Load the catalogue saved with the model."
             )
+
+
+def _added_at_places(states_BTW: torch.Tensor, places_BT: torch.Tensor, rows_PW: torch.Tensor) -> torch.Tensor:
+    """`states` with the row of its place added to each code; places are -1 elsewhere."""
+    is_code = places_BT >= 0
+    added = nn.functional.embedding(places_BT[is_code], rows_PW)
+    return states_BTW.index_put((is_code,), added.to(states_BTW.dtype), accumulate=True)
 
 
 def _check_text_config(text_config: Any) -> None:

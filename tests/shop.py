@@ -113,5 +113,7 @@ def make_imagining_model(**fields) -> tuple[UniMPForConditionalGeneration, UniMP
     catalogue.set_picture_codes(codes)
     processor = make_model_processor(catalogue=catalogue, num_codes=codec.num_codes)
     model = make_model(processor, num_codes=codec.num_codes, codes_per_picture=4, **fields)
+    # Nothing at the start of a training; here they matter.
+    torch.nn.init.normal_(model.model.item_embeddings.after_places, std=0.5)
     model.image_codec = codec
     return model, processor

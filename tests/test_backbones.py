@@ -64,6 +64,27 @@ def clip_vision_config() -> CLIPVisionConfig:
     return CLIPVisionConfig(**VISION)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_from_scratch_begins_as_a_mean(dtype):
+    model = load_text_model("tiny", dtype=dtype)
+    width = model.config.hidden_size
+    for layer in model.model.layers:
+        values, outputs = (each.weight.float() for each in (layer.self_attn.v_proj, layer.self_attn.o_proj))
+        torch.testing.assert_close(
+            outputs @ values, torch.eye(width), atol=0.02 if dtype == torch.bfloat16 else 1e-5, rtol=0
+        )
+    first, second = (layer.self_attn.v_proj.weight for layer in model.model.layers[:2])
+    assert not torch.equal(first, second)
+    attention = model.model.layers[0].self_attn
+    with torch.no_grad():
+        for each in (attention.q_proj, attention.k_proj):
+            each.weight.zero_()  # all tokens alike: what is left is their mean
+        seen = torch.randn(1, 5, width, dtype=dtype)
+        at = model.model.rotary_emb(seen, torch.arange(5)[None])
+        mixed, _ = attention(seen, position_embeddings=at, attention_mask=None)
+    torch.testing.assert_close(mixed[:, -1], seen.mean(dim=1), atol=0.02 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("size", TEXT_SIZES)
 def test_text_from_scratch_has_the_named_shape(size):
     layers, width, heads = TEXT_SIZES[size]

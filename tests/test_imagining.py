@@ -223,6 +223,40 @@ def test_places_of_codes_count_from_the_first(shop):
     assert not torch.allclose(same[2], same[3])  # one code at two places
 
 
+def test_what_follows_a_code_is_told_its_place(shop):
+    model, _ = shop
+    first = model.config.group_slices["codes"][0]
+    ids = torch.tensor([[5, first, first + 3, first + 3, 6], [first + 1, 2, first, first, first]])
+    rows = model.model.item_embeddings.after_places
+    kept = rows.detach().clone()
+    with torch.no_grad():
+        told = model.model(ids).last_hidden_state
+        rows.zero_()
+        untold = model.model(ids).last_hidden_state
+        rows.copy_(kept)
+    nothing = torch.zeros_like(kept[0])
+    expected = [[nothing, kept[0], kept[1], kept[2], nothing], [kept[0], nothing, kept[0], kept[1], kept[2]]]
+    torch.testing.assert_close(told - untold, torch.stack([torch.stack(row) for row in expected]), atol=1e-5, rtol=0)
+
+
+def test_a_bare_query_is_searched_again_as_the_wish_it_was_completed_to(shop):
+    model, processor = shop
+    asked = [{"task": "imagine", "history": ["m1", "h2"], "query": query} for query in ("shoe", "a thing", "mug")]
+    has_picture = PictureShelf.of(model, processor).has_picture
+    processor.query_attribute, processor.wish_attributes = "category", ["title"]
+    try:
+        found = retrieve(model, processor, asked, has_picture)
+    finally:
+        processor.query_attribute = processor.wish_attributes = None
+    assert found[0]["wish"] == "Red shoe shoe"  # the only shoe with a picture
+    assert found[1]["wish"] == "a thing" and found[2]["wish"] == "Red mug mug"  # m1 is in the history
+    for request, own in zip(asked, found, strict=True):
+        searched = retrieve(model, processor, [request | {"query": own["wish"]}], has_picture)
+        assert own["retrieved"] == searched[0]["retrieved"] and own["query"] == request["query"]
+    said = retrieve(model, processor, [asked[0] | {"wish": "blue shoe"}], has_picture)[0]
+    assert said["wish"] == "blue shoe"
+
+
 def test_training_reads_spoilt_codes_and_learns_the_true_ones(shop):
     model, processor = shop
     first = model.config.group_slices["codes"][0]
