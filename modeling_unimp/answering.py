@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from .imagining import PictureShelf, pooled_features, retrieve
+from .imagining import PictureShelf, picture_features, retrieve
 
 MAX_NEW_TOKENS = 64
 
@@ -141,7 +141,7 @@ def _imagine(
     requests = retrieve(model, processor, requests, shelf.has_picture, **reading)
     codes = model.imagine(**_inputs(model, processor, requests, **reading), **generate_kwargs)
     pictures = model.image_codec.decode(codes)
-    features = pooled_features(model, processor, pictures) - shelf.mean
+    features = picture_features(model, processor, pictures) - shelf.mean
     nll = [None] * len(requests)
     if all("answer" in request for request in requests):
         labelled = _inputs(model, processor, requests, labels=True, **reading)

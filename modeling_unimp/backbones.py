@@ -30,7 +30,7 @@ SCRATCH_VOCABULARY_SIZE = 4096
 SCRATCH_END_OF_TEXT_ID = 0
 
 # (layers, width, heads)
-TEXT_SIZES = {"tiny": (4, 128, 4), "small": (6, 256, 4), "base": (12, 512, 8)}
+TEXT_SIZES = {"micro": (2, 128, 4), "tiny": (4, 128, 4), "small": (6, 256, 4), "base": (12, 512, 8)}
 # (layers, width, heads, side of the picture in pixels, side of a patch in pixels)
 VISION_SIZES = {"tiny": (2, 64, 2, 64, 16), "small": (4, 128, 4, 128, 16)}
 
@@ -44,8 +44,9 @@ def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -
 
     Args:
         name_or_size (`str`):
-            A Hub name or a folder for `AutoModelForCausalLM`, or `"tiny"`, `"small"`, `"base"`: a Llama with random
-            weights for a vocabulary of `SCRATCH_VOCABULARY_SIZE` words. A folder called like a size is `"./tiny"`.
+            A Hub name or a folder for `AutoModelForCausalLM`, or a size to train from scratch, `"micro"`, `"tiny"`,
+            `"small"` or `"base"`: a Llama with random weights for a vocabulary of `SCRATCH_VOCABULARY_SIZE` words. A
+            folder called like a size is `"./tiny"`.
         dtype (`torch.dtype` or `str`, *optional*):
             Of the weights; `None` is float32 whatever the checkpoint holds, `"auto"` the checkpoint's own.
 

@@ -60,6 +60,10 @@ class UniMPConfig(PreTrainedConfig):
             Text tokens of an item kept for content rows.
         content_picture_size (`int`, *optional*, defaults to 0):
             Width of the pooled vision features kept for content rows; 0 for rows from text alone.
+        picture_features (`str`, *optional*, defaults to `"tower"`):
+            What pictures are compared by, where one is imagined: the patches of the vision `"tower"`, or the vectors
+            of the image `"codec"`. A tower from scratch learns what serves the language model, and sees most pictures
+            as one.
         label_softmax (`str`, *optional*, defaults to `"vocabulary"`):
             Over what a label competes in training: the whole `"vocabulary"` (the paper), or its own `"group"`, items
             among items and stars among stars.
@@ -99,6 +103,7 @@ class UniMPConfig(PreTrainedConfig):
     tie_item_rows: bool = False
     content_length: int = 32
     content_picture_size: int = 0
+    picture_features: Literal["tower", "codec"] = "tower"
     label_softmax: Literal["vocabulary", "group"] = "vocabulary"
     catalogue_fingerprint: str | None = None
     text_model: str | None = None

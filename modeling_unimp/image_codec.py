@@ -163,6 +163,20 @@ class ImageCodec:
             pictures += pictures_of(vq_model.decoder(vq_model.post_quant_conv(quantized_BDhw), condition))
         return pictures
 
+    def vectors(self, codes: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """The codebook's entries of whole pictures, for comparing them.
+
+        Args:
+            codes (`torch.LongTensor` or `np.ndarray` of shape `(B, h * w)`): from 0 to `num_codes - 1`.
+
+        Returns:
+            `torch.FloatTensor` of shape `(B, h * w * width of an entry)`, on the CPU.
+        """
+        codes_BN = torch.as_tensor(codes)
+        self._check_codes(codes_BN)
+        codebook = self.vq_model.quantize.embedding.weight.detach().float().cpu()
+        return codebook[codes_BN.long()].flatten(1)
+
     def _check_codes(self, codes: torch.Tensor) -> None:
         if codes.ndim != 2 or codes.shape[1] != self.codes_per_picture:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Pictures as answers: search for items, write a picture's codes after them, decode (paper, section 2.3, eq. 9).
 
-Shapes: B requests, P codes of a picture, N items, G width of a pooled vision feature.
+Shapes: B requests, P codes of a picture, N items, G width of what pictures are compared by.
 """
 
 import copy
@@ -124,28 +124,36 @@ class UniMPImagining:
 
 
 @torch.no_grad()
-def pooled_features(
+def picture_features(
     model: Any, processor: Any, pictures: Sequence[Image.Image | None], batch_size: int = 32
 ) -> np.ndarray:
-    """Pictures as the vision tower sees them, mean of their patches `(n, G)`; zeros where there is none."""
-    if model.model.vision_tower is None:
-        raise ValueError("this model has no vision tower, so it cannot compare pictures; imagine needs one.")
-    features = np.zeros((len(pictures), model.config.vision_feature_size), dtype=np.float32)
-    rows = [row for row, picture in enumerate(pictures) if picture is not None]
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        pixels = torch.stack([processor.pixel_values(None, pictures[row]) for row in part])
-        features[part] = model.model.encode_pictures(pixels.to(model.device)).float().mean(dim=1).cpu().numpy()
-    return features
+    """What pictures are compared by `(n, G)`, zeros where there is none: see `config.picture_features`."""
+    shown = [picture for picture in pictures if picture is not None]
+    if model.config.picture_features == "codec":
+        features = model.image_codec.vectors(model.image_codec.encode(shown, batch_size)).numpy()
+    elif model.model.vision_tower is None:
+        raise ValueError(
+            "this model has no vision tower to compare pictures by: set config.picture_features = 'codec'."
+        )
+    else:
+        parts = [np.zeros((0, model.config.vision_feature_size), dtype=np.float32)]
+        for start in range(0, len(shown), batch_size):
+            pixels = [processor.pixel_values(None, picture) for picture in shown[start : start + batch_size]]
+            patches = model.model.encode_pictures(torch.stack(pixels).to(model.device))
+            parts.append(patches.float().mean(dim=1).cpu().numpy())
+        features = np.concatenate(parts)
+    spread = np.zeros((len(pictures), features.shape[1]), dtype=np.float32)
+    spread[[picture is not None for picture in pictures]] = features
+    return spread
 
 
 @dataclass(frozen=True)
 class PictureShelf:
-    """A catalogue's pictures as the vision tower sees them, for comparing others with them.
+    """A catalogue's pictures as `picture_features` sees them, for comparing others with them.
 
     Args:
-        features (`np.ndarray` of shape `(N, G)`): of every picture, less their mean; zeros where there is none. Pooled
-            features all point much the same way, and what tells pictures apart is what is left without it.
+        features (`np.ndarray` of shape `(N, G)`): of every picture, less their mean; zeros where there is none.
+            Features all point much the same way, and what tells pictures apart is what is left without it.
         mean (`np.ndarray` of shape `(G,)`)
     """
 
@@ -154,12 +162,12 @@ class PictureShelf:
 
     @classmethod
     def of(cls, model: Any, processor: Any, vision_features: Any = None) -> "PictureShelf":
-        """Of the processor's catalogue; from its feature store where there is one."""
-        if vision_features is not None:
+        """Of the processor's catalogue; the tower's features from its feature store where there is one."""
+        if vision_features is not None and model.config.picture_features == "tower":
             features = vision_features.pooled().float().numpy()
         else:
             catalogue = processor.catalogue
-            features = pooled_features(
+            features = picture_features(
                 model, processor, [catalogue.picture(item_id) for item_id in catalogue.item_ids]
             )
         has_picture = features.any(axis=1)

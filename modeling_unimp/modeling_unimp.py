@@ -493,6 +493,7 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             # Random backbones of a named size cannot be loaded again by that name.
             "text_model": None if text_model in TEXT_SIZES else text_model,
             "vision_model": None if tower is None or vision_model in VISION_SIZES else vision_model,
+            "picture_features": "codec" if tower is None or vision_model in VISION_SIZES else "tower",
             "initializer_range": getattr(text.config, "initializer_range", 0.02),
         }
         if feature_size is not None:

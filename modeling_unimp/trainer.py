@@ -106,6 +106,22 @@ class UniMPTrainer(Trainer):
             return LengthGroups(dataset, self.args.train_batch_size * self.args.world_size, self.args.seed)
         return super()._get_train_sampler(train_dataset)
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The Trainer's, with a learning rate of their own for the rows of words, control tokens and codes."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        scale = self.args.embedding_lr_scale
+        if scale != 1:
+            embeddings = self.bare_model.model.item_embeddings
+            rows = [self.bare_model.get_input_embeddings().weight, embeddings.code_places, embeddings.after_places]
+            rows += [each.tokens for each in (embeddings.read, embeddings.write) if each is not None]
+            ids = {id(row) for row in rows}
+            for group in list(optimizer.param_groups):
+                own = [parameter for parameter in group["params"] if id(parameter) in ids]
+                if own:
+                    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ids]
+                    optimizer.add_param_group({**group, "params": own, "lr": group["lr"] * scale})
+        return optimizer
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """Denominators of the loss by kind `(3,)`: labelled tokens, or requests that have any, of the global batch."""
         if not batch_samples or "labels" not in batch_samples[0]:

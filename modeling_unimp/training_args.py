@@ -59,7 +59,7 @@ class DataArguments:
 class ModelArguments:
     """Which backbones, and what of them learns."""
 
-    text_model: str = _option("tiny", "A causal LM by Hub name or folder; tiny, small or base: from scratch.")
+    text_model: str = _option("tiny", "A causal LM by Hub name or folder; micro, tiny, small, base: from scratch.")
     vision_model: str | None = _option(
         "tiny",
         "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS; tiny, small: from scratch; none: none.",
@@ -131,6 +131,12 @@ class UniMPTrainingArguments(TrainingArguments):
         loss_reduction (`str`, *optional*, defaults to `"token"`):
             `"token"`: every labelled token of the global batch weighs alike; `"sample"`: every request does.
 
+    > Parameters that control the optimizer
+
+        embedding_lr_scale (`float`, *optional*, defaults to `1.0`):
+            Learning rate of the rows of words (where they learn), control tokens, stars, codes and places, in
+            multiples of `learning_rate`. Each row meets few labels, and from scratch wants to go far.
+
     > Parameters that control what is saved
 
         save_only_trained (`bool`, *optional*, defaults to `False`):
@@ -166,6 +172,7 @@ class UniMPTrainingArguments(TrainingArguments):
     next_item_weight: float = _option(0.0, "Weight of the next item and its stars at every step of a history.")
     task_weights: dict | str = _option({}, "Weight of each task's loss, JSON; 1 where a task is not named.")
     loss_reduction: str = _option("token", "token or sample: what weighs alike in the global batch.")
+    embedding_lr_scale: float = _option(1.0, "Learning rate of embedding rows, in multiples of learning_rate.")
     save_only_trained: bool = _option(False, "Save what was trained, and name the frozen backbones.")
 
     def __post_init__(self) -> None:
@@ -176,6 +183,8 @@ class UniMPTrainingArguments(TrainingArguments):
             raise ValueError(f"context_loss={self.context_loss!r}: expected 'attributes', 'id' or 'none'.")
         if self.loss_reduction not in ("token", "sample"):
             raise ValueError(f"loss_reduction={self.loss_reduction!r}: expected 'token' or 'sample'.")
+        if self.embedding_lr_scale <= 0:
+            raise ValueError(f"embedding_lr_scale={self.embedding_lr_scale}: expected more than 0.")
         if self.focal_gamma < 0:
             raise ValueError(f"focal_gamma={self.focal_gamma}: expected 0 (cross-entropy) or more.")
 

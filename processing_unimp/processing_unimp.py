@@ -35,7 +35,7 @@ CATALOGUE_FILE = "catalogue.parquet"
 IGNORED = -100
 # Kinds of labels, see `UniMPProcessor.__call__`.
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
-SCRATCH_SIZES = ("tiny", "small", "base")
+SCRATCH_SIZES = ("micro", "tiny", "small", "base")
 # Decoded and resized pictures kept in memory; beyond it they are opened again each time.
 PICTURE_CACHE_BYTES = 256 * 2**20
 
@@ -119,7 +119,7 @@ class UniMPProcessor(ProcessorMixin):
 
         Args:
             text_model (`str`): name or folder of a causal LM, whose tokenizer is taken; or a from-scratch size
-                (`"tiny"`, `"small"`, `"base"`), for which a byte-level BPE is trained on the catalogue.
+                (`"micro"`, `"tiny"`, `"small"`, `"base"`), for which a byte-level BPE is trained on the catalogue.
             image_processor: of the vision tower (`modeling_unimp.load_image_processor`); `None` for no vision.
             catalogue (`Catalogue`): the shop.
             extra_texts (`Iterable[str]`, *optional*): more text for the BPE, such as training explanations.

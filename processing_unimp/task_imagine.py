@@ -20,7 +20,6 @@ from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, ShopperTex
 from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
 
 LIKED_STARS = 4
-UNSEEN_LIKING = 0.5
 BARE_QUERIES = 0.2
 REPLACED_CODES = 0.6
 
@@ -29,7 +28,7 @@ class Imagine(Task):
     """What is imagined is a product the shopper may like: a target that got fewer than four stars is no example.
 
     An output is a dict: `picture` (`PIL.Image.Image`), `wish` (what was drawn, in words), `retrieved` (catalogue
-    rows), `features` `(G,)` of the picture as the vision tower sees it, `catalogue_features` `(N, G)` of all pictures
+    rows), `features` `(G,)` that the picture is compared by, `catalogue_features` `(N, G)` of all pictures
     (both less the catalogue's mean), `similarity` `(N,)` of the picture to these, `nll` (mean over the true picture's
     codes, `None` where the truth is not known).
 
@@ -153,18 +152,19 @@ def was_liked(event: Interaction) -> bool:
 def completed_wish(
     request: Request, catalogue: Catalogue, scores: np.ndarray, attributes: Sequence[str], of: str
 ) -> str:
-    """A bare query as a wish, in the values that the search results have and the history likes.
+    """A bare query as a wish, in the values that the history likes.
 
-    Of each attribute the value joins the query whose items have most of the search's probability, times how much the
-    shopper liked it: `probability * (UNSEEN_LIKING + stars above two over the history's items that have the value)`.
-    Search alone is drawn to what comes next, which may be a present, or go with the last item in a colour that the
-    shopper gave two stars; what she gave good stars twice is what she wants to see.
+    Of each attribute the value joins the query that the history's items got most stars above two for, among those that
+    items found by the search have; between values liked alike, and where nothing is liked, the search decides.
+    Search alone answers another question, what comes next: it is drawn to what goes with the last item, in a colour
+    that the shopper may have given two stars.
 
     Args:
         request (`dict`): with a `"query"` and a `"history"`; a query that is no value of the attribute `of` is a wish
             already.
         catalogue (`Catalogue`): the shop.
-        scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search.
+        scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search, 0 for one that cannot be
+            found.
         attributes (`Sequence[str]`): what a wish names.
         of (`str`): the attribute that queries are values of.
     """
@@ -177,10 +177,11 @@ def completed_wish(
         column, mass = catalogue.column(name), dict[str, float]()
         liked = _liking(request["history"], catalogue, name)
         for row in known[query]:
-            if value := clean_value(column[row], MAX_WISH_WORDS):
+            value = clean_value(column[row], MAX_WISH_WORDS)
+            if value and scores[row] > 0:
                 mass[value] = mass.get(value, 0.0) + float(scores[row])
         if mass:
-            words.append(max(mass, key=lambda value: mass[value] * (UNSEEN_LIKING + liked.get(value, 0.0))))
+            words.append(max(mass, key=lambda value: (liked.get(value, 0.0), mass[value])))
     return " ".join([*words, query])
 
 

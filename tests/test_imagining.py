@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoProcessor, GenerationConfig
 
 from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.imagining import PictureShelf, pooled_features, retrieve
+from modeling_unimp.imagining import PictureShelf, picture_features, retrieve
 
 REQUESTS = [
     {"task": "imagine", "history": ["m1", {"item_id": "h1", "rating": 4}], "query": "shoe", "retrieved": ["s1", "m2"]},
@@ -113,26 +113,46 @@ def test_the_search_is_the_models_own(shop):
         retrieve(model, processor, asked, np.zeros(6, dtype=bool))
 
 
-def test_the_shelf_is_what_the_tower_sees_less_the_mean(shop):
+@pytest.mark.parametrize("by", ["tower", "codec"])
+def test_the_shelf_is_what_pictures_are_compared_by_less_the_mean(shop, by):
     model, processor = shop
-    shelf, catalogue = PictureShelf.of(model, processor), processor.catalogue
+    assert model.config.picture_features == "codec"  # its tower is from scratch
+    catalogue = processor.catalogue
     pictured = [item_id for item_id in catalogue.item_ids if catalogue.has_picture(item_id)]
     pictures = [catalogue.picture(item_id) for item_id in pictured]
+    rows = [catalogue.number(item_id) for item_id in pictured]
     pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
-        seen = model.model.encode_pictures(pixels).mean(dim=1).numpy()
-    rows = [catalogue.number(item_id) for item_id in pictured]
+        seen = {
+            "tower": model.model.encode_pictures(pixels).mean(dim=1).numpy(),
+            "codec": model.image_codec.vq_model.quantize.embedding.weight.numpy()[catalogue.picture_codes[rows]],
+        }[by].reshape(len(rows), -1)
+    model.config.picture_features = by
+    try:
+        shelf = PictureShelf.of(model, processor)
+        again = picture_features(model, processor, [None, pictures[0]])
+        catalogue.unreadable_pictures.update(dict.fromkeys(pictured, "broken for this test"))
+        with pytest.raises(ValueError, match="no item of this catalogue has a picture"):
+            PictureShelf.of(model, processor)
+    finally:
+        model.config.picture_features = "codec"
+        catalogue.unreadable_pictures.clear()
     np.testing.assert_allclose(shelf.mean, seen.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(shelf.features[rows], seen - seen.mean(axis=0), atol=1e-5)
     assert shelf.has_picture.tolist() == [item_id in pictured for item_id in catalogue.item_ids]
-    again = pooled_features(model, processor, [None, pictures[0]])
     assert not again[0].any() and shelf.similarity(again[1] - shelf.mean)[rows[0]] == pytest.approx(1, abs=1e-4)
-    with pytest.raises(ValueError, match="no item of this catalogue has a picture"):
-        catalogue.unreadable_pictures.update(dict.fromkeys(pictured, "broken for this test"))
-        try:
-            PictureShelf.of(model, processor)
-        finally:
-            catalogue.unreadable_pictures.clear()
+
+
+def test_a_model_without_vision_compares_pictures_by_the_codec(shop):
+    model, processor = shop
+    tower, model.model.vision_tower = model.model.vision_tower, None
+    try:
+        assert picture_features(model, processor, [processor.catalogue.picture("m1")]).shape == (1, 16)
+        model.config.picture_features = "tower"
+        with pytest.raises(ValueError, match="no vision tower to compare pictures by: set config.picture_features"):
+            picture_features(model, processor, [processor.catalogue.picture("m1")])
+    finally:
+        model.model.vision_tower, model.config.picture_features = tower, "codec"
 
 
 def test_outputs_hold_the_likelihood_of_the_truth(shop):

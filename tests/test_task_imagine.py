@@ -213,16 +213,17 @@ def test_a_bare_query_is_completed_by_what_the_search_found():
 
 
 def test_a_bare_query_is_completed_by_what_the_history_liked():
-    # .3 * (.5 + 3) against .4 * .5, and against .4 * (.5 + 2) once b was given four stars.
-    assert completed("mug", [{"item_id": "a", "rating": 5}]) == "red mug"
-    assert completed("mug", [{"item_id": "a", "rating": 5}, {"item_id": "b", "rating": 4}]) == "red mug"
-    assert completed("mug", [{"item_id": "a", "rating": 4}, {"item_id": "b", "rating": 4}]) == "blue mug"
-    # Without stars an item counts as one of four; two stars and fewer count nothing; other kinds tell, too.
-    assert completed("mug", ["a", {"item_id": "b", "rating": 2}]) == "red mug"
-    assert completed("mug", [{"item_id": "a", "rating": 1}]) == "blue mug"
+    assert completed("mug", [{"item_id": "a", "rating": 5}, {"item_id": "b", "rating": 4}]) == "red mug"  # 3 to 2
+    assert completed("mug", [{"item_id": "a", "rating": 5}, "b", "c"]) == "blue mug"  # 3 to 2 + 2: as four stars
+    # Two stars and fewer count nothing, and between equals the search decides.
+    assert completed("mug", [{"item_id": "a", "rating": 2}]) == "blue mug"
+    assert completed("mug", [{"item_id": "a", "rating": 1}, {"item_id": "b", "rating": 3}]) == "blue mug"
+    assert completed("mug", ["a", "b"], scores=(0.5, 0.1, 0.1, 0.2, 0.1)) == "red mug"
+    # Other kinds tell, too, and so do items that the shop does not know.
     assert completed("mug", ["e"]) == "red mug"
     assert completed("mug", [{"category": "bag", "colour": "red"}, {"title": "no colour"}]) == "red mug"
-    # What the search rules out does not come back.
+    # A colour in which nothing can be found is no wish.
+    assert completed("mug", ["d", "d", "a"]) == "red mug"
     assert completed("hat", ["a", "a"], scores=(0.2, 0.2, 0.2, 0.4, 0.0)) == "green hat"
 
 

@@ -217,3 +217,24 @@ def test_two_processes_are_one(tmp_path):
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
     assert one["checksum"] == pytest.approx(two["checksum"], rel=1e-5)
     assert one["eval"] == pytest.approx(two["eval"])
+
+
+def test_embedding_rows_learn_at_a_rate_of_their_own(tmp_path):
+    """One step of plain gradient descent: rows move five times as far, all else as far as without."""
+    moved = {}
+    for scale in (1.0, 5.0):
+        plain = {"optim": "sgd", "max_grad_norm": 0.0, "weight_decay": 0.0, "warmup_steps": 0, "max_steps": 1}
+        trainer = make_trainer(tmp_path, embedding_lr_scale=scale, **plain)
+        before = weights_of(trainer)
+        trainer.train()
+        moved[scale] = {name: weight - before[name] for name, weight in weights_of(trainer).items()}
+        in_groups = [id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]]
+        assert len(in_groups) == len(set(in_groups))
+        assert set(in_groups) == {id(p) for p in trainer.model.parameters() if p.requires_grad}
+    rows = {name for name in moved[1.0] if name.endswith(("embed_tokens.weight", "item_embeddings.read.tokens"))}
+    assert len(rows) == 2
+    for name, by in moved[1.0].items():
+        expected = by * (5 if name in rows or name.endswith("write.tokens") else 1)
+        torch.testing.assert_close(moved[5.0][name], expected, atol=1e-6, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+    with pytest.raises(ValueError, match="embedding_lr_scale=0: expected more than 0"):
+        make_trainer(tmp_path, embedding_lr_scale=0)
