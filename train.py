@@ -3,6 +3,7 @@
 accelerate launch train.py --config recipes/demo.yaml
 accelerate launch train.py --config recipes/h_and_m/tiny.yaml --focal_gamma 1
 accelerate launch train.py --config recipes/h_and_m/codec.yaml
+accelerate launch train.py --config recipes/demo.yaml --push_to_hub true --hub_model_id ORG/NAME
 accelerate launch train.py --items items.parquet --interactions interactions.parquet --query_attribute category
 """
 
@@ -23,6 +24,7 @@ from PIL import Image
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from hub_cards.export import check_login, push
 from hub_cards.report import shoppers_of, write_report
 from hub_cards.results import examine_model, format_table, write_results
 from modeling_unimp import (
@@ -71,6 +73,7 @@ def main() -> None:
     for name in ("train", "processing_unimp"):
         logging.getLogger(name).setLevel(logging.INFO if args.should_log else logging.WARNING)
     output_dir = check_output_folder(str(args.output_dir))
+    publication = publication_of(args)
     use_all_cores(args)
     set_seed(args.seed)
 
@@ -175,6 +178,8 @@ def main() -> None:
         shown = cases_of(split.test.sample(24, args.seed), data_args, catalogue, args.seed, None)
         report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results, codec=codec_results)
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
+        if publication is not None:
+            publish(output_dir, publication)
 
 
 def check_output_folder(output_dir: str) -> Path:
@@ -193,6 +198,35 @@ def check_output_folder(output_dir: str) -> Path:
             f"{FREE_BYTES_NEEDED / 2**20:.0f} MiB. Free some or choose another folder."
         )
     return folder
+
+
+def publication_of(args: UniMPTrainingArguments) -> dict[str, Any] | None:
+    """What `push` is to be told, if anything; that it could not work is told now, not after the training.
+
+    The Trainer itself pushes nothing: it would upload checkpoints, and a model without its catalogue and card.
+    """
+    if not args.push_to_hub:
+        return None
+    args.push_to_hub = False
+    if args.hub_model_id is None:
+        raise SystemExit("push_to_hub: no name to publish under. Add --hub_model_id ORG/NAME.")
+    named = {"private": args.hub_private_repo, "revision": args.hub_revision, "token": args.hub_token}
+    try:
+        check_login(args.hub_model_id, args.hub_token)
+    except (ValueError, PermissionError, ConnectionError) as error:
+        raise SystemExit(f"push_to_hub: {error}") from error
+    return {"repo_id": args.hub_model_id} | named
+
+
+def publish(output_dir: Path, publication: dict[str, Any]) -> None:
+    """Upload the finished model; a failure leaves it where it is."""
+    try:
+        logger.info(f"published {push(output_dir, **publication)}   (pictures stay here: unimp-push --with_pictures)")
+    except (ValueError, PermissionError, ConnectionError) as error:
+        raise SystemExit(
+            f"push_to_hub: {error} The model is in {output_dir}/; to publish it later: unimp-push "
+            f"{publication['repo_id']} --model_dir {output_dir}"
+        ) from error
 
 
 def use_all_cores(args: UniMPTrainingArguments) -> None:

@@ -33,7 +33,7 @@ class DataArguments:
     held_out_domain: str | None = _option(None, "A value of the items' domain column that is held out altogether.")
     tasks: list[str] = _option(
         ["recommend", "search", "rate", "explain", "select"],
-        "Tasks to train and evaluate; imagine too, where there is an image_codec. Empty: only the codec is trained.",
+        "Tasks to train and evaluate; imagine too, where there is an image_codec. Empty, or none: only the codec.",
     )
     history_length: int = _option(5, "Latest items of a history that are read, in training and after.")
     max_words: int = _option(12, "Words kept of each attribute value.")
@@ -48,6 +48,10 @@ class DataArguments:
     exclude_seen: bool = _option(True, "Leave the history's items out of the rankings of an evaluation.")
     max_validation_cases: int | None = _option(1000, "Cases of each task in an evaluation during training.")
     max_test_cases: int | None = _option(None, "Cases of each task in the final test; all without it.")
+
+    def __post_init__(self) -> None:
+        if [name.lower() for name in self.tasks] == ["none"]:
+            self.tasks = []
 
     @property
     def shares(self) -> dict[str, float]:
@@ -81,7 +85,7 @@ class ModelArguments:
     image_codec: str | None = _option(
         None,
         "Pictures to codes and back, for imagine: a diffusers VQModel by Hub name or folder, a VQGAN checkpoint of "
-        "taming-transformers (.ckpt); train: trained first, on the catalogue's pictures.",
+        "taming-transformers (.ckpt); train: trained first, on the catalogue's pictures; none: none.",
     )
     codec_side: int = _option(64, "image_codec: train. Pixels a side of a picture.")
     codec_grid: int = _option(8, "Codes a side; codec_side is this times a power of two.")
@@ -92,8 +96,10 @@ class ModelArguments:
     codec_learning_rate: float = _option(1e-3, "Of AdamW.")
 
     def __post_init__(self) -> None:
-        if self.vision_model is not None and self.vision_model.lower() == "none":
-            self.vision_model = None
+        # A recipe can say null; the command line cannot.
+        for name in ("vision_model", "image_codec"):
+            if str(getattr(self, name)).lower() == "none":
+                setattr(self, name, None)
 
     @property
     def config_fields(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from hub_server import HubServer
 from transformers import AutoModel, AutoProcessor
 
 import train
@@ -17,21 +18,34 @@ from processing_unimp import TASK_NAMES, Catalogue
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def run(*arguments: str, cwd: Path = ROOT, **settings: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | settings
     return subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         capture_output=True, text=True, timeout=400, cwd=cwd, env=environment,
     )  # fmt: skip
 
 
+@pytest.fixture
+def hub(tmp_path):
+    server = HubServer(tmp_path / "hub", {"hf_ada": {"name": "ada", "orgs": ["shop"]}})
+    yield server
+    server.close()
+
+
+def client_of(hub: HubServer, folder: Path, token: str) -> dict[str, str]:
+    settings = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder)}
+    return settings | {"HF_TOKEN": token}
+
+
 @pytest.mark.slow
-def test_the_demo_recipe_from_nothing_to_a_model_that_answers(tmp_path):
+def test_the_demo_recipe_from_nothing_to_a_model_that_answers_and_is_published(tmp_path, hub):
     done = run(
         "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--max_steps", "3",
         "--eval_strategy", "no",
         "--save_strategy", "no", "--load_best_model_at_end", "false", "--max_test_cases", "12",
-        "--codec_steps", "4", cwd=tmp_path,
+        "--codec_steps", "4", "--push_to_hub", "true", "--hub_model_id", "shop/mugs", "--hub_private_repo", "true",
+        cwd=tmp_path, **client_of(hub, tmp_path / "cache", "hf_ada"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for line in ("recommend (12 cases)", "popularity in query", "choose all", "constant (training mean)", "new users"):
@@ -50,6 +64,30 @@ def test_the_demo_recipe_from_nothing_to_a_model_that_answers(tmp_path):
     drawn = unimp({"task": "imagine", "history": ["mug-001"], "query": "lamp"})
     assert drawn["picture"].size == (32, 32) and len(drawn["retrieved"]) == 2 and len(drawn["nearest"]) == 10
     assert drawn["wish"].endswith("lamp") and len(drawn["wish"].split()) == 2
+    # What unimp-push would have published, in one commit; the Trainer added none of its own.
+    assert f"published {hub.url}/shop/mugs" in done.stderr
+    assert hub.repo("shop/mugs")["private"] and len(hub.repo("shop/mugs")["commits"]) == 2  # the first is empty
+    files = hub.files("shop/mugs")
+    assert {"model.safetensors", "README.md", "recipe.yaml", "catalogue.parquet"} <= set(files)
+    assert not any("checkpoint" in name or "report" in name for name in files)
+    assert "push_to_hub" not in hub.read("shop/mugs", "recipe.yaml").decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "token", "message"),
+    [
+        ([], "hf_ada", "Add --hub_model_id ORG/NAME"),
+        (["--hub_model_id", "mugs"], "hf_ada", "names no owner"),
+        (["--hub_model_id", "shop/mugs"], "hf_eve", "does not accept the token"),
+    ],
+)
+def test_a_publication_that_cannot_work_is_told_before_any_training(tmp_path, hub, options, token, message):
+    done = run(
+        "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--push_to_hub", "true", *options,
+        cwd=tmp_path, **client_of(hub, tmp_path / "cache", token),
+    )  # fmt: skip
+    assert done.returncode == 1 and message in done.stderr and "image codec" not in done.stderr
+    assert not list((tmp_path / "unimp").iterdir())
 
 
 RECIPE_OF_A_CODEC = """

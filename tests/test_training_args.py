@@ -147,3 +147,11 @@ def test_what_learns_by_default():
     assert pretrained.trained_part == "new" and not pretrained.vision_is_trained
     chosen = ModelArguments(train_only="last_layer", train_vision=False)
     assert chosen.trained_part == "last_layer" and not chosen.vision_is_trained
+
+
+def test_what_a_recipe_sets_the_command_line_can_take_away(parse):
+    recipe = "tasks: [rate, imagine]\nimage_codec: train\nvision_model: tiny\n"
+    data, model, _ = parse("--tasks", "none", "--image_codec", "none", "--vision_model", "None", recipe=recipe)
+    assert (data.tasks, model.image_codec, model.vision_model) == ([], None, None)
+    data, model, _ = parse(recipe=recipe)
+    assert (data.tasks, model.image_codec, model.vision_model) == (["rate", "imagine"], "train", "tiny")
