@@ -1,0 +1,133 @@
+"""Requests of the page and of its endpoints, as plain JSON in and out; errors are `ValueError` with what to do.
+
+The methods named after the six tasks are the endpoints; what the page shows of their answers is in `panels.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .product_cards import as_data
+
+TASKS = ("recommend", "search", "rate", "explain", "select", "imagine")
+EXACT_SIDE = 256  # pixels; a picture that the model made is sent as it is up to here
+MAX_QUICK_QUERIES = 8
+
+Entry = str | dict[str, Any]
+
+
+class Answers:
+    """One model of one shop, asked.
+
+    Args:
+        pipeline (`PersonalizationPipeline`)
+        trained (`Sequence[str]`, *optional*): the tasks it was trained for; all six by default.
+    """
+
+    def __init__(self, pipeline: Any, trained: Any = TASKS) -> None:
+        self.pipeline = pipeline
+        self.catalogue = pipeline.processor.catalogue
+        # What comes without saying: an item's words in one line, for the filter.
+        columns = [self.catalogue.column(name) for name in ("item_id", *self.catalogue.attributes)]
+        self._words = [" ".join(str(value) for value in row if value is not None).casefold() for row in zip(*columns)]
+        self.missing = {task: f"it was not trained to {task}" for task in TASKS if task not in trained}
+        if pipeline.model.image_codec is None:
+            self.missing["imagine"] = "it has no image codec, so it cannot imagine pictures"
+
+    @property
+    def tasks(self) -> list[str]:
+        """What can be asked."""
+        return [task for task in TASKS if task not in self.missing]
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model looks at pictures."""
+        return self.pipeline.model.model.resampler is not None
+
+    @property
+    def num_read(self) -> int:
+        """Items of a history that are read, the latest ones."""
+        return int(self.pipeline.processor.history_length)
+
+    def recommend(self, history: list[Entry], top_k: int = 12) -> dict[str, Any]:
+        """Recommend the items that a shopper is likeliest to take next, best first, each with its probability.
+
+        Args:
+            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
+            top_k: how many items.
+        """
+        return self._ask("recommend", history, top_k=top_k)
+
+    def search(self, history: list[Entry], query: str, top_k: int = 12) -> dict[str, Any]:
+        """Search the shop for items that fit both the query and the shopper, best first, each with its probability.
+
+        Args:
+            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
+            query: what is looked for, in a few words.
+            top_k: how many items.
+        """
+        return self._ask("search", history, {"query": query}, top_k=top_k)
+
+    def rate(self, history: list[Entry], item: str) -> dict[str, Any]:
+        """Predict how many stars a shopper would give an item: the mean, the likeliest, and each star's probability.
+
+        Args:
+            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
+            item: the id of the item.
+        """
+        return self._ask("rate", history, {"item": item})
+
+    def explain(self, history: list[Entry], item: str) -> dict[str, Any]:
+        """Explain in a sentence why an item may suit a shopper, or not.
+
+        Args:
+            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
+            item: the id of the item.
+        """
+        return self._ask("explain", history, {"item": item})
+
+    def select(self, history: list[Entry], candidates: list[Entry]) -> dict[str, Any]:
+        """Select the candidates that suit a shopper; each gets a probability of its own.
+
+        Args:
+            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
+            candidates: item ids, or objects that describe an item the shop does not have.
+        """
+        return self._ask("select", history, {"candidates": candidates})
+
+    def imagine(self, history: list[Entry], query: str, seed: int = 0) -> dict[str, Any]:
+        """Draw a picture of a product that fits both the wish and the shopper, and name what the shop has like it.
+
+        Args:
+            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
+            query: the wish, in a few words.
+            seed: another number, another picture.
+        """
+        answer = self._ask("imagine", history, {"query": query}, seed=seed, top_k=6)
+        return answer | {"picture": as_data(answer["picture"], EXACT_SIDE, exact=True)}
+
+    def _ask(self, task: str, history: Any, more: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        if task in self.missing:
+            raise ValueError(f"This model cannot {task}: {self.missing[task]}. Ask for {', '.join(self.tasks)}.")
+        answer: dict[str, Any] = self.pipeline({"task": task, "history": history} | dict(more or {}), **options)
+        return answer
+
+    def find(self, words: str, most: int) -> list[dict[str, Any]]:
+        """Items on sale that have all these words somewhere, in the order of the catalogue; all for no words."""
+        wanted = words.casefold().split()
+        found = (
+            number
+            for number in np.flatnonzero(self.catalogue.available)
+            if all(word in self._words[number] for word in wanted)
+        )
+        return [self.catalogue.item(self.catalogue.item_id(int(number))) for number, _ in zip(found, range(most))]
+
+    def quick_queries(self) -> list[str]:
+        """The commonest queries of training, to press instead of typing."""
+        name = self.pipeline.processor.query_attribute
+        if name is None or name not in self.catalogue.attributes:
+            return []
+        values = [value for value in self.catalogue.column(name) if isinstance(value, str)]
+        queries, counts = np.unique(values, return_counts=True) if values else ([], [])
+        return [str(queries[place]) for place in np.argsort(-np.asarray(counts), kind="stable")[:MAX_QUICK_QUERIES]]

@@ -1,0 +1,28 @@
+"""Shoppers to begin with: some of the made-up shop's; of any other shop nobody, its model comes without histories."""
+
+from typing import Any
+
+from processing_unimp import Histories, make_demo_shop
+
+NUM_READY = 4
+
+
+def ready_shoppers(catalogue: Any, most: int) -> list[list[dict[str, Any]]]:
+    """The first shoppers of the made-up shop, as its test asks about them: all but the last item, which no training saw.
+
+    Args:
+        catalogue (`Catalogue`): of the model; an empty list comes back unless it is the made-up shop's.
+        most (`int`): items of a history, the latest.
+    """
+    if "mug-001" not in catalogue:
+        return []
+    items, interactions = make_demo_shop(num_items=len(catalogue), num_shoppers=NUM_READY)
+    if [(item["item_id"], item["title"]) for item in items] != list(
+        zip(catalogue.item_ids, catalogue.column("title"), strict=True)
+    ):
+        return []
+    histories = Histories.from_interactions(interactions, catalogue)
+    return [
+        [{"item_id": event.item_id, "rating": event.rating} for event in histories[user][:-1][-most:]]
+        for user in histories
+    ]
