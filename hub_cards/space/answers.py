@@ -3,6 +3,7 @@
 The methods named after the six tasks are the endpoints; what the page shows of their answers is in `panels.py`.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,9 @@ class Answers:
         self.catalogue = pipeline.processor.catalogue
         # What comes without saying: an item's words in one line, for the filter.
         columns = [self.catalogue.column(name) for name in ("item_id", *self.catalogue.attributes)]
-        self._words = [" ".join(str(value) for value in row if value is not None).casefold() for row in zip(*columns)]
+        self._words = [
+            " ".join(str(value) for value in row if value is not None).casefold() for row in zip(*columns, strict=True)
+        ]
         self.missing = {task: f"it was not trained to {task}" for task in TASKS if task not in trained}
         if pipeline.model.image_codec is None:
             self.missing["imagine"] = "it has no image codec, so it cannot imagine pictures"
@@ -117,11 +120,11 @@ class Answers:
         """Items on sale that have all these words somewhere, in the order of the catalogue; all for no words."""
         wanted = words.casefold().split()
         found = (
-            number
+            self.catalogue.item(self.catalogue.item_id(int(number)))
             for number in np.flatnonzero(self.catalogue.available)
             if all(word in self._words[number] for word in wanted)
         )
-        return [self.catalogue.item(self.catalogue.item_id(int(number))) for number, _ in zip(found, range(most))]
+        return list(itertools.islice(found, most))
 
     def quick_queries(self) -> list[str]:
         """The commonest queries of training, to press instead of typing."""

@@ -106,13 +106,15 @@ class Panels:
         others = [item for item in self.answers.find(words, most + len(ticked)) if item["item_id"] not in ticked]
         cards = [self.cards.card(catalogue.item(each), "", "ticked", "tick", can_add=False) for each in ticked]
         cards += [self.cards.card(item, say="tick", can_add=False) for item in others[:most]]
-        return grid(cards) if cards else note(f"The shop has nothing with <q>{escaped(one_line(words, 60))}</q>.")
+        if not cards:
+            return note(f"The shop has nothing with <q>{escaped(one_line(words, 60))}</q>. Try a shorter word.")
+        return f"<h3>{len(ticked)} ticked</h3>{grid(cards)}"
 
     def selected(self, history: Sequence[Entry], ticked: Sequence[str]) -> str:
         if not history:
             return NO_HISTORY
         if not ticked:
-            return note("Tick some items below, and ask which of them suit this shopper.")
+            return note("Nothing is ticked yet. Tick some items, then press Choose.")
         items = self.answers.select(list(history), list(ticked))["items"]
         cards = [
             self.cards.card(
@@ -123,7 +125,7 @@ class Panels:
             )
             for item in sorted(items, key=lambda item: -item["score"])
         ]
-        return grid(cards)
+        return f"<h3>The model chooses</h3>{grid(cards)}"
 
     # --- pictures ---
 
@@ -181,7 +183,11 @@ class Panels:
         ]
         for heading, make in parts:
             yield top + _section(heading, WAITING)
-            top += _section(heading, make(list(history), item_id))
+            try:
+                content = make(list(history), item_id)
+            except ValueError as error:  # such as a tower that has no map; the other parts have their answers
+                content = note(escaped(str(error)))
+            top += _section(heading, content)
         yield top
 
     def _stars(self, history: list[Entry], item_id: str) -> str:

@@ -67,7 +67,7 @@ class ProductCards:
             item (`Mapping`): with an `item_id` and attributes.
             below (`str`, *optional*): what stands under the attributes, such as a score.
             state (`str`, *optional*): class of the card: `"ticked"`, `"chosen"` or `"quiet"`.
-            say (`str`, *optional*, defaults to `"open"`): what a press on the card means; `"tick"` makes it a checkbox.
+            say (`str`, *optional*, defaults to `"open"`): what a press on the card means; `"tick"`: it is a checkbox.
             can_add (`bool`, *optional*, defaults to `True`): whether a corner adds the item to the history.
         """
         item_id, title = escaped(str(item["item_id"])), escaped(self.title(item))
@@ -91,7 +91,8 @@ class ProductCards:
         return (
             f'<li class="{"" if is_read else "unread"}"><button class="face" data-say="open" data-item="{item_id}" '
             f'aria-label="Open {title}">{self.picture(item)}</button>'
-            f'<div><span class="title" dir="auto">{title}</span><span class="facts" dir="auto">{self.facts(item)}</span>'
+            f'<div><span class="title" dir="auto">{title}</span>'
+            f'<span class="facts" dir="auto">{self.facts(item)}</span>'
             f"{star_buttons(item_id, entry.get('rating'))}</div>"
             f'<button class="remove" data-say="remove" data-item="{item_id}" title="Remove" '
             f'aria-label="Remove {title}">&#215;</button></li>'

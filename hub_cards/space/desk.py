@@ -1,0 +1,111 @@
+"""What all parts of the page share: the shopper's history, the item that is looked at, and how presses are heard."""
+
+import functools
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from .panels import Panels
+
+# Of the model there is one: its answers come one after the other.
+ASKING = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private", "show_progress": "minimal"}
+# Nothing is computed. Not `queue=False`: then no change of a `gr.State` would be heard.
+AT_ONCE = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
+
+# A press on a button of ours becomes Gradio's click, with what its data-* attributes say. What it changes is drawn
+# anew, and the keyboard stays where it was.
+LISTEN = """
+let last = null;
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-say]");
+  if (!button) return;
+  last = `button[data-say="${CSS.escape(button.dataset.say)}"][data-item="${CSS.escape(button.dataset.item)}"]`;
+  if (button.dataset.stars) last += `[aria-label="${button.ariaLabel}"]`;
+  if (button.dataset.say === "open") window.cameFrom = button;
+  trigger("click", { ...button.dataset });
+});
+watch("value", () => {
+  if (last && document.activeElement === document.body) element.querySelector(last)?.focus();
+});
+"""
+
+History = list[dict[str, Any]]
+
+
+@dataclass
+class Desk:
+    """Made once a page.
+
+    Args:
+        panels (`Panels`): what is shown.
+        page (`gr.Blocks`): the page.
+        history (`gr.State`): of the shopper, latest last.
+        opened (`gr.State`): `{"item_id", "asked"}` of the item on the sheet, where `asked` is the request that it is
+            an answer to; `None` for no item.
+    """
+
+    panels: Panels
+    page: Any
+    history: Any
+    opened: Any
+
+    def board(self, value: str = "", **layout: Any) -> Any:
+        """A place for HTML with buttons."""
+        return gr.HTML(value, js_on_load=LISTEN, apply_default_css=False, **layout)
+
+    def listen(self, board: Any, task: str = "", query: Any = None) -> None:
+        """Hear what is pressed on items: to open one, to add one with or without stars, to remove one.
+
+        Args:
+            board (`gr.HTML`): where they are.
+            task (`str`, *optional*): what the items are an answer to.
+            query (`gr.Textbox`, *optional*): what was searched for.
+        """
+
+        def pressed(history: History, words: str | None, event: gr.EventData) -> Any:
+            if event.say == "open":
+                asked = {"task": task} | ({} if query is None else {"query": words}) if task else {}
+                return gr.skip(), {"item_id": event.item, "asked": asked}
+            if event.say == "remove":
+                return [entry for entry in history if entry["item_id"] != event.item], gr.skip()
+            return with_item(history, event.item, getattr(event, "stars", None)), None
+
+        words = gr.State(None) if query is None else query
+        board.click(pressed, [self.history, words], [self.history, self.opened], **AT_ONCE)
+
+
+def said(event: gr.EventData) -> str:
+    """The words on a pressed button."""
+    return str(event.item)
+
+
+def with_item(history: History, item_id: str, stars: str | None) -> History:
+    """The history with an item as its latest, or with the stars of one that is there changed.
+
+    Args:
+        history (`list`): latest last; it stays as it is.
+        item_id (`str`): the item.
+        stars (`str`, *optional*): "1" to "5", "0" to take them back.
+    """
+    rating = float(stars) if stars and stars != "0" else None
+    if stars and any(entry["item_id"] == item_id for entry in history):
+        return [entry | {"rating": rating} if entry["item_id"] == item_id else entry for entry in history]
+    return [entry for entry in history if entry["item_id"] != item_id] + [{"item_id": item_id, "rating": rating}]
+
+
+def in_words(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A request that cannot be answered is told in the words of its `ValueError`, not as a stack trace."""
+
+    @functools.wraps(function)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ValueError as error:
+            # Gradio shows the message as HTML.
+            words = html.escape(str(error), quote=False)
+            raise gr.Error(words, title="This cannot be answered", print_exception=False) from error
+
+    return told

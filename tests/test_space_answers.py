@@ -1,0 +1,219 @@
+"""What the Space asks and shows, without a browser: known answers, other people's words, and what a model lacks."""
+
+import json
+import re
+
+import pytest
+from shop import ITEMS, make_catalogue, make_imagining_model, make_model, make_processor, picture
+
+from hub_cards.space.answers import TASKS, Answers
+from hub_cards.space.panels import Panels
+from hub_cards.space.product_cards import ProductCards, one_line
+from hub_cards.space.shoppers import NUM_READY, ready_shoppers
+from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor, reasons
+from processing_unimp import Catalogue, UniMPProcessor, make_demo_shop
+
+HISTORY = [{"item_id": "m1", "rating": 5.0}, {"item_id": "s2", "rating": None}]
+EVIL = '<script>alert("x")</script>'
+
+
+def answers_of(model, processor, **options) -> Answers:
+    return Answers(PersonalizationPipeline(model=model, processor=processor), **options)
+
+
+@pytest.fixture(scope="module")
+def panels() -> Panels:
+    return Panels(answers_of(*make_imagining_model()))
+
+
+@pytest.fixture(scope="module")
+def blind() -> Panels:
+    """Of a model that reads no pictures."""
+    catalogue = make_catalogue()
+    processor = UniMPProcessor.from_backbones("tiny", None, catalogue)
+    model = UniMPForConditionalGeneration.from_backbones(
+        text_model="tiny", vision_model=None, catalogue=catalogue, processor=processor
+    )
+    return Panels(answers_of(model.eval(), processor))
+
+
+def items_in(shown: str, say: str = "open") -> list[str]:
+    return re.findall(rf'data-say="{say}" data-item="([^"]*)"', shown)
+
+
+def test_the_page_shows_what_the_pipeline_answers(panels):
+    answers = panels.answers
+    ranked = answers.pipeline({"task": "recommend", "history": HISTORY}, top_k=12)["items"]
+    assert (
+        items_in(panels.recommended(HISTORY))
+        == [item["item_id"] for item in ranked]
+        == items_in(panels.recommended(HISTORY), "add")
+    )
+    found = answers.pipeline({"task": "search", "history": HISTORY, "query": "hat"}, top_k=12)["items"]
+    assert items_in(panels.found(HISTORY, "hat")) == [item["item_id"] for item in found]
+    assert "width:100.0%" in panels.found(HISTORY, "hat"), "bars are relative to the first"
+
+
+def test_the_first_has_a_full_bar_and_the_others_their_share(panels):
+    shares = [float(share) for share in re.findall(r"width:([\d.]+)%", panels.recommended(HISTORY))]
+    assert shares[0] == 100 and shares == sorted(shares, reverse=True)
+
+
+def test_the_sheet_grows_from_stars_to_reasons(panels, monkeypatch):
+    monkeypatch.setattr(reasons, "LEAST_EFFECT", 0.0)  # pictures of one colour move hardly anything
+    sheets = list(panels.sheet(HISTORY, "h1", {"task": "recommend"}))
+    assert [sheet.count("<section>") for sheet in sheets] == [1, 2, 3, 3]
+    assert ["thinking" in sheet for sheet in sheets] == [True, True, True, False]
+    stars = panels.answers.rate(HISTORY, "h1")
+    assert f"<b>{stars['stars']:.1f}</b>" in sheets[-1] and sheets[-1].count('class="level"') == 5
+    why = sheets[-1].split("Why?")[1]
+    assert "Red mug" in why and "Blue shoe" in why
+    assert why.count("Where the picture mattered") == 1, "the blue shoe has no picture"
+
+
+def test_reasons_are_those_of_the_request_that_was_answered(panels):
+    asked = {"task": "search", "query": "hat"}
+    *_, searched = panels.sheet(HISTORY, "h1", asked)
+    *_, on_the_shelf = panels.sheet(HISTORY, "h1", {})
+    assert "likel" in searched.split("Why?")[1] and " stars</b>" not in searched.split("Why?")[1]
+    assert "expected stars" in on_the_shelf.split("Why?")[1]
+
+
+def test_candidates_keep_their_ticks_whatever_is_looked_for(panels):
+    shown = panels.candidates("hat", ["m1"], 12)
+    assert items_in(shown, "tick") == ["m1", "h1", "h2"]
+    assert shown.count('aria-checked="true"') == 1 and "1 ticked" in shown
+    chosen = panels.selected(HISTORY, ["h1", "s1"])
+    assert set(items_in(chosen)) == {"h1", "s1"} and "suits" in chosen
+
+
+def test_a_wish_becomes_a_picture_with_what_it_was_made_of(panels):
+    shown = panels.imagined(HISTORY, "hat", seed=0)
+    assert 'src="data:image/png;base64,' in shown and "Understood as" in shown
+    assert "Looked up first" in shown and len(items_in(shown)) > 2
+    assert shown == panels.imagined(HISTORY, "hat", seed=0)
+
+
+def test_answers_of_endpoints_are_plain_json(panels):
+    answers = panels.answers
+    for answer in (
+        answers.recommend(["m1"], top_k=2),
+        answers.search(["m1"], "hat"),
+        answers.rate(["m1"], "h1"),
+        answers.explain(["m1"], "h1"),
+        answers.select(["m1"], ["h1", {"title": "Tin mug", "category": "mug"}]),
+        answers.imagine(["m1"], "hat"),
+    ):
+        json.dumps(answer)
+        assert answer["task"] in TASKS
+
+
+def test_an_empty_history_asks_for_a_shopper_everywhere(panels):
+    for shown in (
+        panels.recommended([]),
+        panels.found([], "hat"),
+        panels.selected([], ["m1"]),
+        panels.imagined([], "hat", 0),
+        *panels.sheet([], "h1", {}),
+    ):
+        assert "Pick a shopper" in shown
+    assert "Nothing yet" in panels.history([])
+
+
+def test_nothing_typed_and_nothing_found_are_told(panels):
+    assert "Type what" in panels.found(HISTORY, "  ") and "Type a wish" in panels.imagined(HISTORY, "", 0)
+    assert "Nothing is ticked" in panels.selected(HISTORY, [])
+    assert "nothing with <q>&lt;b&gt;</q>" in panels.shelf("<b>", 12)
+
+
+def test_the_history_shows_the_latest_first_and_pales_what_is_not_read(panels):
+    shown = panels.history([{"item_id": item["item_id"], "rating": 3} for item in ITEMS])
+    assert items_in(shown) == ["h2", "h1", "s2", "s1", "m2", "m1"]
+    assert shown.count('class="unread"') == len(ITEMS) - panels.answers.num_read
+    assert shown.count('aria-pressed="true"') == len(ITEMS), "three stars each"
+
+
+@pytest.mark.parametrize("name", ["title", "category", "brand"])
+def test_words_of_a_merchant_are_never_markup(name):
+    item = {"item_id": f"1{EVIL}", "title": "Hat", "category": "hat", "brand": "b", "price": EVIL, "image": None}
+    catalogue = Catalogue.from_items([item | {name: EVIL}, dict(item, item_id="2")])
+    cards = ProductCards(catalogue)
+    first = catalogue.item(catalogue.item_id(0))
+    for shown in (cards.card(first), cards.entry({"item_id": first["item_id"], "rating": 4})):
+        assert "<script" not in shown and "&lt;script&gt;" in shown
+
+
+def test_what_the_model_writes_is_never_markup(panels, monkeypatch):
+    monkeypatch.setattr(panels.answers, "explain", lambda *request: {"text": EVIL})
+    *_, sheet = panels.sheet(HISTORY, "h1", {})
+    assert "<script" not in sheet and "&lt;script&gt;" in sheet
+
+
+def test_an_item_without_a_picture_shows_its_initial(panels):
+    shoe = panels.answers.catalogue.item("s2")
+    assert "<img" not in panels.cards.card(shoe) and ">B</span>" in panels.cards.card(shoe)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda answers: answers.recommend([]), "history"),
+        (lambda answers: answers.rate(["m1"], "m9"), "m9"),
+        (lambda answers: answers.search(["m1"], " "), "expected a text"),
+        (lambda answers: answers.select(["m1"], []), "expected a list of items"),
+    ],
+)
+def test_requests_that_cannot_be_answered_are_told_in_words(panels, ask, words):
+    with pytest.raises(ValueError, match=words):
+        ask(panels.answers)
+
+
+def test_a_model_without_codec_does_not_offer_to_imagine():
+    processor = make_processor(image_processor=load_image_processor("tiny"))
+    answers = answers_of(make_model(processor), processor)
+    assert answers.tasks == list(TASKS[:-1]) and "no image codec" in answers.missing["imagine"]
+    with pytest.raises(ValueError, match="cannot imagine: it has no image codec.* Ask for recommend"):
+        answers.imagine(["m1"], "hat")
+
+
+def test_tasks_that_were_not_trained_are_left_out():
+    answers = answers_of(*make_imagining_model(), trained=["recommend", "explain"])
+    assert answers.tasks == ["recommend", "explain"]
+    *_, sheet = Panels(answers).sheet(HISTORY, "h1", {})
+    assert "How many stars" not in sheet and "chance to be taken next" in sheet
+    answers = answers_of(*make_imagining_model(), trained=["explain"])
+    *_, sheet = Panels(answers).sheet(HISTORY, "h1", {})
+    assert "gives items no score" in sheet
+
+
+def test_a_model_without_vision_has_reasons_without_heat(blind):
+    assert not blind.answers.sees
+    *_, sheet = blind.sheet(HISTORY, "h1", {})
+    assert "reads no pictures" in sheet and "Where the picture mattered" not in sheet
+
+
+def test_the_filter_finds_items_on_sale_by_all_words(panels):
+    answers = panels.answers
+    assert [item["item_id"] for item in answers.find("MUG red", 9)] == ["m1"]
+    assert len(answers.find("", 4)) == 4
+    catalogue = make_catalogue()
+    catalogue.retire(["m1"])
+    processor = make_processor(catalogue, load_image_processor("tiny"))
+    assert [item["item_id"] for item in answers_of(make_model(processor), processor).find("mug", 9)] == ["m2"]
+
+
+def test_ready_shoppers_are_those_of_the_made_up_shop():
+    items, interactions = make_demo_shop(num_items=48, num_shoppers=12)
+    shoppers = ready_shoppers(Catalogue.from_items(items), 6)
+    assert len(shoppers) == NUM_READY and all(1 <= len(history) <= 6 for history in shoppers)
+    # The same as in a larger crowd, and without their last item.
+    rows = [row["item_id"] for row in interactions if row["user_id"] == "shopper-0000"]
+    assert [entry["item_id"] for entry in shoppers[0]] == rows[:-1][-6:]
+    assert ready_shoppers(make_catalogue(), 6) == []
+    stranger = {"item_id": "mug-001", "title": "Another shop's mug", "image": picture("red")}
+    assert ready_shoppers(Catalogue.from_items([stranger]), 6) == []
+
+
+def test_long_words_are_cut_and_control_characters_gone():
+    assert one_line("a\x00b\n c" + "d" * 99, 12) == "a b cdddd..."
+    assert one_line(["red", "blue"], 20) == "red, blue" and one_line(None, 5) == ""
