@@ -79,7 +79,9 @@ class Answers:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
             item: the id of the item.
         """
-        return self._ask("rate", history, {"item": item})
+        answer = self._ask("rate", history, {"item": item})
+        # The keys of JSON are text.
+        return answer | {"probabilities": {str(star): share for star, share in answer["probabilities"].items()}}
 
     def explain(self, history: list[Entry], item: str) -> dict[str, Any]:
         """Explain in a sentence why an item may suit a shopper, or not.

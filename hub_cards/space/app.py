@@ -121,15 +121,19 @@ def _sheet(desk: Desk) -> None:
             close = gr.Button("Close", size="sm", elem_id="close")
         about = desk.board(elem_id="about")
 
-    def show(opened: dict[str, Any] | None, history: History) -> Iterator[Any]:
-        yield gr.update(visible=opened is not None), ""
+    def fill(opened: dict[str, Any] | None, history: History) -> Iterator[str]:
+        yield ""
         if opened is not None:
-            for so_far in desk.panels.sheet(history, opened["item_id"], opened["asked"]):
-                yield gr.skip(), so_far
+            yield from desk.panels.sheet(history, opened["item_id"], opened["asked"])
+
+    def show(opened: dict[str, Any] | None) -> Any:
+        return gr.update(visible=opened is not None)
 
     desk.listen(about)
-    desk.opened.change(show, [desk.opened, desk.history], [sheet, about], **ASKING | {"show_progress": "hidden"})
-    desk.opened.change(None, None, None, js=TO_SHEET, api_visibility="private")
+    desk.opened.change(show, desk.opened, sheet, **AT_ONCE).then(
+        None, None, None, js=TO_SHEET, api_visibility="private"
+    )
+    desk.opened.change(fill, [desk.opened, desk.history], about, **ASKING | {"show_progress": "hidden"})
     close.click(lambda: None, None, desk.opened, js=BACK, **AT_ONCE)
 
 

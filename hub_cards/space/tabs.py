@@ -35,7 +35,7 @@ def choose_tab(desk: Desk) -> None:
     panels, ticked = desk.panels, gr.State([])
     _heading("Which of these suit?", "Tick some items; the model chooses among them.")
     with gr.Row(elem_id="choosing"):
-        words = gr.Textbox(show_label=False, placeholder="Filter the items to tick", elem_id="filter-ticks")
+        words = gr.Textbox("", show_label=False, placeholder="Filter the items to tick", elem_id="filter-ticks")
         choose = gr.Button("Choose", variant="primary", scale=0, min_width=120, elem_id="choose")
     selected = desk.board(elem_id="selected")
     candidates = desk.board(panels.candidates("", [], FEW), elem_id="candidates")
@@ -82,7 +82,7 @@ def shop_tab(desk: Desk) -> None:
     """The whole catalogue, a page at a time."""
     panels, answers, most = desk.panels, desk.panels.answers, gr.State(PAGE)
     _heading("The shop", "Press + to add an item to the history, or press the item to know more.")
-    words = gr.Textbox(show_label=False, placeholder="Filter the items", elem_id="filter")
+    words = gr.Textbox("", show_label=False, placeholder="Filter the items", elem_id="filter")
     shelf = desk.board(panels.shelf("", PAGE), elem_id="shelf")
     more = gr.Button("Show more", size="sm", visible=len(answers.catalogue) > PAGE, elem_id="more")
     desk.listen(shelf)
@@ -102,6 +102,7 @@ def _words_box(desk: Desk, verb: str) -> tuple[Any, Any]:
     """A box that answers to Enter, and under it the commonest queries to press."""
     queries = desk.panels.answers.quick_queries()
     box = gr.Textbox(
+        "",  # not None, as it would be before anything is typed
         show_label=False,
         placeholder=f"{verb}, e.g. {queries[0]}" if queries else verb,
         submit_btn=verb,
