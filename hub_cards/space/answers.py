@@ -4,6 +4,7 @@ The methods named after the six tasks are the endpoints; what the page shows of 
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -134,5 +135,4 @@ class Answers:
         if name is None or name not in self.catalogue.attributes:
             return []
         values = [value for value in self.catalogue.column(name) if isinstance(value, str)]
-        queries, counts = np.unique(values, return_counts=True) if values else ([], [])
-        return [str(queries[place]) for place in np.argsort(-np.asarray(counts), kind="stable")[:MAX_QUICK_QUERIES]]
+        return [query for query, _ in Counter(values).most_common(MAX_QUICK_QUERIES)]

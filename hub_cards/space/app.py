@@ -51,7 +51,8 @@ def load_answers(model: str) -> Answers:
     """
     record = cached_file(model, "results.json", _raise_exceptions_for_missing_entries=False)
     trained = json.loads(Path(record).read_text())["recipe"]["data"]["tasks"] if record else TASKS
-    return Answers(pipeline("personalization", model=model), trained)
+    unimp = pipeline("personalization", model=model)  # type: ignore[call-overload]  # transformers lists its own tasks
+    return Answers(unimp, trained)
 
 
 def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
@@ -73,6 +74,8 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="shopper", scale=0, min_width=300):
                 add = _shopper_column(desk, shoppers)
+                for task, reason in answers.missing.items():
+                    gr.HTML(f'<p class="note">This model cannot {task}: {reason}.</p>')
             with gr.Column(elem_id="answers", min_width=320):
                 with gr.Tabs(selected=None if start else "shop") as tabs:
                     for task, (name, fill) in TABS.items():
@@ -81,8 +84,6 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
                                 fill(desk)
                     with gr.Tab("The shop", id="shop"):
                         shop_tab(desk)
-                for task, reason in answers.missing.items():
-                    gr.HTML(f'<p class="note">This model cannot {task}: {reason}.</p>', elem_classes="missing")
         add.click(lambda: gr.Tabs(selected="shop"), None, tabs, **AT_ONCE).then(
             None, None, None, js=TO_SHOP, api_visibility="private"
         )

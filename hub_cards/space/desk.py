@@ -67,7 +67,7 @@ class Desk:
 
         def pressed(history: History, words: str | None, event: gr.EventData) -> Any:
             if event.say == "open":
-                asked = {"task": task} | ({} if query is None else {"query": words}) if task else {}
+                asked = {"task": task, "query": words} if query is not None else {"task": task} if task else {}
                 return gr.skip(), {"item_id": event.item, "asked": asked}
             if event.say == "remove":
                 return [entry for entry in history if entry["item_id"] != event.item], gr.skip()

@@ -1,5 +1,6 @@
 """Answers as the page shows them: a function a panel, HTML out."""
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -101,11 +102,14 @@ class Panels:
     # --- candidates ---
 
     def candidates(self, words: str, ticked: Sequence[str], most: int) -> str:
-        """Items to tick; the ticked ones come first, whatever is looked for."""
-        catalogue = self.answers.catalogue
-        others = [item for item in self.answers.find(words, most + len(ticked)) if item["item_id"] not in ticked]
-        cards = [self.cards.card(catalogue.item(each), "", "ticked", "tick", can_add=False) for each in ticked]
-        cards += [self.cards.card(item, say="tick", can_add=False) for item in others[:most]]
+        """Items to tick; ticked ones stay, before the others where these words do not find them."""
+        catalogue, found = self.answers.catalogue, self.answers.find(words, most)
+        ids = [item["item_id"] for item in found]
+        shown = [catalogue.item(each) for each in ticked if each not in ids] + found
+        cards = [
+            self.cards.card(item, state="ticked" if item["item_id"] in ticked else "", say="tick", can_add=False)
+            for item in shown
+        ]
         if not cards:
             return note(f"The shop has nothing with <q>{escaped(one_line(words, 60))}</q>. Try a shorter word.")
         return f"<h3>{len(ticked)} ticked</h3>{grid(cards)}"
@@ -130,10 +134,10 @@ class Panels:
     # --- pictures ---
 
     def imagined(self, history: Sequence[Entry], query: str, seed: int) -> str:
-        if not history:
-            return NO_HISTORY
         if not query.strip():
             return note("Type a wish, such as what it is and in which colour, and press Enter.")
+        if not history:
+            return NO_HISTORY
         answer = self.answers.imagine(list(history), query, seed)
         wish = escaped(one_line(answer["wish"], 60))
         nearest = [
@@ -177,7 +181,7 @@ class Panels:
             for task, heading, make in (
                 ("rate", "How many stars?", self._stars),
                 ("explain", "In words", self._words),
-                ("", "Why?", lambda *request: self._why(*request, asked)),
+                ("", "Why?", functools.partial(self._why, asked=asked)),
             )
             if task in ("", *self.answers.tasks)
         ]
@@ -190,7 +194,7 @@ class Panels:
             top += _section(heading, content)
         yield top
 
-    def _stars(self, history: list[Entry], item_id: str) -> str:
+    def _stars(self, history: list[Any], item_id: str) -> str:
         answer = self.answers.rate(history, item_id)
         probabilities = answer["probabilities"]
         most = max(probabilities.values()) or 1
@@ -203,11 +207,11 @@ class Panels:
             f'<div class="levels">{rows}</div></div>'
         )
 
-    def _words(self, history: list[Entry], item_id: str) -> str:
+    def _words(self, history: list[Any], item_id: str) -> str:
         text = one_line(self.answers.explain(history, item_id)["text"], MAX_TEXT)
         return f'<blockquote dir="auto">{escaped(text) or "(the model says nothing)"}</blockquote>'
 
-    def _why(self, history: list[Entry], item_id: str, asked: dict[str, Any]) -> str:
+    def _why(self, history: list[Any], item_id: str, asked: dict[str, Any]) -> str:
         """Each item of the history with its share in the answer, and the heat of its picture."""
         task = next((task for task in (asked.get("task"), "rate", "recommend") if task in self.answers.tasks), None)
         if task is None:

@@ -55,7 +55,7 @@ class ProductCards:
         """An item's picture, or the first letter of its title where it has none."""
         source = self.picture_of(str(item.get("item_id")))
         if source:
-            return f'<span class="picture"><img src="{source}" alt="" loading="lazy"></span>'
+            return f'<span class="picture"><img src="{source}" alt=""></span>'
         return f'<span class="picture blank" aria-hidden="true">{escaped(self.title(item)[:1].upper())}</span>'
 
     def card(

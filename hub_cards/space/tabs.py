@@ -25,7 +25,11 @@ def search_tab(desk: Desk) -> None:
     query, quick = _words_box(desk, "Search")
     found = desk.board(desk.panels.found([], ""), elem_id="found")
     desk.listen(found, "search", query)
-    asked = {"fn": in_words(desk.panels.found), "inputs": [desk.history, query], "outputs": found} | ASKING
+    asked: dict[str, Any] = {
+        "fn": in_words(desk.panels.found),
+        "inputs": [desk.history, query],
+        "outputs": found,
+    } | ASKING
     gr.on([query.submit, desk.history.change], **asked)
     quick.click(said, None, query, **AT_ONCE).then(**asked)
 
