@@ -23,7 +23,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the browser is d
 from gradio_client import Client  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
-from hub_cards.space.app import load_answers, look, make_page  # noqa: E402
+from hub_cards.space.app import load_answers, look, main, make_page  # noqa: E402
 from hub_cards.space.shoppers import ready_shoppers  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -258,10 +258,15 @@ def test_every_task_is_a_rest_endpoint(address):
     assert sum(given["rate"]["probabilities"].values()) == pytest.approx(1)
     assert [item["selected"] for item in given["select"]["items"]].count(True) >= 1
     assert given["imagine"]["picture"].startswith("data:image/png;base64,")
-    with pytest.raises(AppError, match="'mug-999' is not among the 48 items"):
+    with pytest.raises(AppError, match="^the item: item 'mug-999' is not among the 48 items"):
         client.predict(HISTORY, "mug-999", api_name="/rate")
     with pytest.raises(AppError, match="history"):
         client.predict([], 3, api_name="/recommend")
+
+
+def test_a_model_that_is_not_there_is_told_in_words(tmp_path):
+    with pytest.raises(SystemExit, match="(?s)no model at .*nowhere.*make demo"):
+        main(["--model", str(tmp_path / "nowhere")])
 
 
 def test_every_task_is_a_tool_and_nothing_else_is(address):

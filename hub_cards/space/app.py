@@ -153,7 +153,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default=os.environ.get("UNIMP_MODEL", "unimp"), help="a folder, or a Hub name")
     parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
     given = parser.parse_args(arguments)
-    answers = load_answers(given.model)
+    try:
+        answers = load_answers(given.model)
+    except OSError as error:
+        raise SystemExit(
+            f"no model at {given.model!r}: {error}\nExpected a folder that train.py wrote "
+            "(`make demo` makes ./unimp), or a name on the Hub."
+        ) from error
     page = make_page(answers, ready_shoppers(answers.catalogue, answers.num_read))
     page.launch(server_port=given.port, mcp_server=True, **look())
 

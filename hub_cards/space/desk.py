@@ -104,8 +104,8 @@ def in_words(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except ValueError as error:
-            # Gradio shows the message as HTML.
-            words = html.escape(str(error), quote=False)
+            # Of a batch it would say which request; here there is one. Gradio shows the message as HTML.
+            words = html.escape(str(error).removeprefix("request 0: "), quote=False)
             raise gr.Error(words, title="This cannot be answered", print_exception=False) from error
 
     return told
