@@ -214,6 +214,8 @@ def test_a_wish_becomes_a_picture(page):
     drawn = page.locator("#imagined figure img").get_attribute("src")
     page.get_by_role("button", name="Another picture").click()
     page.wait_for_function("old => document.querySelector('#imagined figure img').src !== old", arg=drawn)
+    page.get_by_role("button", name="Shopper 3").click()  # for whom nothing was drawn
+    page.locator("#imagined figure").wait_for(state="detached")
 
 
 def test_what_cannot_be_answered_is_told_in_words(page):

@@ -11,9 +11,14 @@ import gradio as gr
 from .panels import Panels
 
 # Of the model there is one: its answers come one after the other.
-ASKING = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private", "show_progress": "minimal"}
+ASKING: dict[str, Any] = {
+    "concurrency_limit": 1,
+    "concurrency_id": "model",
+    "api_visibility": "private",
+    "show_progress": "minimal",
+}
 # Nothing is computed. Not `queue=False`: then no change of a `gr.State` would be heard.
-AT_ONCE = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
+AT_ONCE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 
 # A press on a button of ours becomes Gradio's click, with what its data-* attributes say. What it changes is drawn
 # anew, and the keyboard stays where it was.

@@ -54,7 +54,7 @@ def choose_tab(desk: Desk) -> None:
     filtered = functools.partial(panels.candidates, most=FEW)
     words.input(filtered, [words, ticked], candidates, **AT_ONCE)
     choose.click(in_words(panels.selected), [desk.history, ticked], selected, **ASKING)
-    # What was chosen for one history says nothing about another.
+    # What was chosen for one history says nothing about another; nor does what was drawn.
     desk.history.change(lambda: "", None, selected, **AT_ONCE)
 
 
@@ -75,11 +75,15 @@ def imagine_tab(desk: Desk) -> None:
     def draw(history: History, wish: str, seed: int) -> tuple[str, Any, int]:
         return desk.panels.imagined(history, wish, seed), gr.update(visible=bool(history and wish.strip())), seed
 
-    drawing = {"outputs": [imagined, again, seed]} | ASKING | {"show_progress": "full", "show_progress_on": imagined}
-    first = {"fn": functools.partial(draw, seed=0), "inputs": [desk.history, wish]} | drawing
+    drawing: dict[str, Any] = (
+        {"outputs": [imagined, again, seed]} | ASKING | {"show_progress": "full", "show_progress_on": imagined}
+    )
+    first: dict[str, Any] = {"fn": functools.partial(draw, seed=0), "inputs": [desk.history, wish]} | drawing
     wish.submit(**first)
     quick.click(said, None, wish, **AT_ONCE).then(**first)
     again.click(lambda history, wish, seed: draw(history, wish, seed + 1), [desk.history, wish, seed], **drawing)
+    nothing = desk.panels.imagined([], "", 0)
+    desk.history.change(lambda: (nothing, gr.update(visible=False)), None, [imagined, again], **AT_ONCE)
 
 
 def shop_tab(desk: Desk) -> None:
