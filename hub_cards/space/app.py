@@ -38,8 +38,17 @@ TABS = {
 ESCAPE = """<script>document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelector("#close")?.click();
 });</script>"""
-TO_SHEET = "() => { setTimeout(() => document.querySelector('#close')?.focus(), 100); }"
-TO_SHOP = "() => { setTimeout(() => document.querySelector('#filter textarea, #filter input')?.focus(), 100); }"
+# What it goes to may not be drawn yet.
+FOCUS = """() => {
+  let tries = 0;
+  const wait = setInterval(() => {
+    const there = [...document.querySelectorAll("SELECTOR")].find((each) => each.checkVisibility());
+    there?.focus();
+    if (there || ++tries > 40) clearInterval(wait);
+  }, 50);
+}"""
+TO_SHEET = FOCUS.replace("SELECTOR", "#close")
+TO_SHOP = FOCUS.replace("SELECTOR", "#filter textarea, #filter input")
 BACK = "() => { setTimeout(() => window.cameFrom?.focus(), 100); }"
 
 
