@@ -10,10 +10,11 @@ import gradio as gr
 
 from .panels import Panels
 
-# Of the model there is one: its answers come one after the other.
+# Of the model there is one: its answers come one after the other, the last to what was asked last.
 ASKING: dict[str, Any] = {
     "concurrency_limit": 1,
     "concurrency_id": "model",
+    "trigger_mode": "always_last",
     "api_visibility": "private",
     "show_progress": "minimal",
 }

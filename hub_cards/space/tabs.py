@@ -52,7 +52,7 @@ def choose_tab(desk: Desk) -> None:
 
     candidates.click(tick, [ticked, words], [ticked, candidates], **AT_ONCE)
     filtered = functools.partial(panels.candidates, most=FEW)
-    words.input(filtered, [words, ticked], candidates, **AT_ONCE)
+    words.input(filtered, [words, ticked], candidates, **AT_ONCE, trigger_mode="always_last")
     choose.click(in_words(panels.selected), [desk.history, ticked], selected, **ASKING)
     # What was chosen for one history says nothing about another; nor does what was drawn.
     desk.history.change(lambda: "", None, selected, **AT_ONCE)
@@ -98,7 +98,8 @@ def shop_tab(desk: Desk) -> None:
     def show(words: str, most: int) -> tuple[int, str, Any]:
         return most, panels.shelf(words, most), gr.update(visible=len(answers.find(words, most + 1)) > most)
 
-    words.input(functools.partial(show, most=PAGE), words, [most, shelf, more], **AT_ONCE)
+    show_first = functools.partial(show, most=PAGE)
+    words.input(show_first, words, [most, shelf, more], **AT_ONCE, trigger_mode="always_last")
     more.click(lambda words, most: show(words, most + PAGE), [words, most], [most, shelf, more], **AT_ONCE)
 
 
