@@ -211,7 +211,7 @@ def retrieve(
     if not allowed.any():
         raise ValueError("no item with a picture is on sale: imagine has nothing to start from; see catalogue.retire.")
 
-    def search(queries: Sequence[str]) -> torch.Tensor:
+    def search(queries: Sequence[Any]) -> torch.Tensor:
         asked = [
             dict(request) | {"task": "search", "query": query}
             for request, query in zip(requests, queries, strict=True)

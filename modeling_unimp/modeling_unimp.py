@@ -144,7 +144,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
             elif module.items is not None:
                 init.normal_(module.items, std=std)
         elif isinstance(module, UniMPItemEmbeddings):
-            if module.code_places is not None:
+            if module.code_places is not None and module.after_places is not None:
                 init.normal_(module.code_places, std=std)
                 init.zeros_(module.after_places)
             if module.content_token_ids is not None:
@@ -345,7 +345,7 @@ class UniMPModel(UniMPPreTrainedModel):
         hidden_states = outputs.last_hidden_state
         if sight is not None and self.late_cross_attention is not None:
             hidden_states = self.late_cross_attention(hidden_states, media_states, sight)
-        if code_places is not None:
+        if code_places is not None and self.item_embeddings.after_places is not None:
             hidden_states = _added_at_places(hidden_states, code_places, self.item_embeddings.after_places)
         return UniMPModelOutput(
             last_hidden_state=hidden_states,
