@@ -21,7 +21,7 @@ from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
 
 LIKED_STARS = 4
 BARE_QUERIES = 0.2
-REPLACED_CODES = 0.6
+REPLACED_CODES = 0.8
 
 
 class Imagine(Task):
