@@ -234,7 +234,8 @@ def likely_found(case: Case, query: str, source: ExampleSource, is_said: bool) -
         left = numbers[~np.isin(numbers, found)]
         shared = ((values[left][:, None] == seen[None]) & (seen[None] >= 0)).sum(axis=(1, 2))
         if is_said:
-            shared = shared + values.shape[1] * len(seen) * (values[left][:, named] == said).sum(axis=1)
+            as_said = ((values[left][:, named] == said) & (said >= 0)).sum(axis=1)
+            shared = shared + values.shape[1] * len(seen) * as_said
         order = np.argsort(-(shared + source.rng.random(len(left))))
         found += left[order[: source.num_retrieved - len(found)]].tolist()
     return [catalogue.item_id(number) for number in found]
