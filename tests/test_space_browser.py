@@ -124,6 +124,7 @@ def test_another_shopper_gets_other_recommendations(page):
 def test_a_history_is_built_from_pictures_and_stars(page):
     page.get_by_role("button", name="Clear").click()
     page.get_by_text("Nothing yet. Press + on any item").wait_for()
+    page.locator("#who button[aria-pressed=true]").wait_for(state="detached")  # nobody's history
     page.locator("#for-you").get_by_text("Pick a shopper").wait_for()
     page.get_by_role("button", name="Add items").click()
     wait_until(page, "() => document.activeElement.closest('#filter')")

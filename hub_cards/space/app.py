@@ -109,10 +109,15 @@ def _shopper_column(desk: Desk, shoppers: list[History]) -> gr.Button:
         gr.HTML("<h2>Who is shopping?</h2>")
         who = desk.board(panels.shoppers(shoppers, 0), elem_id="who")
 
-        def chosen(event: gr.EventData) -> tuple[History, str]:
-            return shoppers[int(event.item)], panels.shoppers(shoppers, int(event.item))
+        def chosen(event: gr.EventData) -> History:
+            return shoppers[int(event.item)]
 
-        who.click(chosen, None, [history, who], **AT_ONCE)
+        def marked(history: History) -> str:
+            return panels.shoppers(shoppers, shoppers.index(history) if history in shoppers else None)
+
+        who.click(chosen, None, history, **AT_ONCE)
+        # A history that was changed is nobody's.
+        history.change(marked, history, who, **AT_ONCE)
     with gr.Row(elem_id="history-head"):
         gr.HTML('<h2>History</h2><p class="note">The latest first</p>')
         add = gr.Button("Add items", size="sm", scale=0, min_width=96, elem_id="add")
