@@ -113,7 +113,8 @@ def batch_of(config, rows, num_pictures=3, labels=False):
         target[:, -1] = torch.tensor([item(config, n % NUM_ITEMS) for n in range(len(rows))])
         target[:, -2] = 21
         target[0, -3] = V + 5 + 3
-        batch["input_ids"][2, -4] = V + 5 + 5 + 2  # the first picture code
+        batch["input_ids"][2, -4] = V + 5 + 5 + 2  # the first picture code, and what is written after it
+        target[2, -3] = V + 5 + 5 + 3
         batch["labels"] = target
     return batch
 

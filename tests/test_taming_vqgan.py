@@ -114,12 +114,11 @@ def test_conversion_is_exact(ddconfig, n_embed, embed_dim, tmp_path):
     assert not model.training and model.dtype == torch.float32
     assert model.config.sample_size == (DDCONFIG | ddconfig)["resolution"]
 
-    compare(vqgan, model, pictures(DDCONFIG | ddconfig), atol=1e-5)
-    # With more digits they are nearer: what remains in single precision is rounding.
-    compare(vqgan.double(), model.double(), pictures(DDCONFIG | ddconfig).double(), atol=1e-12)
+    # In double precision: in single, what rounding leaves depends on the processor.
+    compare(vqgan.double(), model.double(), pictures(DDCONFIG | ddconfig).double())
 
 
-def compare(vqgan, model, pixels, atol):
+def compare(vqgan, model, pixels, atol=1e-12):
     expected = vqgan.encode(pixels)
     latents = model.encode(pixels).latents
     torch.testing.assert_close(latents, expected, rtol=0, atol=atol)
