@@ -86,6 +86,8 @@ def main() -> None:
             logger.info(
                 f"codec {output_dir / CODEC_FOLDER}/   report {report}   {(time.time() - started) / 60:.1f} minutes"
             )
+            if publication is not None:
+                logger.warning("push_to_hub: a codec alone is not published. Train a model with it and push that.")
         return
     split = split_histories(histories, catalogue, data_args, args.seed)
     processor = UniMPProcessor.from_backbones(

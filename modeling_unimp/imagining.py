@@ -102,13 +102,9 @@ class UniMPImagining:
             `torch.LongTensor` of shape `(B, P)`, each from 0 to `config.num_codes - 1`; `image_codec.decode` makes
             pictures of them.
         """
-        if self.image_codec is None:
-            raise ValueError(
-                "this model has no image codec, so it cannot imagine pictures: train it with image_codec and the task "
-                "imagine in the recipe, or set model.image_codec."
-            )
+        codec = codec_of(self)
         options = {name: value for name, value in inputs_and_options.items() if name not in LENGTHS}
-        length = {"max_new_tokens": self.image_codec.codes_per_picture, "eos_token_id": None}
+        length = {"max_new_tokens": codec.codes_per_picture, "eos_token_id": None}
         if generation_config is not None:
             # transformers does not want a config and single values at once.
             generation_config = copy.deepcopy(generation_config)
@@ -120,7 +116,18 @@ class UniMPImagining:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             written = self.generate(answer_group="codes", **options)
-        return written[:, -self.image_codec.codes_per_picture :] - self.config.group_slices["codes"][0]
+        return written[:, -codec.codes_per_picture :] - self.config.group_slices["codes"][0]
+
+
+def codec_of(model: Any) -> ImageCodec:
+    """The image codec of a model; a `ValueError` where it has none."""
+    codec: ImageCodec | None = model.image_codec
+    if codec is None:
+        raise ValueError(
+            "this model has no image codec, so it cannot imagine pictures: train it with image_codec and the task "
+            "imagine in the recipe, or set model.image_codec."
+        )
+    return codec
 
 
 @torch.no_grad()
@@ -130,7 +137,8 @@ def picture_features(
     """What pictures are compared by `(n, G)`, zeros where there is none: see `config.picture_features`."""
     shown = [picture for picture in pictures if picture is not None]
     if model.config.picture_features == "codec":
-        features = model.image_codec.vectors(model.image_codec.encode(shown, batch_size)).numpy()
+        codec = codec_of(model)
+        features = codec.vectors(codec.encode(shown, batch_size)).numpy()
     elif model.model.vision_tower is None:
         raise ValueError(
             "this model has no vision tower to compare pictures by: set config.picture_features = 'codec'."

@@ -212,6 +212,8 @@ def test_without_a_codec_there_is_no_picture(shop):
     try:
         with pytest.raises(ValueError, match="no image codec"):
             model.imagine(**batch_of(processor))
+        with pytest.raises(ValueError, match="no image codec"):
+            PersonalizationPipeline(model=model, processor=processor)(REQUESTS[0])
     finally:
         model.image_codec = codec
 
