@@ -4,11 +4,8 @@ The page is one file that asks nobody for anything: pictures and style are insid
 merchant or a shopper wrote goes through `_text`.
 """
 
-import base64
 import html
-import io
 import math
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +13,15 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from processing_unimp import TASKS, Catalogue, EvaluationCases
-from processing_unimp.item_text import clean_value
 from processing_unimp.picture import UnreadablePicture, open_picture
+
+from .html_text import data_uri, one_line
 
 PICTURE_SIDE = 192  # pixels; shown at half of that, which is sharp on a phone
 MADE_SIDE, REBUILT_SIDE = 256, 128  # pixels on the page, of a picture the model made and of one the codec rebuilt
 EXACT_SIDE = 128  # pixels; up to here a made or rebuilt picture is embedded without loss
 MAX_RANKED, MAX_NEAREST, MAX_REBUILT = 10, 5, 16
 MAX_TITLE, MAX_DETAILS, MAX_TEXT = 80, 400, 1000  # characters
-MAX_VALUE_WORDS = 24  # of an attribute that is a list or a number
-JOINERS = "\u200c\u200d"  # without them Persian words and composed emoji fall apart
 STAR, NO_STAR, TICK, CROSS, DASH, DOT = "&#9733;", "&#9734;", "&#10003;", "&#10005;", "&#8211;", " &#183; "
 DOWN, TIMES = "&#8595;", "&#215;"
 TRUTH = ("answer", "next", "others")  # what a request knows of the right answer
@@ -167,13 +163,13 @@ class _Shelf:
         """The attribute called title or name, else the first text in the order of the shop's columns, else the id."""
         for name in ("title", "name", *self.catalogue.attributes):
             value = item.get(name)
-            if isinstance(value, str) and (title := _line(value, MAX_TITLE)):
+            if isinstance(value, str) and (title := one_line(value, MAX_TITLE)):
                 return title
         return str(item.get("item_id") or "item without a title")
 
     def _details(self, item: Mapping[str, Any]) -> str:
         names = ["item_id", *self.catalogue.attributes]
-        values = [(name, _line(item.get(name), MAX_DETAILS)) for name in names]
+        values = [(name, one_line(item.get(name), MAX_DETAILS)) for name in names]
         return ", ".join(f"{name}: {value}" for name, value in values if value)
 
     def _picture(self, item: Mapping[str, Any]) -> str | None:
@@ -193,13 +189,7 @@ class _Shelf:
 def _as_data(picture: Image.Image) -> str:
     small = picture.convert("RGB")
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-    return _encoded(small, "jpeg", quality=85, optimize=True)
-
-
-def _encoded(picture: Image.Image, form: str, **options: Any) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, form, **options)
-    return f"data:image/{form};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return data_uri(small, "jpeg", quality=85, optimize=True)
 
 
 def _exact(picture: Image.Image, side: int, alt: str) -> str:
@@ -213,7 +203,7 @@ def _exact(picture: Image.Image, side: int, alt: str) -> str:
     exact = longest <= EXACT_SIDE
     # Of such a JPEG no `optimize`: the buffer that Pillow takes for it is too small where a picture is mostly noise.
     form, options = ("png", {"optimize": True}) if exact else ("jpeg", {"quality": 95, "subsampling": 0})
-    data = _encoded(picture, form, **options)
+    data = data_uri(picture, form, **options)
     kind = ' class="pixels"' if times > 1 else ""
     return f'<img src="{data}" alt="{alt}"{kind} width="{shown[0]}" height="{shown[1]}" loading="lazy">'
 
@@ -224,20 +214,9 @@ def _id_of(entry: Any) -> str | None:
     return None if entry is None else str(entry)
 
 
-def _line(value: Any, max_characters: int) -> str:
-    """Somebody else's words on one line, cut, without control characters."""
-    text = value if isinstance(value, str) else clean_value(value, MAX_VALUE_WORDS) or ""
-    text = "".join(
-        " " if unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in JOINERS else character
-        for character in text[: 4 * max_characters]
-    )
-    text = " ".join(text.split())
-    return text if len(text) <= max_characters else text[: max_characters - 3].rstrip() + "..."
-
-
 def _text(value: Any, max_characters: int = MAX_TEXT) -> str:
     """Somebody else's words as HTML in which nothing can be markup."""
-    return html.escape(_line(value, max_characters), quote=True)
+    return html.escape(one_line(value, max_characters), quote=True)
 
 
 def _percent(share: float) -> str:

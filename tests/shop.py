@@ -102,15 +102,20 @@ def make_codec(num_codes: int = 16, seed: int = 0) -> ImageCodec:
     return codec
 
 
-def make_imagining_model(**fields) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
-    """A model and processor that answer with pictures, and a catalogue that knows its own as codes."""
-    codec = make_codec()
-    catalogue = make_catalogue()
+def encode_pictures(catalogue: Catalogue, codec: ImageCodec) -> None:
+    """Keep the codes of all pictures in the catalogue."""
     codes = np.full((len(catalogue), codec.codes_per_picture), NO_CODE)
     for number, item_id in enumerate(catalogue.item_ids):
         if catalogue.has_picture(item_id):
             codes[number] = codec.encode([catalogue.picture(item_id)])[0]
     catalogue.set_picture_codes(codes)
+
+
+def make_imagining_model(**fields) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+    """A model and processor that answer with pictures, and a catalogue that knows its own as codes."""
+    codec = make_codec()
+    catalogue = make_catalogue()
+    encode_pictures(catalogue, codec)
     processor = make_model_processor(catalogue=catalogue, num_codes=codec.num_codes)
     model = make_model(processor, num_codes=codec.num_codes, codes_per_picture=4, **fields)
     # Nothing at the start of a training; here they matter.

@@ -6,12 +6,13 @@ import re
 import pytest
 from shop import ITEMS, make_catalogue, make_imagining_model, make_model, make_processor, picture
 
-from hub_cards.space.answers import TASKS, Answers
+from hub_cards.html_text import one_line
+from hub_cards.space.answers import Answers
 from hub_cards.space.panels import Panels
-from hub_cards.space.product_cards import ProductCards, one_line
+from hub_cards.space.product_cards import ProductCards
 from hub_cards.space.shoppers import NUM_READY, ready_shoppers
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor, reasons
-from processing_unimp import Catalogue, UniMPProcessor, make_demo_shop
+from processing_unimp import TASK_NAMES, Catalogue, UniMPProcessor, make_demo_shop
 
 HISTORY = [{"item_id": "m1", "rating": 5.0}, {"item_id": "s2", "rating": None}]
 EVIL = '<script>alert("x")</script>'
@@ -105,7 +106,7 @@ def test_answers_of_endpoints_are_plain_json(panels):
         answers.imagine(["m1"], "hat"),
     ):
         json.dumps(answer)
-        assert answer["task"] in TASKS
+        assert answer["task"] in TASK_NAMES
 
 
 def test_an_empty_history_asks_for_a_shopper_everywhere(panels):
@@ -171,7 +172,7 @@ def test_requests_that_cannot_be_answered_are_told_in_words(panels, ask, words):
 def test_a_model_without_codec_does_not_offer_to_imagine():
     processor = make_processor(image_processor=load_image_processor("tiny"))
     answers = answers_of(make_model(processor), processor)
-    assert answers.tasks == list(TASKS[:-1]) and "no image codec" in answers.missing["imagine"]
+    assert answers.tasks == list(TASK_NAMES[:-1]) and "no image codec" in answers.missing["imagine"]
     with pytest.raises(ValueError, match="cannot imagine: it has no image codec.* Ask for recommend"):
         answers.imagine(["m1"], "hat")
 
@@ -216,4 +217,5 @@ def test_ready_shoppers_are_those_of_the_made_up_shop():
 
 def test_long_words_are_cut_and_control_characters_gone():
     assert one_line("a\x00b\n c" + "d" * 99, 12) == "a b cdddd..."
+    assert one_line("cheap \u202egum\u200b", 20) == "cheap gum"  # which would be read from right to left
     assert one_line(["red", "blue"], 20) == "red, blue" and one_line(None, 5) == ""

@@ -8,14 +8,12 @@ import re
 import shutil
 import urllib.request
 
-import numpy as np
 import pytest
 import torch
-from shop import make_codec
+from shop import encode_pictures, make_codec
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
 from processing_unimp import Catalogue, UniMPProcessor, make_demo_shop
-from processing_unimp.catalogue import NO_CODE
 
 gradio = pytest.importorskip("gradio", reason='the page needs gradio: pip install -e ".[demo]"')
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright: pip install it")
@@ -43,11 +41,7 @@ def folder(tmp_path_factory):
     """A model of 48 items, as `train.py` saves one."""
     catalogue = Catalogue.from_items(make_demo_shop(num_items=48, num_shoppers=1)[0])
     codec = make_codec()
-    codes = np.full((len(catalogue), codec.codes_per_picture), NO_CODE)
-    for number, item_id in enumerate(catalogue.item_ids):
-        if catalogue.has_picture(item_id):
-            codes[number] = codec.encode([catalogue.picture(item_id)])[0]
-    catalogue.set_picture_codes(codes)
+    encode_pictures(catalogue, codec)
     processor = UniMPProcessor.from_backbones(
         "tiny", load_image_processor("tiny"), catalogue, query_attribute="category", num_codes=codec.num_codes
     )

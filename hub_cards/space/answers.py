@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from processing_unimp import TASK_NAMES
+
 from .product_cards import as_data
 
-TASKS = ("recommend", "search", "rate", "explain", "select", "imagine")
 EXACT_SIDE = 256  # pixels; a picture that the model made is sent as it is up to here
 MAX_QUICK_QUERIES = 8
 
@@ -27,7 +28,7 @@ class Answers:
         trained (`Sequence[str]`, *optional*): the tasks it was trained for; all six by default.
     """
 
-    def __init__(self, pipeline: Any, trained: Any = TASKS) -> None:
+    def __init__(self, pipeline: Any, trained: Any = TASK_NAMES) -> None:
         self.pipeline = pipeline
         self.catalogue = pipeline.processor.catalogue
         # What comes without saying: an item's words in one line, for the filter.
@@ -35,14 +36,14 @@ class Answers:
         self._words = [
             " ".join(str(value) for value in row if value is not None).casefold() for row in zip(*columns, strict=True)
         ]
-        self.missing = {task: f"it was not trained to {task}" for task in TASKS if task not in trained}
+        self.missing = {task: f"it was not trained to {task}" for task in TASK_NAMES if task not in trained}
         if pipeline.model.image_codec is None:
             self.missing["imagine"] = "it has no image codec, so it cannot imagine pictures"
 
     @property
     def tasks(self) -> list[str]:
         """What can be asked."""
-        return [task for task in TASKS if task not in self.missing]
+        return [task for task in TASK_NAMES if task not in self.missing]
 
     @property
     def sees(self) -> bool:

@@ -20,11 +20,12 @@ from transformers import pipeline
 from transformers.utils import cached_file
 
 import modeling_unimp  # noqa: F401  registers the pipeline
-from hub_cards.space.answers import TASKS, Answers
+from hub_cards.space.answers import Answers
 from hub_cards.space.desk import ASKING, AT_ONCE, Desk, History, in_words
 from hub_cards.space.panels import Panels
 from hub_cards.space.shoppers import ready_shoppers
 from hub_cards.space.tabs import choose_tab, imagine_tab, recommend_tab, search_tab, shop_tab
+from processing_unimp import TASK_NAMES
 
 STYLE = Path(__file__).with_name("style.css")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif"]
@@ -59,7 +60,7 @@ def load_answers(model: str) -> Answers:
         model (`str`): a folder that `train.py` wrote, or a name on the Hub.
     """
     record = cached_file(model, "results.json", _raise_exceptions_for_missing_entries=False)
-    trained = json.loads(Path(record).read_text())["recipe"]["data"]["tasks"] if record else TASKS
+    trained = json.loads(Path(record).read_text())["recipe"]["data"]["tasks"] if record else TASK_NAMES
     unimp = pipeline("personalization", model=model)  # type: ignore[call-overload]  # transformers lists its own tasks
     return Answers(unimp, trained)
 

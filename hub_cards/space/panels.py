@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from hub_cards.html_text import one_line
 from modeling_unimp.reasons import blend, leave_one_out, picture_heat
 
 from .answers import Answers
@@ -18,7 +19,6 @@ from .product_cards import (
     escaped,
     grid,
     note,
-    one_line,
     percent,
     star_buttons,
 )

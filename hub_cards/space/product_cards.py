@@ -3,15 +3,14 @@
 A button says what it wants in `data-say` and of which item in `data-item`; `app.py` listens.
 """
 
-import base64
 import functools
 import html
-import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
+
+from hub_cards.html_text import data_uri, one_line
 
 PICTURE_SIDE = 288  # pixels; a card is half as wide, which is sharp on a phone
 MAX_TITLE, MAX_VALUE, MAX_VALUES, MAX_TEXT = 60, 28, 4, 600  # characters; values a card shows
@@ -137,16 +136,6 @@ def note(words: str) -> str:
     return f'<p class="note">{words}</p>'
 
 
-def one_line(value: Any, max_characters: int) -> str:
-    """Somebody else's words on one line, cut, without control characters."""
-    if isinstance(value, (list, tuple)):
-        value = ", ".join(map(str, value))
-    text = "" if value is None else str(value)[: 4 * max_characters]
-    text = "".join(" " if unicodedata.category(character) in ("Cc", "Cs") else character for character in text)
-    text = " ".join(text.split())
-    return text if len(text) <= max_characters else text[: max_characters - 3].rstrip() + "..."
-
-
 def escaped(text: str) -> str:
     return html.escape(text, quote=True)
 
@@ -155,6 +144,4 @@ def as_data(picture: Image.Image, side: int, exact: bool = False) -> str:
     """A picture as a data URI, at most `side` pixels large; `exact` keeps every pixel as it is."""
     small = picture.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    small.save(stream, "PNG" if exact else "JPEG", **({} if exact else {"quality": 88}))
-    return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return data_uri(small, "png") if exact else data_uri(small, "jpeg", quality=88)
