@@ -18,206 +18,44 @@ import argparse
 import dataclasses
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from benchmarks.drawing_reader import read_drawing
+from benchmarks.imagine_questions import (
+    MEASURES,
+    Looks,
+    Question,
+    Request,
+    make_questions,
+    make_wishes,
+    right,
+    seen,
+    seen_of,
+)
+from benchmarks.imagine_sheet import draw_grid
 from modeling_unimp import DataArguments, PersonalizationPipeline, UniMPTrainingArguments
-from processing_unimp import Case, Catalogue, ExampleSource, Histories, Split, Targets
-from processing_unimp.demo_shop import COLOURS, favourite_colours
-from processing_unimp.task import history_of
-from processing_unimp.task_search import query_of
+from processing_unimp import ExampleSource, Histories, Split
+from processing_unimp.demo_shop import favourite_colours
 from train import load_shop, split_histories
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
 KIND, WISH = "asked for a kind", "asked for a colour and a kind"  # the two sets of questions
-MEASURES = ("category", "colour", "both", "history's colour", "pattern", "next colour")
-WISH_MEASURES = MEASURES[:3]
 EXPECTED = ("imagined for others", "random item of the kind")  # levels that are means over chance, not counts
-OFTEN = 2  # times among the shown items, to be a taste
-GOOD = 4  # stars
 Z95 = 1.96
 RESAMPLES = 2000
 
 GRID_ROWS = 8
-MARGIN, TOP, ROW = 24, 92, 124
-THUMB, LARGE = 60, 100
-INK, SOFT, LINE, PAPER, ACCENT, WRONG = "#22303c", "#6b7883", "#d5dbe0", "#ffffff", "#2f7d6b", "#b04a3c"
 
-Request = dict[str, Any]
 # Requests of imagine in, answers of the pipeline out.
 Answer = Callable[[list[Request]], Sequence[dict[str, Any]]]
 # Pictures in, what an image codec keeps of them out.
 Reconstruct = Callable[[list[Image.Image]], Sequence[Image.Image]]
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What is seen of an item; `None` where it is not clear or not known."""
-
-    category: str | None
-    colour: str | None
-    pattern: str | None
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request and what is right for it.
-
-    Attributes:
-        category (`str`): the kind that is asked for, of the item that came next.
-        colours (`frozenset[str]`): the shopper's favourites, or of a wish the one that the query names.
-        history_colours, patterns (`frozenset[str]`): what the shown history speaks for, see `wanted`.
-        next_colour (`str`, *optional*): of the item that came next.
-        measures (`tuple[str, ...]`): what `right` looks at, the first of `MEASURES`.
-    """
-
-    case: Case
-    request: Request
-    category: str
-    colours: frozenset[str]
-    history_colours: frozenset[str]
-    patterns: frozenset[str]
-    next_colour: str | None
-    measures: tuple[str, ...] = MEASURES
-
-
-# --- what is right ---
-
-
-def wanted(values: Sequence[str | None], ratings: Sequence[float | None]) -> frozenset[str]:
-    """What a shown history speaks for: the definition of a "history's colour", and likewise of a right pattern.
-
-    The tastes that made the shoppers are not used, only what shows of them: the values that at least two of the shown
-    items have; when none comes twice, those of the items rated 4 or 5; when there is none, all values of the history.
-    So there may be several, and chance has to be judged by the same sets.
-
-    Args:
-        values (`Sequence[str]`): of the items that the request shows, oldest first; `None` where it is not known.
-        ratings (`Sequence[float]`): their stars, `None` where there are none.
-    """
-    known = [(value, rating) for value, rating in zip(values, ratings, strict=True) if value is not None]
-    counts = Counter(value for value, _ in known)
-    often = {value for value, count in counts.items() if count >= OFTEN}
-    liked = {value for value, rating in known if rating is not None and rating >= GOOD}
-    return frozenset(often or liked or counts)
-
-
-def seen(picture: Image.Image) -> Looks:
-    """A picture's looks, by its pixels alone."""
-    drawing = read_drawing(picture)
-    return Looks(drawing.category, drawing.colour, drawing.pattern)
-
-
-def seen_of(catalogue: Catalogue, item_id: str) -> Looks:
-    """A real item's looks: its picture read as the imagined ones are, or its attributes when it has no picture."""
-    picture = catalogue.picture(item_id)
-    if picture is not None:
-        return seen(picture)
-    item = catalogue.item(item_id)
-    return Looks(item["category"], item["colour"], None)
-
-
-def right(looks: Looks, question: Question) -> np.ndarray:
-    """The question's measures as 0 or 1: the category asked for, a right colour (a favourite, or the one asked for),
-    both, a colour and a pattern that the history speaks for, and the very colour of the item that came next."""
-    marks = {
-        "category": looks.category == question.category,
-        "colour": looks.colour in question.colours,
-        "both": looks.category == question.category and looks.colour in question.colours,
-        "history's colour": looks.colour in question.history_colours,
-        "pattern": looks.pattern in question.patterns,
-        "next colour": looks.colour is not None and looks.colour == question.next_colour,
-    }
-    return np.array([marks[measure] for measure in question.measures], dtype=float)
-
-
-def make_questions(
-    targets: Targets,
-    source: ExampleSource,
-    looks: dict[str, Looks],
-    favourites: Mapping[str, frozenset[str]],
-    number: int,
-    seed: int,
-) -> tuple[list[Question], int]:
-    """Questions to random shoppers for a kind, and how many shoppers were passed over.
-
-    The query is the category of the item that came next; a shopper is passed over when it has none or no picture.
-
-    Args:
-        targets (`Targets`): of the test part.
-        source (`ExampleSource`): catalogue, history length and query attribute of the recipe.
-        looks (`dict[str, Looks]`): of all items. The colour of an item is its attribute, which is true in this shop,
-            or where that is missing the colour that is seen; its pattern is what is seen.
-        favourites (`Mapping[str, frozenset[str]]`): by user id the colours that are right.
-        number (`int`): questions wanted; all there are when there are no more.
-        seed (`int`): chooses the shoppers.
-
-    Raises:
-        `ValueError`: for a shopper without favourites.
-    """
-    catalogue = source.catalogue
-    questions: list[Question] = []
-    skipped = 0
-    for index in np.random.default_rng(seed).permutation(len(targets)):
-        if len(questions) == number:
-            break
-        case = targets[int(index)]
-        query = query_of(catalogue.item(case.target.item_id)[str(source.query_attribute)])
-        if query is None or not catalogue.has_picture(case.target.item_id):
-            skipped += 1
-            continue
-        if case.user_id not in favourites:
-            raise ValueError(
-                f"no favourite colours of shopper {case.user_id!r} among those of {len(favourites)} shoppers: "
-                "expected those of the same shop, favourite_colours(num_items, num_shoppers, seed)."
-            )
-        history = history_of(case, source)
-        shown, ratings = [entry["item_id"] for entry in history], [entry["rating"] for entry in history]
-        *colours, next_colour = [
-            catalogue.item(item_id)["colour"] or looks[item_id].colour for item_id in (*shown, case.target.item_id)
-        ]
-        patterns = [looks[item_id].pattern for item_id in shown]
-        request = {"task": "imagine", "history": history, "query": query}
-        questions.append(
-            Question(
-                case,
-                request,
-                category=query,
-                colours=favourites[case.user_id],
-                history_colours=wanted(colours, ratings),
-                patterns=wanted(patterns, ratings),
-                next_colour=next_colour,
-            )
-        )
-    return questions, skipped
-
-
-def make_wishes(questions: Sequence[Question], seed: int) -> list[Question]:
-    """The same shoppers with the same histories, asked for the same kinds in a colour drawn by lot from all eight."""
-    names = list(COLOURS)
-    # Another stream than the one that chooses the shoppers.
-    drawn = np.random.default_rng([seed, 1]).integers(len(names), size=len(questions))
-    wishes = []
-    for question, number in zip(questions, drawn, strict=True):
-        colour = names[number]
-        wishes.append(
-            dataclasses.replace(
-                question,
-                request=question.request | {"query": f"{colour} {question.category}"},
-                colours=frozenset({colour}),
-                measures=WISH_MEASURES,
-            )
-        )
-    return wishes
 
 
 # --- levels to compare with ---
@@ -229,6 +67,7 @@ def levels_of(
     train: Histories,
     looks: dict[str, Looks],
     reconstruct: Reconstruct | None = None,
+    search: Answer | None = None,
 ) -> dict[str, np.ndarray]:
     """By name, `right` of each question `(questions, measures)`; between 0 and 1 where it is a mean over chance.
 
@@ -239,6 +78,8 @@ def levels_of(
     - random item of the kind: on average over the real pictures of the category, in any colour.
     - most popular item of the kind: in training, of those with a picture.
     - first retrieved item: what the model's own search put first.
+    - first item of search alone: what it puts first for the query as it was asked, when no history's colour joins it;
+      what is left of the difference is what the completed wish adds.
     - true next item: what the shopper went on to buy, right or not; that its colour is the one of a wish is chance.
     - true next item, through the codec: what the codec leaves of its picture; no imagined picture can be clearer.
     """
@@ -272,6 +113,12 @@ def levels_of(
         "first retrieved item": retrieved,
         "true next item": true,
     }
+    if search is not None:
+        searches = search([question.request | {"task": "search"} for question in questions])
+        levels["first item of search alone"] = [
+            right(looks[answer["items"][0]["item_id"]], question)
+            for question, answer in zip(questions, searches, strict=True)
+        ]
     if reconstruct is not None:
         pictures = [catalogue.picture(question.case.target.item_id) for question in questions]
         kept = reconstruct([picture for picture in pictures if picture is not None])
@@ -382,6 +229,7 @@ def examine(
     seed: int = 0,
     wishes: bool = True,
     reconstruct: Reconstruct | None = None,
+    search: Answer | None = None,
 ) -> tuple[dict[str, Any], Image.Image]:
     """Ask, read, and compare.
 
@@ -397,6 +245,7 @@ def examine(
         wishes (`bool`, *optional*, defaults to `True`): ask for a colour and a kind, too.
         reconstruct (`Callable`, *optional*): pictures in, out what the model's image codec makes of them. Of what came
             next, so it is compared with where a kind was asked for.
+        search (`Callable`, *optional*): search requests in, answers out; compared with likewise.
 
     Returns:
         `tuple[dict, PIL.Image.Image]`: for each set of questions, `"asked for a kind"` and `"asked for a colour and a
@@ -418,7 +267,7 @@ def examine(
     shown: list[tuple[Question, dict[str, Any]]] = []
     for name, asked in sets.items():
         answers = list(answer([question.request for question in asked]))
-        levels = levels_of(asked, answers, split.train, looks, reconstruct if name == KIND else None)
+        levels = levels_of(asked, answers, split.train, looks, *((reconstruct, search) if name == KIND else ()))
         imagined = [seen(each["picture"]) for each in answers]
         results[name] = {
             "levels": summarise(levels, asked[0].measures),
@@ -436,76 +285,6 @@ def examine(
             }
         shown += list(zip(asked, answers, strict=True))[: GRID_ROWS // len(sets)]
     return results, draw_grid([question for question, _ in shown], [each for _, each in shown], catalogue)
-
-
-# --- the sheet ---
-
-
-def draw_grid(questions: Sequence[Question], answers: Sequence[dict[str, Any]], catalogue: Catalogue) -> Image.Image:
-    """One row a request: history, query, retrieved, imagined as it is read, nearest real item, true item."""
-    length = max(len(question.request["history"]) for question in questions)
-    step = THUMB + 8
-    query_x = MARGIN + length * step + 14
-    retrieved_x = query_x + 92
-    imagined_x = retrieved_x + 2 * step + 22
-    nearest_x = imagined_x + LARGE + 150
-    true_x = nearest_x + THUMB + 44
-    sheet = Image.new("RGB", (true_x + THUMB + 44 + MARGIN, TOP + ROW * len(questions) + 34), PAPER)
-    draw = ImageDraw.Draw(sheet)
-
-    def write(x: float, y: float, words: str, size: int = 13, fill: str = INK, anchor: str = "la") -> None:
-        draw.text((x, y), words, fill=fill, font=ImageFont.load_default(size), anchor=anchor)
-
-    def paste(x: int, y: int, picture: Image.Image | None, side: int = THUMB) -> None:
-        if picture is None:
-            draw.rectangle((x, y, x + side - 1, y + side - 1), outline=LINE)
-            write(x + side / 2, y + side / 2, "no picture", 10, SOFT, "mm")
-        else:
-            sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS), (x, y))
-
-    write(MARGIN, 18, "Imagined for shoppers whose next step was not in the training data", 18, ACCENT)
-    heads = [
-        (MARGIN, "history, oldest first, with stars"),
-        (query_x, "query"),
-        (retrieved_x, "retrieved"),
-        (imagined_x, "imagined, and how it is read"),
-        (nearest_x, "nearest real"),
-        (true_x, "came next"),
-    ]
-    for x, words in heads:
-        write(x, 58, words, 14, SOFT)
-    for row, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-        top = TOP + row * ROW
-        middle = top + 10
-        draw.line((MARGIN, top - 8, sheet.width - MARGIN, top - 8), fill=LINE)
-        for place, entry in enumerate(question.request["history"]):
-            x = MARGIN + place * step
-            paste(x, middle, catalogue.picture(entry["item_id"]))
-            stars = "unrated" if entry["rating"] is None else f"{entry['rating']} star{'s' * (entry['rating'] > 1)}"
-            write(x + THUMB / 2, middle + THUMB + 10, stars, 11, SOFT, "mm")
-        colours, patterns = (", ".join(sorted(words)) for words in (question.colours, question.patterns))
-        is_wish = question.measures == WISH_MEASURES
-        truth = f"right, as asked for: {colours}" if is_wish else f"right for this shopper: {colours}; {patterns}"
-        write(MARGIN, middle + THUMB + 20, truth, 11, SOFT)
-        words = question.request["query"].split()
-        for line, word in enumerate(words):
-            write(query_x, middle + THUMB / 2 + 20 * (line - (len(words) - 1) / 2), word, 16, INK, "lm")
-        for place, item in enumerate(answer["retrieved"][:2]):
-            paste(retrieved_x + place * step, middle, catalogue.picture(item["item_id"]))
-        paste(imagined_x, top, answer["picture"], LARGE)
-        found = seen(answer["picture"])
-        is_right = dict(zip(question.measures, right(found, question), strict=True))
-        for line, name in enumerate(("category", "colour", "pattern")):
-            word = getattr(found, name) or f"{name} unclear"
-            fill = SOFT if name not in is_right else ACCENT if is_right[name] else WRONG
-            write(imagined_x + LARGE + 10, top + 22 + 22 * line, word, 14, fill)
-        for item in answer["nearest"][:1]:
-            paste(nearest_x, middle, catalogue.picture(item["item_id"]))
-            write(nearest_x + THUMB / 2, middle + THUMB + 10, f"{item['similarity']:.2f}", 11, SOFT, "mm")
-        paste(true_x, middle, catalogue.picture(question.case.target.item_id))
-    note = "Made-up shop, the first shoppers drawn by lot, answers as they came. Green: right. Grey: not asked for."
-    write(MARGIN, sheet.height - 26, note, 12, SOFT)
-    return sheet
 
 
 # --- the made-up shop and a trained model ---
@@ -560,6 +339,7 @@ def main(
         number=requests,
         wishes=wishes,
         reconstruct=lambda pictures: codec.decode(codec.encode(pictures)),
+        search=lambda asked: unimp(asked, top_k=1, exclude_seen=False),
     )
     print(format_table(results))
     Path(output).parent.mkdir(parents=True, exist_ok=True)

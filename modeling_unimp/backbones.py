@@ -55,7 +55,7 @@ def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -
     """
     if name_or_size in TEXT_SIZES:
         scratch = LlamaForCausalLM._from_config(_scratch_text_config(name_or_size), dtype=_scratch_dtype(dtype))
-        begin_by_averaging(scratch)
+        _begin_by_averaging(scratch)
         return scratch
     _refuse_missing_folder(name_or_size, "text_model")
     try:
@@ -188,7 +188,7 @@ def _scratch_text_config(size: str) -> LlamaConfig:
 
 
 @torch.no_grad()
-def begin_by_averaging(llama: LlamaForCausalLM) -> None:
+def _begin_by_averaging(llama: LlamaForCausalLM) -> None:
     """Let every attention of a language model from scratch begin as the mean of the tokens before.
 
     Values are turned by a random rotation and outputs turned back, as trained attention tends to be (Trockman & Kolter

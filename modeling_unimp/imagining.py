@@ -170,14 +170,20 @@ class PictureShelf:
 
     @classmethod
     def of(cls, model: Any, processor: Any, vision_features: Any = None) -> "PictureShelf":
-        """Of the processor's catalogue; the tower's features from its feature store where there is one."""
-        if vision_features is not None and model.config.picture_features == "tower":
+        """Of the processor's catalogue, from what is known of its pictures already: a feature store of the tower, or
+        the codes that the catalogue keeps."""
+        catalogue, by = processor.catalogue, model.config.picture_features
+        if by == "tower" and vision_features is not None:
             features = vision_features.pooled().float().numpy()
         else:
-            catalogue = processor.catalogue
-            features = picture_features(
-                model, processor, [catalogue.picture(item_id) for item_id in catalogue.item_ids]
-            )
+            known = np.array([by == "codec" and _is_coded(catalogue, item_id) for item_id in catalogue.item_ids])
+            pictures = [
+                None if is_known else catalogue.picture(item_id)
+                for is_known, item_id in zip(known, catalogue.item_ids, strict=True)
+            ]
+            features = picture_features(model, processor, pictures)
+            if known.any():
+                features[known] = codec_of(model).vectors(catalogue.picture_codes[known]).numpy()
         has_picture = features.any(axis=1)
         if not has_picture.any():
             raise ValueError("no item of this catalogue has a picture: imagine has nothing to start from.")
@@ -195,6 +201,11 @@ class PictureShelf:
         norms = np.linalg.norm(self.features, axis=1)
         cosine = self.features @ features / np.maximum(norms * np.linalg.norm(features), 1e-12)
         return np.where(norms > 0, cosine, -1.0)
+
+
+def _is_coded(catalogue: Any, item_id: str) -> bool:
+    """Whether an item has a picture and its codes; one that was added after the training has the picture alone."""
+    return bool(catalogue.has_picture(item_id) and catalogue.has_picture_codes(item_id))
 
 
 @torch.no_grad()

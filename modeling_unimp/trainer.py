@@ -108,9 +108,10 @@ class UniMPTrainer(Trainer):
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The Trainer's, with a learning rate of their own for the rows of words, control tokens and codes."""
+        is_ours = self.optimizer is None  # not given, and not made before
         optimizer = super().create_optimizer(*args, **kwargs)
         scale = self.args.embedding_lr_scale
-        if scale != 1:
+        if is_ours and scale != 1:
             embeddings = self.bare_model.model.item_embeddings
             rows = [self.bare_model.get_input_embeddings().weight, embeddings.code_places, embeddings.after_places]
             rows += [each.tokens for each in (embeddings.read, embeddings.write) if each is not None]

@@ -13,21 +13,19 @@ from PIL import Image
 import train
 from benchmarks import imagine_demo
 from benchmarks.drawing_reader import read_drawing
-from benchmarks.imagine_demo import (
-    KIND,
-    WISH,
+from benchmarks.imagine_demo import KIND, WISH, examine, levels_of, wilson
+from benchmarks.imagine_questions import (
+    MEASURES,
     WISH_MEASURES,
     Looks,
     Question,
-    examine,
-    levels_of,
     make_questions,
     make_wishes,
     right,
     seen_of,
     wanted,
-    wilson,
 )
+from benchmarks.imagine_sheet import draw_grid
 from modeling_unimp.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, ExampleSource, Histories, Interaction, Targets, leave_last_out
 from processing_unimp.demo_shop import CATEGORIES, COLOURS, draw_item, favourite_colours, make_demo_shop
@@ -201,6 +199,12 @@ def test_whoever_knows_the_shopper_is_always_right(shop, looks, favourites):
         *asked, category = request["query"].split()
         return drawn(category, asked[0] if asked else min(question.colours), min(question.patterns))
 
+    def search(requests):
+        """Finds what came next for the first ten, and a mug for everybody else."""
+        assert all(request["task"] == "search" and len(request["query"].split()) == 1 for request in requests)
+        nexts = [by_history[str(request["history"])].case.target.item_id for request in requests[:10]]
+        return [{"items": [{"item_id": item_id}]} for item_id in nexts + ["mug-001"] * (len(requests) - 10)]
+
     results, sheet = examine(
         split,
         source,
@@ -208,7 +212,13 @@ def test_whoever_knows_the_shopper_is_always_right(shop, looks, favourites):
         favourites,
         number=40,
         reconstruct=lambda pictures: [picture.resize((64, 64)) for picture in pictures],
+        search=search,
     )
+    mugs = sum(question.category == "mug" for question in questions[10:])
+    found_alone = results[KIND]["levels"]["first item of search alone"]
+    assert found_alone["category"]["share"] == pytest.approx((10 + mugs) / 40)
+    assert found_alone["next colour"]["share"] >= 10 / 40
+    assert "first item of search alone" not in results[WISH]["levels"]
     assert list(results) == [KIND, WISH]
     for found in results.values():
         levels = found["levels"]
@@ -222,7 +232,7 @@ def test_whoever_knows_the_shopper_is_always_right(shop, looks, favourites):
         assert levels["true next item"]["category"]["share"] == 1
     assert results[KIND]["right_colours"] == 2 and results[WISH]["right_colours"] == 1
     levels = results[KIND]["levels"]
-    assert tuple(levels["imagined"]) == imagine_demo.MEASURES and levels["imagined"]["pattern"]["share"] == 1
+    assert tuple(levels["imagined"]) == MEASURES and levels["imagined"]["pattern"]["share"] == 1
     assert levels["true next item, through the codec"] == levels["true next item"]
     assert levels["true next item"]["next colour"]["share"] == 1
     assert levels["imagined"]["next colour"]["share"] < 0.7
@@ -406,7 +416,7 @@ def test_the_gain_leaves_out_questions_that_nobody_else_asked():
     mine = np.array([[1, 1, 1, 1, 0, 1], [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=float)
     others = np.array([[1, 0.5, 0.5, 0, 0, 0.5], [1, 0, 0, 0, 0.5, 0], [np.nan] * 6])
     gain = imagine_demo.personal_gain({"imagined": mine, "imagined for others": others})
-    assert [gain[measure]["share"] for measure in imagine_demo.MEASURES] == [0, 0.25, 0.25, 0.5, -0.25, 0.25]
+    assert [gain[measure]["share"] for measure in MEASURES] == [0, 0.25, 0.25, 0.5, -0.25, 0.25]
     assert gain["colour"]["interval"] == (0, 0.5)
     assert imagine_demo.personal_gain({"imagined": mine[2:], "imagined for others": others[2:]}) == {}
 
@@ -420,7 +430,7 @@ def test_the_sheet_shows_the_pictures(shop, looks, favourites):
     pictures = [drawn(category, "teal", "dotted") for category in CATEGORIES]
     answer = stand_in(lambda request: pictures.pop(0), source.catalogue)
     answers = answer([question.request for question in questions])
-    sheet = imagine_demo.draw_grid(questions, answers, source.catalogue)
+    sheet = draw_grid(questions, answers, source.catalogue)
     assert sheet.mode == "RGB" and 900 < sheet.width < 1400 and 900 < sheet.height < 1300
     # Each imagined picture stands in its row, where it can be read again.
     pixels = np.asarray(sheet)
@@ -441,7 +451,7 @@ def test_a_sheet_of_shorter_histories_and_items_without_pictures(shop, looks, fa
     bare = [item_id for item_id in source.catalogue.item_ids if not source.catalogue.has_picture(item_id)]
     answers = stand_in(lambda request: NOISE, source.catalogue)([question.request for question in questions])
     answers = [answer | {"retrieved": [source.catalogue.item(bare[0])], "nearest": []} for answer in answers]
-    assert imagine_demo.draw_grid(questions, answers, source.catalogue).height == 92 + 3 * 124 + 34
+    assert draw_grid(questions, answers, source.catalogue).height == 92 + 3 * 124 + 34
 
 
 def test_shop_and_split_are_those_of_the_recipe(small_shop, monkeypatch):

@@ -228,6 +228,9 @@ def test_embedding_rows_learn_at_a_rate_of_their_own(tmp_path):
         before = weights_of(trainer)
         trainer.train()
         moved[scale] = {name: weight - before[name] for name, weight in weights_of(trainer).items()}
+        rates = [group["lr"] for group in trainer.optimizer.param_groups]
+        trainer.create_optimizer()  # which there is already
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == rates
         in_groups = [id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]]
         assert len(in_groups) == len(set(in_groups))
         assert set(in_groups) == {id(p) for p in trainer.model.parameters() if p.requires_grad}
