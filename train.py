@@ -322,9 +322,17 @@ def load_shop(data_args: DataArguments) -> tuple[Catalogue, Histories]:
         catalogue = Catalogue.from_items(items)
         histories = Histories.from_interactions(interactions, catalogue)
     else:
-        catalogue = Catalogue.load(data_args.items)
+        catalogue = Catalogue.load(data_args.items, image_root=data_args.image_root)
         histories = Histories.load(data_args.interactions, catalogue)
+        check_pictures(catalogue)
     return catalogue, histories
+
+
+def check_pictures(catalogue: Catalogue) -> None:
+    """Tell before the training that the table names pictures and none of them is there."""
+    if not any(map(catalogue.has_picture, catalogue.item_ids)) and catalogue.unreadable_pictures:
+        reason = next(iter(catalogue.unreadable_pictures.values()))
+        raise SystemExit(f"none of {len(catalogue.unreadable_pictures)} pictures can be read. The first: {reason}")
 
 
 def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments, seed: int) -> Split:

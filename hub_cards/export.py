@@ -41,8 +41,8 @@ from transformers.dynamic_module_utils import get_relative_import_files
 import modeling_unimp
 import processing_unimp
 from modeling_unimp import DataArguments, ModelArguments, UniMPConfig, UniMPForConditionalGeneration
+from modeling_unimp.backbones import is_unused_vision_part
 from modeling_unimp.imagining import CODEC_FOLDER
-from modeling_unimp.partial_training import UNUSED_VISION_PARTS
 from processing_unimp import Catalogue
 from processing_unimp.processing_unimp import CATALOGUE_FILE
 
@@ -199,7 +199,8 @@ class ModelFolder:
             own = {name for name in missing if name.startswith(prefixes) and ".gated_cross_attention." not in name}
             backbone = self.config.get(key)
             if backbone is None:
-                own = {name for name in own if set(name.split(".")) & set(UNUSED_VISION_PARTS)}
+                vision = self.config.get("vision_config") or {}
+                own = {name for name in own if is_unused_vision_part(name, str(vision.get("model_type")))}
             elif own:
                 if _is_on_this_machine(backbone):
                     raise ValueError(

@@ -3,7 +3,7 @@
 This is the one file that sees both packages; Hub export does not take it along.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from processing_unimp import UniMPProcessor
@@ -36,6 +36,7 @@ __all__ = [
 AutoConfig.register("unimp", UniMPConfig, exist_ok=True)
 # The full model on AutoModel too: what `AutoModel.from_pretrained("unimp")` gives can answer.
 AutoModel.register(UniMPConfig, UniMPForConditionalGeneration, exist_ok=True)
+AutoModelForCausalLM.register(UniMPConfig, UniMPForConditionalGeneration, exist_ok=True)
 AutoModelForImageTextToText.register(UniMPConfig, UniMPForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(UniMPConfig, UniMPProcessor, exist_ok=True)
 PIPELINE_REGISTRY.register_pipeline(

@@ -13,6 +13,7 @@ import torch
 from transformers import LogitsProcessor
 
 from .imagining import PictureShelf, picture_features, retrieve
+from .ranking import check_numbers
 
 MAX_NEW_TOKENS = 64
 
@@ -28,7 +29,7 @@ class WordsOnly(LogitsProcessor):
         self.num_words = num_words
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        words_only: Any = scores.clone()
+        words_only: Any = check_numbers(scores).clone()
         words_only[:, self.num_words :] = float("-inf")
         return words_only
 
@@ -101,8 +102,8 @@ def _answering(model: Any) -> Iterator[None]:
 
 
 def _inputs(model: Any, processor: Any, requests: Sequence[Any], **reading: Any) -> dict[str, torch.Tensor]:
-    batch = processor(requests=requests, **reading)
-    return {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
+    inputs: dict[str, torch.Tensor] = model.own_inputs(processor(requests=requests, **reading))
+    return inputs
 
 
 def _read(

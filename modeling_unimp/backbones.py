@@ -34,8 +34,8 @@ TEXT_SIZES = {"micro": (2, 128, 4), "tiny": (4, 128, 4), "small": (6, 256, 4), "
 # (layers, width, heads, side of the picture in pixels, side of a patch in pixels)
 VISION_SIZES = {"tiny": (2, 64, 2, 64, 16), "small": (4, 128, 4, 128, 16)}
 
-# Weights that no feature passes through, so a checkpoint may lack them.
-_UNREAD_VISION_WEIGHTS = ("pooler", "mask_token")
+# Parts of a tower that its `last_hidden_state` does not pass through: no gradient ever reaches them.
+_UNUSED_VISION_PARTS = {"pooler", "head", "mask_token"}
 
 
 def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
@@ -130,6 +130,19 @@ def vision_features(tower: PreTrainedModel, pixel_values: torch.Tensor) -> torch
             "feature map (pictures, width, height, width). Choose another vision_model."
         )
     return features if features.ndim == 3 else features.flatten(2).transpose(1, 2)
+
+
+def is_unused_vision_part(name: str, model_type: str) -> bool:
+    """
+    Whether no feature passes through a weight of a vision tower.
+
+    Args:
+        name (`str`): of the weight or the module.
+        model_type (`str`): of the tower's config. What CLIP calls `post_layernorm` is for its pooled output alone; the
+            features of SigLIP and BLIP do pass through theirs.
+    """
+    unused = _UNUSED_VISION_PARTS | ({"post_layernorm"} if "clip" in model_type else set())
+    return bool(unused & set(name.split(".")))
 
 
 def load_image_processor(name_or_size: str | None) -> Any:
@@ -230,7 +243,7 @@ def _load_transformers_tower(name: str, dtype: torch.dtype | str | None) -> PreT
         raise ValueError(
             f"vision_model={name!r} could not be loaded ({_first_line(error)}). Expected {_vision_options()}."
         ) from error
-    missing = [key for key in report["missing_keys"] if not any(part in key for part in _UNREAD_VISION_WEIGHTS)]
+    missing = [key for key in report["missing_keys"] if not is_unused_vision_part(key, tower.config.model_type)]
     _refuse_missing(missing, f"vision_model={name!r}", "a checkpoint with all weights of its vision tower")
     return tower
 

@@ -6,8 +6,6 @@ accelerate launch --num_processes 8 -m modeling_unimp.batch_scoring --histories 
 """
 
 import argparse
-import csv
-import gzip
 import hashlib
 import json
 import logging
@@ -38,13 +36,20 @@ from .ranking import rank_items
 try:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    # The readers of every table; this command needs both packages and is never exported.
+    from processing_unimp.bounds import shown
+    from processing_unimp.cell_values import id_as_text, is_missing
+    from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of
+    from processing_unimp.tables import TABLE_KINDS, kind_of, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
 logger = logging.getLogger("unimp-recommend")
 
-KINDS = ("parquet", "jsonl", "json", "csv")
 INTERACTION = ("user_id", "item_id", "timestamp")
+# What a row can be so wrong with that it is put aside; nothing that is in a row ends a run.
+UNUSABLE_ROW = (ValueError, TypeError, OverflowError, RecursionError)
 EVENT = pa.struct([("item_id", pa.string()), ("rating", pa.float64())])
 HISTORIES = pa.schema([("user_id", pa.string()), ("history", pa.list_(EVENT))])
 ANSWERS = pa.schema(
@@ -281,7 +286,7 @@ class Scorer:
         catalogue = processor.catalogue
         self.item_ids = pa.array(catalogue.item_ids, pa.string())
         with torch.inference_mode():
-            self.head = model._head("items")  # the rows of all items are made once, not once a batch
+            self.item_rows = model.item_rows()  # made once, not once a batch
         attributes = [catalogue.item_ids, *map(catalogue.column, catalogue.attributes)]
         self.identity = {
             "model": tower_fingerprint(model),
@@ -305,11 +310,12 @@ class Scorer:
             user_id = None
             try:
                 row = read()
-                user_id = _id(row.get("user_id"))
+                user_id = id_as_text(row.get("user_id"), "user_id")
                 if user_id is None:
-                    raise ValueError(f"row {first + place + 1} has the user_id {row.get('user_id')!r}: expected text.")
+                    came = shown(row.get("user_id"))
+                    raise ValueError(f"row {first + place + 1} has the user_id {came}: expected text.")
                 shoppers.append(self._shopper(place, user_id, row, counts))
-            except ValueError as error:
+            except UNUSABLE_ROW as error:
                 rejects.append((place, user_id, str(error)))
         shoppers.sort(key=lambda shopper: len(shopper.request["history"]))  # less padding
         found: list[tuple[int, str, np.ndarray, np.ndarray]] = []
@@ -332,23 +338,26 @@ class Scorer:
         if isinstance(history, str):
             try:
                 history = json.loads(history)
-            except ValueError as error:
-                raise ValueError(f"the history {history[:60]!r} is not JSON: {error}.") from None
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"the history {shown(history)} is not JSON: {error}.") from None
         if not isinstance(history, list) or not history:
-            raise ValueError(f"the history is {str(history)[:60]!r}: expected a list of at least one item.")
+            raise ValueError(f"the history is {shown(history)}: expected a list of at least one item.")
         known = []
         for entry in history:
             event: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"item_id": entry}
-            item_id, rating = _id(event.get("item_id")), event.get("rating")
-            if item_id is None or item_id not in catalogue:
+            item_id, rating = _known_id(event.get("item_id"), catalogue), event.get("rating")
+            if item_id is None:
                 counts["unknown items left out"] += 1
                 continue
-            if rating is not None and not (isinstance(rating, (int, float)) and 1 <= rating <= 5):
-                counts["ratings left out, not 1 to 5"] += rating == rating  # NaN is no rating
+            if is_missing(rating):
+                rating = None
+            elif not (isinstance(rating, (int, float)) and 1 <= rating <= 5):
+                counts["ratings left out, not 1 to 5"] += 1
                 rating = None
             known.append({"item_id": item_id, "rating": rating})
         if not known:
-            raise ValueError(f"none of the history's {len(history)} items is in the catalogue, as {history[0]!r}.")
+            first = shown(history[0])
+            raise ValueError(f"none of the history's {len(history)} items is in the catalogue, such as {first}.")
         request: dict[str, Any] = {"task": self.task, "history": known[-self.processor.history_length :]}
         if self.task == "search":
             request["query"] = row.get("query") if self.has_queries else self.query
@@ -372,9 +381,9 @@ class Scorer:
             return good, encode(requests=[shopper.request for shopper in good]) if good else None
 
     def _logits(self, inputs: Any) -> torch.Tensor:
-        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items() if name != "task_ids"}
-        hidden = self.model.model(**inputs, use_cache=False, return_dict=True).last_hidden_state
-        return self.head(hidden[:, -1:])[:, -1]
+        outputs = self.model.model(**self.model.own_inputs(inputs), use_cache=False, return_dict=True)
+        hidden = outputs.last_hidden_state[:, -1]
+        return torch.nn.functional.linear(hidden, self.item_rows.to(hidden.dtype))
 
     def _best(
         self, batch: list[Shopper], logits: torch.Tensor, rejects: list[Any]
@@ -407,6 +416,14 @@ class Scorer:
             pa.array(np.concatenate(scores), pa.float32()),
         ]
         return pa.table(columns, schema=ANSWERS)
+
+
+def _known_id(value: Any, catalogue: Any) -> str | None:
+    try:
+        item_id = id_as_text(value, "item_id")
+    except ValueError:
+        return None
+    return item_id if item_id in catalogue else None
 
 
 def _place(entry: tuple[Any, ...]) -> int:
@@ -479,7 +496,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _json_line(values: dict[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"
+    return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def _digest(chunks: Iterable[bytes]) -> str:
@@ -493,14 +510,11 @@ def _digest(chunks: Iterable[bytes]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    files = sorted(file for file in path.glob("*") if _kind(file) in KINDS) if path.is_dir() else [path]
-    if len({_kind(file) for file in files}) != 1 or _kind(files[0]) not in KINDS or not files[0].is_file():
-        raise ValueError(f"--histories {path}: expected a file, or a folder of files of one kind: {', '.join(KINDS)}.")
+    files = sorted(file for file in path.glob("*") if kind_of(file) in TABLE_KINDS) if path.is_dir() else [path]
+    if len({kind_of(file) for file in files}) != 1 or kind_of(files[0]) not in TABLE_KINDS or not files[0].is_file():
+        kinds = ", ".join(TABLE_KINDS)
+        raise ValueError(f"--histories {path}: expected a file, or a folder of files of one kind: {kinds}.")
     return files
-
-
-def _kind(file: Path) -> str:
-    return file.name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
 def _content(file: Path) -> bytes:
@@ -509,76 +523,41 @@ def _content(file: Path) -> bytes:
         return _digest(iter(partial(content.read, 2**20), b"")).encode()
 
 
-def _lines(file: Path) -> Iterator[bytes]:
-    try:
-        with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as lines:
-            yield from lines
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{file} is no whole gzip file: {error}. Copy it again.") from error
-
-
 def _columns(file: Path) -> list[str]:
-    """Names of the columns; of JSON lines those that the first thousand lines have."""
-    if _kind(file) == "parquet":
+    """Names of the columns; of JSON those that the first thousand rows have."""
+    if kind_of(file) == "parquet":
         return list(pq.read_schema(file).names)
-    if _kind(file) == "csv":
-        return _cells(next(_lines(file), b""))
-    found: dict[str, Any] = {}
-    for line in islice(_lines(file), 1000):
-        try:
-            found |= _row_of_line(line, "", None)
-        except ValueError:
-            continue
-    return list(found)
+    header, rows = read_rows(file)
+    return (
+        header
+        if header is not None
+        else list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
+    )
 
 
 def _num_rows(files: list[Path]) -> int | None:
-    return sum(pq.read_metadata(file).num_rows for file in files) if _kind(files[0]) == "parquet" else None
+    return sum(pq.read_metadata(file).num_rows for file in files) if kind_of(files[0]) == "parquet" else None
 
 
 def _rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
-    if _kind(file) == "parquet":
+    if kind_of(file) == "parquet":
         names = [name for name in ("user_id", "history", "query") if name in columns]
         # Buffered: row groups written elsewhere may be larger than memory.
         for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(1024, columns=names):
             yield from (partial(_row_of_batch, batch, number) for number in range(len(batch)))
         return
-    header = _columns(file) if _kind(file) == "csv" else None
-    # A line a row also in CSV, so that a quote left open does not swallow the lines after it.
-    for number, line in enumerate(_lines(file), 1):
-        if line.strip() and not (header is not None and number == 1):
-            yield partial(_row_of_line, line, f"line {number} of {file.name}", header)
+    yield from (partial(_row_of_text, row) for row in read_rows(file)[1])
 
 
 def _row_of_batch(batch: Any, number: int) -> dict[str, Any]:
     return {name: batch.column(name)[number].as_py() for name in batch.schema.names}
 
 
-def _row_of_line(line: bytes, place: str, header: Sequence[str] | None) -> dict[str, Any]:
-    try:
-        if header is not None:
-            cells = _cells(line)
-            if len(cells) != len(header):
-                raise ValueError(f"{len(cells)} cells, and the header has {len(header)}")
-            return dict(zip(header, cells, strict=True))
-        row = json.loads(line.decode("utf-8-sig"))
-        if not isinstance(row, dict):
-            raise ValueError(f"a {type(row).__name__}, no object with keys")
-        return row
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise ValueError(f"{place} cannot be read: {error}.") from None
-
-
-def _cells(line: bytes) -> list[str]:
-    csv.field_size_limit(2**31 - 1)
-    return next(csv.reader([line.decode("utf-8-sig")], strict=True), [])
-
-
-def _id(value: Any) -> str | None:
-    """An id as text, as the catalogue has them; `None` for what is none."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "" else None
+def _row_of_text(row: Any) -> dict[str, Any]:
+    if row.problem is not None:
+        raise ValueError(f"{row.place} cannot be read: {row.problem}.")
+    values: dict[str, Any] = row.values
+    return values
 
 
 def _group_interactions(files: list[Path], columns: Sequence[str], parts: Path, memory_limit: str) -> None:
@@ -597,25 +576,12 @@ def _group_interactions(files: list[Path], columns: Sequence[str], parts: Path, 
     usable = "user_id IS NOT NULL AND item_id IS NOT NULL AND coalesce(isfinite(seconds), false)"
     try:
         with (work / UNUSABLE).open("w", encoding="utf-8") as rejects:
-            database.execute("SET TimeZone = 'UTC'")
-            statement = "CREATE TABLE events AS"
+            database.execute(
+                "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, rating DOUBLE, time VARCHAR)"
+            )
             for events in _event_tables(files, columns, rejects):
                 database.register("arrow", events)
-                kinds = {name: kind for name, kind, *_ in database.execute("DESCRIBE arrow").fetchall()}
-                # As pandas stores whole numbers with gaps.
-                whole = {name: f"TRY_CAST({name} AS BIGINT)" for name in kinds if kinds[name] in ("DOUBLE", "FLOAT")}
-                ids = [f"nullif(CAST({whole.get(n, n)} AS VARCHAR), '') AS {n}" for n in ("user_id", "item_id")]
-                seconds = "TRY_CAST(timestamp AS DOUBLE)"
-                if kinds["timestamp"] == "VARCHAR":
-                    seconds = f"coalesce({seconds}, epoch(TRY_CAST(timestamp AS TIMESTAMPTZ)))"
-                elif kinds["timestamp"].startswith(("DATE", "TIMESTAMP")):
-                    seconds = "epoch(timestamp)"
-                rating = "TRY_CAST(rating AS DOUBLE)" if "rating" in kinds else "NULL::DOUBLE"
-                database.execute(
-                    f"{statement} SELECT {', '.join(ids)}, {seconds} AS seconds, {rating} AS rating, "
-                    "CAST(timestamp AS VARCHAR) AS time FROM arrow"
-                )
-                statement = "INSERT INTO events"
+                database.execute("INSERT INTO events BY NAME SELECT * FROM arrow")
             query = (
                 "SELECT user_id, CASE WHEN user_id IS NULL THEN 'an interaction has no user_id' WHEN item_id IS NULL "
                 "THEN 'an interaction has no item_id' ELSE 'an interaction has the timestamp \"' || coalesce(time, '')"
@@ -643,33 +609,59 @@ def _group_interactions(files: list[Path], columns: Sequence[str], parts: Path, 
 
 
 def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> Iterator[Any]:
-    """Interactions as Arrow tables; those of text files are text."""
+    """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written."""
     names = [name for name in (*INTERACTION, "rating") if name in columns]
-    schema = pa.schema([(name, pa.string()) for name in names])
-    yield schema.empty_table()
     for file in files:
-        if _kind(file) == "parquet":
-            batches = pq.ParquetFile(file, buffer_size=2**20).iter_batches(100_000, columns=names)
-            yield from (pa.Table.from_batches([batch]) for batch in batches)
+        if kind_of(file) == "parquet":
+            for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(100_000, columns=names):
+                yield _events(pa.Table.from_batches([batch]))
             continue
         rows = _rows(file, columns)
         while some := list(islice(rows, 100_000)):
             read = []
             for row in some:
                 try:
-                    read.append({name: _text(value) for name, value in row().items() if name in names})
+                    values = row()
+                    read.append(dict.fromkeys(names) | {name: values[name] for name in names if name in values})
                 except ValueError as error:
                     rejects.write(_json_line({"user_id": None, "reason": str(error)}))
-            yield pa.Table.from_pylist(read, schema=schema)
+            yield from _events_of_rows(read, rejects)
+
+
+def _events_of_rows(rows: list[dict[str, Any]], rejects: Any) -> Iterator[Any]:
+    """One table of all rows, or where a row is unusable one of each of the others."""
+    if not rows:
+        return
+    try:
+        yield _events(table_of(rows))
+    except UNUSABLE_ROW as error:
+        if len(rows) == 1:
+            rejects.write(_json_line({"user_id": None, "reason": f"an interaction cannot be read: {error}"}))
+            return
+        half = len(rows) // 2
+        yield from _events_of_rows(rows[:half], rejects)
+        yield from _events_of_rows(rows[half:], rejects)
+
+
+def _events(table: Any) -> Any:
+    rating = pa.nulls(len(table), pa.float64())
+    if "rating" in table.column_names:
+        rating = pa.array(numbers_of(table["rating"], "rating", is_whole=False)[0], from_pandas=True)
+    times = [None if time is None else str(time) for time in table["timestamp"].to_pylist()]
+    return pa.table(
+        {
+            "user_id": ids_as_text(table["user_id"], "user_id"),
+            "item_id": ids_as_text(table["item_id"], "item_id"),
+            "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
+            "rating": rating,
+            "time": pa.array(times, pa.string()),
+        }
+    )
 
 
 def _dicts(database: Any, query: str) -> Iterator[dict[str, Any]]:
     for batch in database.sql(query).to_arrow_reader(10_000):
         yield from batch.to_pylist()
-
-
-def _text(value: Any) -> str | None:
-    return _id(value) or (None if value is None else str(value))
 
 
 if __name__ == "__main__":

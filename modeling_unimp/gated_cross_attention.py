@@ -151,6 +151,10 @@ class UniMPGatedMixin:
 
     gated_cross_attention: UniMPGatedCrossAttention | None
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # Pickle finds a class by its name, and under the name of ours is the layer's own.
+        return _new_gated_layer, (_own_class(type(self)),), self.__dict__
+
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         # Positional, because reentrant activation checkpointing loses the gradient of keyword arguments.
         media_states, sight = kwargs.pop("media_states", None), kwargs.pop("media_sight", None)
@@ -170,6 +174,21 @@ class UniMPGatedMixin:
 
 
 _GATED_CLASSES: dict[type, type] = {}
+
+
+def _gated_class(own: type) -> type:
+    """A layer's own class with the mixin before it; one for all layers of a class."""
+    if own not in _GATED_CLASSES:
+        _GATED_CLASSES[own] = type(own.__name__, (UniMPGatedMixin, own), {"__module__": own.__module__})
+    return _GATED_CLASSES[own]
+
+
+def _own_class(gated: type) -> type:
+    return next(own for own, made in _GATED_CLASSES.items() if made is gated)
+
+
+def _new_gated_layer(own: type) -> Any:
+    return object.__new__(_gated_class(own))
 
 
 def find_decoder_layers(language_model: nn.Module, num_layers: int) -> tuple[nn.Module, nn.ModuleList]:
@@ -194,7 +213,4 @@ def insert_gated_cross_attention(language_model: nn.Module, config: UniMPConfig)
     layer: Any
     for index, layer in enumerate(layers):
         layer.gated_cross_attention = UniMPGatedCrossAttention(config) if index in config.gated_layers else None
-        own = type(layer)
-        if own not in _GATED_CLASSES:
-            _GATED_CLASSES[own] = type(own.__name__, (UniMPGatedMixin, own), {"__module__": own.__module__})
-        layer.__class__ = _GATED_CLASSES[own]
+        layer.__class__ = _gated_class(type(layer))

@@ -12,17 +12,52 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers import GenerationConfig, LogitsProcessor
 from transformers.utils import cached_file
 
 from .image_codec import ImageCodec
-from .ranking import rank_items
+from .ranking import check_numbers, rank_items
 
 CODEC_FOLDER = "image_codec"
 # Lengths of an explanation say nothing about a picture, which has as many codes as it has.
 LENGTHS = ("max_new_tokens", "min_new_tokens", "max_length", "min_length")
 # A picture is drawn cautiously: among sixty codes one odd one is seen.
 TEMPERATURE = 0.2
+# What changes the distribution that is drawn from.
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "local_files_only", "force_download")
+
+
+class SamplingByRow(LogitsProcessor):
+    """Draws the next token of each row with a generator of the row's own, and rules out all others.
+
+    `generate` would draw all rows with the one generator of the process: a row would depend on its batch, and on
+    whatever other threads draw. By the Gumbel-max trick the largest of `log p + noise` is a draw from p, so that
+    `generate` searches greedily for what is drawn here.
+
+    Args:
+        seeds (`Sequence[int]`): one a row.
+        group (`tuple[int, int]`): first token that may be drawn, and the one after the last.
+        warpers (`LogitsProcessorList`): temperature, top-k and the like, which change the distribution first.
+
+    Raises:
+        ValueError: a seed that is no whole number from 0; scores that are no numbers.
+    """
+
+    def __init__(self, seeds: Sequence[int], group: tuple[int, int], warpers: Any) -> None:
+        if any(not isinstance(seed, int) or not 0 <= seed < 2**63 for seed in seeds):
+            raise ValueError(f"seed={str(seeds[0])[:40]}: expected a whole number from 0.")
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.first, self.stop = group
+        self.warpers = warpers
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        warped = check_numbers(self.warpers(input_ids, scores))[:, self.first : self.stop]
+        uniform = torch.stack([torch.rand(self.stop - self.first, generator=each) for each in self.generators])
+        noise = -torch.log(-torch.log(uniform.clamp(min=1e-20))).to(warped)
+        drawn = (warped + noise).argmax(dim=-1, keepdim=True) + self.first
+        ruled_out: Any = torch.full_like(scores, float("-inf"))
+        return ruled_out.scatter(1, drawn, 0.0)
 
 
 class UniMPImagining:
@@ -92,7 +127,8 @@ class UniMPImagining:
         """Write pictures as codes, with the K/V cache: exactly P codes a picture, and nothing but codes.
 
         Args:
-            seed (`int`, *optional*, defaults to 0): another seed, another picture; the same batch and seed, the same.
+            seed (`int`, *optional*, defaults to 0): another seed, another picture; the same request and seed, the
+                same, alone or in a batch, whatever else is drawn meanwhile.
             generation_config (`GenerationConfig`, *optional*): instead of single options of `generate`.
             inputs_and_options: a batch of imagine requests as the processor makes it, and options of `generate`:
                 `temperature` (0.2 by default), `top_k`, `top_p`, `num_beams`, `do_sample` (`False` for the likeliest
@@ -105,17 +141,21 @@ class UniMPImagining:
         codec = codec_of(self)
         options = {name: value for name, value in inputs_and_options.items() if name not in LENGTHS}
         length = {"max_new_tokens": codec.codes_per_picture, "eos_token_id": None}
-        if generation_config is not None:
-            # transformers does not want a config and single values at once.
-            generation_config = copy.deepcopy(generation_config)
-            generation_config.update(**length, max_length=None)
-            options["generation_config"] = generation_config
-        else:
-            sampled = options.setdefault("do_sample", options.get("num_beams", 1) == 1)
-            options = length | ({"temperature": TEMPERATURE, "top_k": 0} if sampled else {}) | options
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            written = self.generate(answer_group="codes", **options)
+        chosen: Any = copy.deepcopy(generation_config)
+        if chosen is None:
+            given = {name: options.pop(name) for name in list(options) if hasattr(GenerationConfig(), name)}
+            given.setdefault("do_sample", given.get("num_beams", 1) == 1)
+            chosen = GenerationConfig(
+                **({"temperature": TEMPERATURE, "top_k": 0} if given["do_sample"] else {}) | given
+            )
+        if chosen.do_sample and (chosen.num_beams or 1) == 1:
+            warpers = self._get_logits_processor(chosen)
+            seeds = [seed] * len(inputs_and_options["input_ids"])
+            drawing = SamplingByRow(seeds, self.config.group_slices["codes"], warpers)
+            options["logits_processor"] = [*options.get("logits_processor", ()), drawing]
+            chosen.update(do_sample=False, **dict.fromkeys(SAMPLING))
+        chosen.update(**length, max_length=None)
+        written = self.generate(answer_group="codes", generation_config=chosen, **options)
         return written[:, -codec.codes_per_picture :] - self.config.group_slices["codes"][0]
 
 
@@ -235,8 +275,7 @@ def retrieve(
             dict(request) | {"task": "search", "query": query}
             for request, query in zip(requests, queries, strict=True)
         ]
-        batch = processor(requests=asked, **processor_options)
-        inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "task_ids"}
+        inputs = model.own_inputs(processor(requests=asked, **processor_options))
         logits_BN: torch.Tensor = model.answer_logits("items", **inputs)[:, -1].float().cpu()
         return logits_BN.masked_fill(~allowed, float("-inf"))
 

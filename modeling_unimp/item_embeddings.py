@@ -1,13 +1,20 @@
 """Trainable rows, in and out, of the tokens beyond a frozen vocabulary: control, stars, decisions, codes, items.
 
 The idea is that of `IdeficsDecoupledEmbedding`; ours also makes an item's row from what the item is, and grows.
+A weight is used in the `forward` of the module that has it and nowhere else: hooks there bring it in (offload, FSDP2,
+ZeRO-3). Where a module is asked for several things, the first argument of `forward` says which.
 Shapes: V words, K added tokens that are no items, N items, W width of an embedding, C content tokens, G picture width.
 """
+
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from .configuration_unimp import UniMPConfig
+
+Lookup = Callable[[torch.Tensor], torch.Tensor]
 
 # How many items have their words averaged at once; bounds memory, not results.
 ITEMS_AT_ONCE = 16384
@@ -45,6 +52,46 @@ class UniMPRows(nn.Module):
         self.items = nn.Parameter(torch.empty(config.num_items, width)) if config.item_rows != "content" else None
         self.content = UniMPItemContent(config) if config.item_rows != "free" else None
 
+    def forward(self, what: Literal["tokens", "items", "token_logits", "item_logits"], *args: Any) -> torch.Tensor:
+        """Rows `(n, W)` of some tokens or items, or logits `(..., n)` of these; the methods below say of which."""
+        of_what: dict[str, Callable[..., torch.Tensor]] = {
+            "tokens": self._tokens,
+            "items": self._items,
+            "token_logits": self._token_logits,
+            "item_logits": self._item_logits,
+        }
+        return of_what[what](*args)
+
+    def _tokens(self, ids: torch.Tensor) -> torch.Tensor:
+        return nn.functional.embedding(ids, self.tokens)
+
+    def _token_logits(self, hidden: torch.Tensor, which: slice) -> torch.Tensor:
+        return nn.functional.linear(hidden, self.tokens[which].to(hidden.dtype))
+
+    def _items(
+        self, numbers: torch.Tensor | None, text: torch.Tensor | None, pictures: torch.Tensor | None
+    ) -> torch.Tensor:
+        """
+        Args:
+            numbers (`torch.LongTensor` of shape `(n,)`, *optional*): which items; all of them without it.
+            text (`torch.FloatTensor` of shape `(n, W)`, *optional*): mean of each one's words, for content rows.
+            pictures (`torch.FloatTensor` of shape `(n, G)`, *optional*): pooled features of each one's picture.
+        """
+        rows: torch.Tensor | None = self.items
+        if rows is not None and numbers is not None:
+            rows = nn.functional.embedding(numbers, rows)
+        if self.content is not None:
+            content = self.content(text, pictures)
+            rows = content if rows is None else rows + content
+        assert rows is not None
+        return rows
+
+    def _item_logits(
+        self, hidden: torch.Tensor, text: torch.Tensor | None, pictures: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Of all items; `text` and `pictures` are those of `_items`."""
+        return nn.functional.linear(hidden, self._items(None, text, pictures).to(hidden.dtype))
+
 
 class UniMPItemEmbeddings(nn.Module):
     """Input and output rows of the added tokens, and the content that item rows are made from.
@@ -76,50 +123,106 @@ class UniMPItemEmbeddings(nn.Module):
         self.register_buffer("content_token_ids", token_ids if has_content else None)
         pictures = torch.zeros(config.num_items, config.content_picture_size)
         self.register_buffer("content_pictures", pictures if has_pictures else None)
+        self._distinct: tuple[Any, tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._room: dict[str, torch.Tensor] = {}
+        self._means: dict[str, tuple[int, int, torch.Tensor]] = {}
 
-    def embed(self, added_ids: torch.Tensor, words: nn.Embedding) -> torch.Tensor:
+    def forward(
+        self, what: Literal["read", "after_codes", "token_logits", "item_logits", "item_rows"], *args: Any
+    ) -> torch.Tensor:
+        """What the methods below say.
+
+        `words` looks up the language model's own rows, from which content rows are made: the `__call__` of its
+        embedding, and not the module, which the hooks of offload would take for a tensor to be moved.
+        """
+        of_what: dict[str, Callable[..., torch.Tensor]] = {
+            "read": self._read,
+            "after_codes": self._after_codes,
+            "token_logits": self._token_logits,
+            "item_logits": self._item_logits,
+            "item_rows": self._output_items,
+        }
+        return of_what[what](*args)
+
+    def _read(self, added_ids: torch.Tensor, places: torch.Tensor | None, words: Lookup) -> torch.Tensor:
         """Input rows of added tokens.
 
         Args:
             added_ids (`torch.LongTensor` of shape `(n,)`): ids less V.
-            words (`nn.Embedding`): the language model's own rows, from which content rows are made.
+            places (`torch.LongTensor` of shape `(n,)`, *optional*): where in its picture each code stands, -1 for
+                other tokens.
 
         Returns:
             `torch.FloatTensor` of shape `(n, W)`.
         """
         num_tokens = self.config.num_added_tokens
         is_item = added_ids >= num_tokens
-        rows = nn.functional.embedding(added_ids.masked_fill(is_item, 0), self.read.tokens)
+        rows: torch.Tensor = self.read("tokens", added_ids.masked_fill(is_item, 0))
         if is_item.any():
             # An item that a batch names often has its content row computed once.
-            numbers, place = (added_ids[is_item] - num_tokens).unique(return_inverse=True)
+            numbers, which = (added_ids[is_item] - num_tokens).unique(return_inverse=True)
             items = self._item_rows(self.read, words, numbers).to(rows.dtype)
-            rows = rows.index_put((is_item,), items[place])
-        return rows
+            rows = rows.index_put((is_item,), items[which])
+        return rows if places is None or self.code_places is None else _added(rows, places, self.code_places)
 
-    def output_tokens(self) -> torch.Tensor:
-        """Output rows of control tokens, stars, decisions and codes `(K, W)`."""
-        return (self.write or self.read).tokens
+    def _after_codes(self, hidden_BTW: torch.Tensor, places_BT: torch.Tensor) -> torch.Tensor:
+        """Hidden states with the row of its place added after each code `(B, T, W)`; places are -1 elsewhere."""
+        return hidden_BTW if self.after_places is None else _added(hidden_BTW, places_BT, self.after_places)
 
-    def output_items(self, words: nn.Embedding) -> torch.Tensor:
-        """Output rows of all items `(N, W)`."""
+    def _token_logits(self, hidden: torch.Tensor, which: slice) -> torch.Tensor:
+        """Logits `(..., n)` of control tokens, stars, decisions and codes, those of the slice of them."""
+        logits: torch.Tensor = (self.write or self.read)("token_logits", hidden, which)
+        return logits
+
+    def _item_logits(self, hidden: torch.Tensor, words: Lookup) -> torch.Tensor:
+        """Logits `(..., N)` of all items."""
+        logits: torch.Tensor = (self.write or self.read)("item_logits", hidden, *self._content(words))
+        return logits
+
+    def _output_items(self, words: Lookup) -> torch.Tensor:
+        """Output rows of all items `(N, W)`, for whoever multiplies with them many times."""
         return self._item_rows(self.write or self.read, words)
 
-    def _item_rows(self, rows: UniMPRows, words: nn.Embedding, numbers: torch.Tensor | None = None) -> torch.Tensor:
+    def _item_rows(self, rows: UniMPRows, words: Lookup, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of some items, or of all."""
-        free: torch.Tensor | None = rows.items
-        if free is not None and numbers is not None:
-            free = nn.functional.embedding(numbers, free)
-        if rows.content is None:
-            assert free is not None
-            return free
+        made: torch.Tensor = rows("items", numbers, *self._content(words, numbers))
+        return made
+
+    def _content(
+        self, words: Lookup, numbers: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Means of words, and pictures, of some items or of all."""
         token_ids, pictures = self.content_token_ids, self.content_pictures
-        assert token_ids is not None
+        if token_ids is None:
+            return None, None
         if numbers is not None:
             token_ids = token_ids[numbers]
             pictures = None if pictures is None else pictures[numbers]
-        content = rows.content(mean_words(token_ids, words), pictures)
-        return content if free is None else free + content
+        return mean_words(token_ids, words, self._distinct_words() if numbers is None else None), pictures
+
+    def _content_key(self) -> Any:
+        """Changes with any of the content."""
+        ids = self.content_token_ids
+        assert ids is not None
+        return ids.data_ptr(), tuple(ids.shape), 0 if ids.is_inference() else ids._version
+
+    def _distinct_words(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`unique` of all content, which takes longer than all else that item rows need: kept until it changes."""
+        if self._distinct is None or self._distinct[0] != self._content_key():
+            assert self.content_token_ids is not None
+            with torch.inference_mode(False):  # what an answer finds out serves a training too
+                distinct, places = self.content_token_ids.unique(return_inverse=True)
+                self._distinct = (self._content_key(), (distinct, places.to(torch.int32)))
+        return self._distinct[1]
+
+    def _grown_distinct(self, token_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distinct words and their places with those of items that are added."""
+        distinct, places = self._distinct_words()
+        place_of = {int(word): place for place, word in enumerate(distinct.tolist())}
+        own = [[place_of.setdefault(word, len(place_of)) for word in row] for row in token_ids.tolist()]
+        more = torch.tensor(list(place_of)[len(distinct) :], dtype=distinct.dtype, device=distinct.device)
+        new = torch.tensor(own, dtype=torch.int32, device=places.device).view(len(own), -1)
+        return torch.cat([distinct, more]), self._grown("places", places, new)
 
     def set_content(self, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None) -> None:
         """Say what the items are.
@@ -145,28 +248,72 @@ class UniMPItemEmbeddings(nn.Module):
     ) -> None:
         """Append rows; the old ones keep their values. A new free row is the mean of the old, or zero beside content.
 
-        The parameters are replaced by larger ones: build the optimizer afterwards.
+        The parameters are replaced by larger ones: build the optimizer afterwards. There is room for more behind
+        them, so that a thousand items added one by one are not a thousand copies of all rows.
         """
         if self.config.item_rows != "free":
             token_ids, pictures = self._checked_content(num_new, content_token_ids, content_pictures)
             assert self.content_token_ids is not None
-            self.content_token_ids = torch.cat([self.content_token_ids, token_ids])
+            distinct = None if self._distinct is None else self._grown_distinct(token_ids)
+            self.content_token_ids = self._grown("content_token_ids", self.content_token_ids, token_ids)
+            self._distinct = None if distinct is None else (self._content_key(), distinct)
             if pictures is not None:
                 assert self.content_pictures is not None
-                self.content_pictures = torch.cat([self.content_pictures, pictures])
+                self.content_pictures = self._grown("content_pictures", self.content_pictures, pictures)
         elif content_token_ids is not None or content_pictures is not None:
             raise ValueError("item_rows='free' makes nothing from content: add items by their number alone.")
-        for rows in (self.read, self.write):
+        for name, rows in (("read", self.read), ("write", self.write)):
             if rows is None or rows.items is None:
                 continue
-            old = rows.items
+            old, mean = rows.items, None
             if rows.content is not None:
                 new = old.new_zeros(num_new, old.shape[1])
             elif len(old):
-                new = old.mean(dim=0, keepdim=True).expand(num_new, -1)
+                mean = self._mean(name, old)
+                new = mean.expand(num_new, -1)
             else:
                 new = torch.randn(num_new, old.shape[1]).to(old) * self.config.initializer_range
-            rows.items = nn.Parameter(torch.cat([old, new]), requires_grad=old.requires_grad)
+            rows.items = nn.Parameter(self._grown(name, old, new), requires_grad=old.requires_grad)
+            if mean is not None:  # which rows that equal it do not change
+                self._means[name] = (rows.items.data_ptr(), rows.items._version, mean)
+
+    @torch.no_grad()
+    def update_items(
+        self,
+        numbers: torch.Tensor,
+        content_token_ids: torch.Tensor,
+        content_pictures: torch.Tensor | None = None,
+    ) -> None:
+        """Say anew what some items are, for `item_rows` other than `"free"`.
+
+        Args:
+            numbers (`torch.LongTensor` of shape `(n,)`): which.
+            content_token_ids, content_pictures (`torch.Tensor`): as of `add_items`, all of these items.
+        """
+        token_ids, pictures = self._checked_content(len(numbers), content_token_ids, content_pictures)
+        assert self.content_token_ids is not None
+        numbers = numbers.to(token_ids.device)
+        self.content_token_ids[numbers] = token_ids
+        if pictures is not None:
+            assert self.content_pictures is not None
+            self.content_pictures[numbers] = pictures
+
+    def _mean(self, name: str, rows: torch.Tensor) -> torch.Tensor:
+        """Mean of all rows; known as long as items are only added."""
+        known = self._means.get(name)
+        if known is None or known[:2] != (rows.data_ptr(), rows._version):
+            return rows.mean(dim=0, keepdim=True)
+        return known[2]
+
+    def _grown(self, name: str, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """`old` with `new` below it: in the room behind `old` where there is enough, else copied into more room."""
+        size, room = len(old) + len(new), self._room.get(name)
+        if room is None or room.data_ptr() != old.data_ptr() or len(room) < size or room.dtype != old.dtype:
+            room = old.new_empty(size + size // 2, *old.shape[1:])
+            room[: len(old)] = old
+            self._room[name] = room
+        room[len(old) : size] = new
+        return room[:size]
 
     def _checked_content(
         self, num_items: int, token_ids: torch.Tensor | None, pictures: torch.Tensor | None
@@ -199,19 +346,30 @@ class UniMPItemEmbeddings(nn.Module):
         return token_ids, None if pictures is None else pictures.to(device=like.device, dtype=like.dtype)
 
 
-def mean_words(token_ids: torch.Tensor, words: nn.Embedding) -> torch.Tensor:
+def mean_words(
+    token_ids: torch.Tensor, words: Lookup, distinct: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> torch.Tensor:
     """Mean embedding of each row's words `(n, W)`; a row of nothing but -1 is zero.
 
     Args:
         token_ids (`torch.IntTensor` of shape `(n, C)`): -1 where there is no word.
-        words (`nn.Embedding`): the language model's own rows.
+        words (`Callable`): from ids to the language model's own rows.
+        distinct (`tuple`, *optional*): `token_ids.unique(return_inverse=True)`, if it is known.
     """
+    # Each distinct word is looked up once, by the module that has it.
+    ids, places = token_ids.unique(return_inverse=True) if distinct is None else distinct
+    rows = words(ids.clamp(min=0))
     means = []
-    for part in token_ids.split(ITEMS_AT_ONCE):
-        present = (part >= 0).to(words.weight.dtype)
+    for part, own in zip(places.split(ITEMS_AT_ONCE), token_ids.split(ITEMS_AT_ONCE), strict=True):
+        present = (own >= 0).to(rows.dtype)
         weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)
         # The bag adds up without first laying out n * C embeddings.
-        means.append(
-            nn.functional.embedding_bag(part.clamp(min=0), words.weight, per_sample_weights=weights, mode="sum")
-        )
-    return torch.cat(means) if means else words.weight.new_zeros(0, words.weight.shape[1])
+        means.append(nn.functional.embedding_bag(part, rows, per_sample_weights=weights, mode="sum"))
+    return torch.cat(means) if means else rows.new_zeros(0, rows.shape[1])
+
+
+def _added(states: torch.Tensor, places: torch.Tensor, rows_PW: torch.Tensor) -> torch.Tensor:
+    """`states` `(..., W)` with the row of its place added to each; places `(...)` are -1 where nothing is added."""
+    has_place = places >= 0
+    added = nn.functional.embedding(places[has_place], rows_PW)
+    return states.index_put((has_place,), added.to(states.dtype), accumulate=True)

@@ -4,7 +4,7 @@ Shapes: B users, T text tokens, U distinct pictures of the batch, P patches, F w
 of a latent, V words of the language model, K added tokens that are no items, N items, W width of an embedding.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -14,10 +14,18 @@ from torch import nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple, logging
+from transformers.utils.deprecation import deprecate_kwarg
 
-from .backbones import TEXT_SIZES, VISION_SIZES, load_text_model, load_vision_tower, vision_features
+from .backbones import (
+    TEXT_SIZES,
+    VISION_SIZES,
+    is_unused_vision_part,
+    load_text_model,
+    load_vision_tower,
+    vision_features,
+)
 from .configuration_unimp import UniMPConfig
 from .focal_loss import supervised_rows, token_nll
 from .gated_cross_attention import (
@@ -30,9 +38,9 @@ from .gated_cross_attention import (
 )
 from .imagining import UniMPImagining
 from .item_embeddings import UniMPItemEmbeddings, UniMPRows
-from .partial_training import UNUSED_VISION_PARTS, UniMPPartialTraining, grow_words
+from .partial_training import UniMPPartialTraining, grow_words
 from .perceiver import UniMPPerceiverResampler
-from .ranking import rank_items
+from .ranking import check_numbers, rank_items
 
 logger = logging.get_logger(__name__)
 
@@ -178,9 +186,9 @@ class UniMPModel(UniMPPreTrainedModel):
         self.vision_tower: PreTrainedModel | None = None
         if config.vision_config is not None:
             self.vision_tower = vision_tower or AutoModel.from_config(config.vision_config)
-            for name, part in self.vision_tower.named_modules():
-                if name.rpartition(".")[2] in UNUSED_VISION_PARTS:
-                    part.requires_grad_(False)
+            for name, parameter in self.vision_tower.named_parameters():
+                if is_unused_vision_part(name, config.vision_config.model_type):
+                    parameter.requires_grad_(False)
         self.language_model = language_model or AutoModel.from_config(config.text_config)
         for part in (language_model, vision_tower):
             if part is not None:
@@ -231,7 +239,7 @@ class UniMPModel(UniMPPreTrainedModel):
     def encode_media(
         self, pixel_values: torch.Tensor | None = None, vision_features: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Latents of distinct pictures.
+        """Latents of distinct pictures. With hooks (offload, FSDP2) ask `forward` for them, without tokens.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`, *optional*)
@@ -262,13 +270,14 @@ class UniMPModel(UniMPPreTrainedModel):
         words = self.get_input_embeddings()
         added = input_ids >= self.config.text_config.vocab_size
         embeds = words(input_ids.masked_fill(added, 0))
-        rows = self.item_embeddings.embed(input_ids[added] - self.config.text_config.vocab_size, words)
+        if code_places is None and self.config.codes_per_picture:
+            code_places = self.code_places(input_ids)
+        places = None if code_places is None else code_places[added]
+        rows = self.item_embeddings(
+            "read", input_ids[added] - self.config.text_config.vocab_size, places, words.__call__
+        )
         # Out of place: the words' output may be a leaf, when activation checkpointing asks it for a gradient.
-        embeds = embeds.index_put((added,), rows.to(embeds.dtype))
-        if self.item_embeddings.code_places is not None:
-            code_places = self.code_places(input_ids) if code_places is None else code_places
-            embeds = _added_at_places(embeds, code_places, self.item_embeddings.code_places)
-        return embeds
+        return embeds.index_put((added,), rows.to(embeds.dtype))
 
     def code_places(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Where in its picture each code stands `(B, T)`, -1 for other tokens; a run of codes is pictures on end."""
@@ -278,6 +287,22 @@ class UniMPModel(UniMPPreTrainedModel):
         before = count.masked_fill(is_code, 0).cummax(dim=1).values
         return ((count - before - 1) % self.config.codes_per_picture).masked_fill(~is_code, -1)
 
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """What the language model sees of pictures, in the form that transformers asks of every model that sees.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`)
+
+        Returns:
+            `BaseModelOutputWithPooling`: `last_hidden_state` `(U, P, F)`, the tower's, and `pooler_output`
+            `(U, L, D)`, the latents.
+        """
+        features_UPF = self.encode_pictures(pixel_values)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=features_UPF, pooler_output=self.encode_media(vision_features=features_UPF)
+        )
+
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
@@ -294,7 +319,8 @@ class UniMPModel(UniMPPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> UniMPModelOutput:
-        """
+        """Pictures without tokens give `media_states` alone.
+
         Args:
             input_ids (`torch.LongTensor` of shape `(B, T)`, *optional*)
             attention_mask (`torch.Tensor` of shape `(B, past + T)`, *optional*): padding goes on the left.
@@ -311,10 +337,14 @@ class UniMPModel(UniMPPreTrainedModel):
                 when a picture's first codes are in the cache, or with `inputs_embeds`.
             use_cache (`bool`, *optional*)
         """
-        if (input_ids is None) == (inputs_embeds is None):
+        has_pictures = pixel_values is not None or vision_features is not None
+        is_for_pictures = has_pictures and all(each is None for each in (input_ids, inputs_embeds, media_index))
+        if (input_ids is None) == (inputs_embeds is None) and not is_for_pictures:
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
-        if media_states is None and (pixel_values is not None or vision_features is not None):
+        if media_states is None and has_pictures:
             media_states = self.encode_media(pixel_values, vision_features)
+        if is_for_pictures:
+            return UniMPModelOutput(media_states=media_states)
         past = 0 if cache is None else int(cache.get_seq_length())
         if code_places is None and input_ids is not None and self.config.codes_per_picture:
             code_places = self.code_places(input_ids)
@@ -345,8 +375,8 @@ class UniMPModel(UniMPPreTrainedModel):
         hidden_states = outputs.last_hidden_state
         if sight is not None and self.late_cross_attention is not None:
             hidden_states = self.late_cross_attention(hidden_states, media_states, sight)
-        if code_places is not None and self.item_embeddings.after_places is not None:
-            hidden_states = _added_at_places(hidden_states, code_places, self.item_embeddings.after_places)
+        if code_places is not None:
+            hidden_states = self.item_embeddings("after_codes", hidden_states, code_places)
         return UniMPModelOutput(
             last_hidden_state=hidden_states,
             cache=outputs.cache,
@@ -559,8 +589,13 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.lm_head = new_embeddings
 
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """See [`UniMPModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
     # ------------------------------------------------------------------------------------------------------ forward
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
     @can_return_tuple
     def forward(
         self,
@@ -579,9 +614,11 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool | None = None,
         answer_group: str | None = None,
+        task_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> UniMPOutput:
-        """
+        """Pictures without tokens give `media_states` alone.
+
         Args:
             labels (`torch.LongTensor` of shape `(B, T)`, *optional*): `labels[b, t]` is predicted from the tokens
                 before t; -100 where there is none.
@@ -590,6 +627,7 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             skip_logits (`bool`, *optional*): whether to leave the logits out; by default while training with labels.
             answer_group (`str`, *optional*): the only group that gets logits, see [`~UniMPForConditionalGeneration.
                 answer_logits`]; `-inf` elsewhere. `generate` then writes nothing else, and no item rows are made.
+            task_ids (*optional*): which task each row is; of a batch of the processor, for the Trainer alone.
 
         The other arguments are those of [`UniMPModel.forward`].
         """
@@ -610,6 +648,8 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             **kwargs,
         )
         hidden_BTW = outputs.last_hidden_state
+        if hidden_BTW is None:
+            return UniMPOutput(media_states=outputs.media_states)
         loss = nll = logits = None
         if labels is not None:
             nll = self._supervised_nll(hidden_BTW, labels)
@@ -632,15 +672,11 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
 
     def _head(self, group: str | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
         """The map from hidden states to logits of a group, or of all; item rows are made only where needed."""
-        words = self.get_input_embeddings()
-        tokens_KW = self.model.item_embeddings.output_tokens()
-        if group is None:
-            items_NW = self.model.item_embeddings.output_items(words)
-            return partial(self._logits, rows=(tokens_KW, items_NW), with_words=True)
-        if group == "items":
-            return partial(self._logits, rows=(self.model.item_embeddings.output_items(words),), with_words=False)
+        if group in (None, "items"):
+            every = group is None
+            return partial(self._logits, tokens=slice(None) if every else None, with_words=every, with_items=True)
         first, stop = (end - self.config.text_config.vocab_size for end in self.config.group_slices[group])
-        return partial(self._logits, rows=(tokens_KW[max(first, 0) : stop],), with_words=group == "words")
+        return partial(self._logits, tokens=slice(max(first, 0), stop), with_words=group == "words")
 
     def _checked_group(self, group: str | None) -> str | None:
         slices = self.config.group_slices
@@ -650,9 +686,14 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             raise ValueError(f"this model has no {group}: num_{group} is 0 in its config.")
         return group
 
-    def _logits(self, hidden: torch.Tensor, rows: Iterable[torch.Tensor], with_words: bool) -> torch.Tensor:
+    def _logits(
+        self, hidden: torch.Tensor, tokens: slice | None, with_words: bool = False, with_items: bool = False
+    ) -> torch.Tensor:
         logits = [self.lm_head(hidden)] if with_words else []
-        logits += [nn.functional.linear(hidden, each.to(hidden.dtype)) for each in rows]
+        if tokens is not None:
+            logits.append(self.model.item_embeddings("token_logits", hidden, tokens))
+        if with_items:
+            logits.append(self.model.item_embeddings("item_logits", hidden, self.get_input_embeddings().__call__))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
     def _supervised_nll(self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
@@ -676,6 +717,18 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
 
     # --------------------------------------------------------------------------------------------------- generation
 
+    def generate(self, *args: Any, answer_group: str | None = None, **kwargs: Any) -> Any:
+        """As `GenerationMixin.generate`.
+
+        Args:
+            answer_group (`str`, *optional*): the only group of tokens that is written, see `forward`; words by default
+                where `config.label_softmax` is `"group"`, since logits of several groups were never compared then.
+        """
+        if answer_group is None and self.config.label_softmax == "group":
+            answer_group = "words"
+        named = {} if answer_group is None else {"answer_group": answer_group}
+        return super().generate(*args, **named, **kwargs)
+
     def _expand_inputs_for_generation(
         self,
         expand_size: int = 1,
@@ -684,14 +737,11 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         **model_kwargs: Any,
     ) -> tuple[Any, dict[str, Any]]:
         """Pictures are encoded once, before beams; they are distinct, not a batch, so beams do not repeat them."""
-        pixel_values, features = model_kwargs.pop("pixel_values", None), model_kwargs.pop("vision_features", None)
+        pictures = {name: model_kwargs.pop(name, None) for name in ("pixel_values", "vision_features")}
+        pictures = self.own_inputs({name: tensor for name, tensor in pictures.items() if tensor is not None})
         media_states = model_kwargs.pop("media_states", None)
-        if media_states is None and (pixel_values is not None or features is not None):
-            if pixel_values is not None:
-                pixel_values = pixel_values.to(self.device)
-            if features is not None:
-                features = features.to(self.device)
-            media_states = self.model.encode_media(pixel_values, features)
+        if media_states is None and pictures:
+            media_states = self(**pictures, return_dict=True).media_states
         mixin: Any = super()
         expanded_ids, model_kwargs = mixin._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
@@ -708,29 +758,28 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         **kwargs: Any,
     ) -> dict[str, Any]:
         mixin: Any = super()
-        inputs = mixin.prepare_inputs_for_generation(
+        inputs: dict[str, Any] = mixin.prepare_inputs_for_generation(
             input_ids, next_sequence_length=next_sequence_length, inputs_embeds=inputs_embeds, **kwargs
         )
+        read = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+        cache, media_index = inputs.get("cache"), inputs.get("media_index")
+        if media_index is not None and read is not None:
+            # What is written has no picture of its own, nor have the candidates of assisted decoding.
+            length = read.shape[1] + (0 if cache is None else int(cache.get_seq_length()))
+            missing = length - media_index.shape[1]
+            if missing > 0 and media_index.shape[1] != read.shape[1]:
+                inputs["media_index"] = nn.functional.pad(media_index, (0, missing))
         if self.config.codes_per_picture and inputs.get("input_ids") is not None:
             inputs["code_places"] = self.model.code_places(input_ids)[:, -inputs["input_ids"].shape[1] :]
         return inputs
 
-    def _update_model_kwargs_for_generation(
-        self,
-        outputs: ModelOutput,
-        model_kwargs: dict[str, Any],
-        is_encoder_decoder: bool = False,
-        num_new_tokens: int = 1,
-    ) -> dict[str, Any]:
-        model_kwargs = super()._update_model_kwargs_for_generation(
-            outputs, model_kwargs, is_encoder_decoder, num_new_tokens
-        )
-        if model_kwargs.get("media_index") is not None:
-            # An answer has no picture of its own.
-            model_kwargs["media_index"] = nn.functional.pad(model_kwargs["media_index"], (0, num_new_tokens))
-        return model_kwargs
-
     # ------------------------------------------------------------------------------------------------------ answers
+
+    def own_inputs(self, batch: Any) -> dict[str, torch.Tensor]:
+        """A batch of the processor on this model's device; of an offloaded model the hooks decide where it goes."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "task_ids"}
+        device = self.device
+        return inputs if device.type == "meta" else {name: tensor.to(device) for name, tensor in inputs.items()}
 
     def answer_logits(self, group: str, num_positions: int = 1, **inputs: Any) -> torch.Tensor:
         """Logits of one group of tokens at the last positions; nothing else goes through the head.
@@ -742,10 +791,21 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
 
         Returns:
             `torch.FloatTensor` of shape `(B, num_positions, size of the group)`.
+
+        Raises:
+            ValueError: another group, one that this model does not have, or logits that are no numbers.
         """
-        self._checked_group(group)
-        hidden_BTW = self.model(**inputs, use_cache=False, return_dict=True).last_hidden_state
-        return self._head(group)(hidden_BTW[:, -num_positions:])
+        outputs = self(
+            **inputs,
+            answer_group=group,
+            logits_to_keep=num_positions,
+            skip_logits=False,
+            use_cache=False,
+            return_dict=True,
+        )
+        first, stop = self.config.group_slices[group]
+        logits: torch.Tensor = outputs.logits[..., first:stop]
+        return check_numbers(logits)
 
     @torch.no_grad()
     def rank(
@@ -776,6 +836,12 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         """
         return self.answer_logits("decisions", num_candidates, **inputs).float().softmax(dim=-1)[..., 1]
 
+    def item_rows(self) -> torch.Tensor:
+        """Output rows `(N, W)` of all items, for whoever multiplies with them many times: logits are products with
+        the hidden states."""
+        rows: torch.Tensor = self.model.item_embeddings("item_rows", self.get_input_embeddings().__call__)
+        return rows
+
     # ---------------------------------------------------------------------------------------------------- catalogue
 
     def set_content(self, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None) -> None:
@@ -802,6 +868,13 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         self.model.item_embeddings.add_items(num_new, content_token_ids, content_pictures)
         self.config.num_items += num_new
         self.config.catalogue_fingerprint = catalogue_fingerprint
+
+    def update_items(
+        self, numbers: torch.Tensor, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None
+    ) -> None:
+        """Say anew what some items are, for `item_rows` other than `"free"`; see
+        [`UniMPItemEmbeddings.update_items`]."""
+        self.model.item_embeddings.update_items(numbers, content_token_ids, content_pictures)
 
     def check_processor(self, processor: Any) -> None:
         """Refuse a processor that writes other sequences than this model reads, or whose catalogue is another."""
@@ -836,13 +909,6 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
                 f"the catalogue's fingerprint is {catalogue.fingerprint} and this model was made for {expected}: its "
                 "item tokens would stand for other items. Load the catalogue saved with the model."
             )
-
-
-def _added_at_places(states_BTW: torch.Tensor, places_BT: torch.Tensor, rows_PW: torch.Tensor) -> torch.Tensor:
-    """`states` with the row of its place added to each code; places are -1 elsewhere."""
-    is_code = places_BT >= 0
-    added = nn.functional.embedding(places_BT[is_code], rows_PW)
-    return states_BTW.index_put((is_code,), added.to(states_BTW.dtype), accumulate=True)
 
 
 def _check_text_config(text_config: Any) -> None:

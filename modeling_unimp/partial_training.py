@@ -5,13 +5,10 @@ from typing import Any, Literal
 import torch
 from transformers.utils import logging
 
-from .backbones import load_text_model, load_vision_tower
+from .backbones import is_unused_vision_part, load_text_model, load_vision_tower
 from .gated_cross_attention import UniMPGatedCrossAttention, find_decoder_layers
 
 logger = logging.get_logger(__name__)
-
-# Parts of a tower that its `last_hidden_state` does not pass through (CLIP, ViT): no gradient would ever reach them.
-UNUSED_VISION_PARTS = ("post_layernorm", "pooler", "head")
 
 
 class UniMPPartialTraining:
@@ -44,8 +41,8 @@ class UniMPPartialTraining:
                     part.requires_grad_(True)
         if self.model.vision_tower is not None:
             for name, parameter in self.model.vision_tower.named_parameters():
-                used = not set(name.split(".")) & set(UNUSED_VISION_PARTS)
-                parameter.requires_grad_(train_vision and used)
+                unused = is_unused_vision_part(name, self.config.vision_config.model_type)
+                parameter.requires_grad_(train_vision and not unused)
         self.train(self.training)
         return self
 
@@ -64,8 +61,9 @@ class UniMPPartialTraining:
         }
         nameless = tuple(prefix for prefix, backbone in of_backbone.items() if backbone is None)
         for name, parameter in self.named_parameters():
-            used = not set(name.split(".")) & set(UNUSED_VISION_PARTS)
-            if not parameter.requires_grad and used and name.startswith(nameless):
+            vision = self.config.vision_config
+            unused = vision is not None and is_unused_vision_part(name, vision.model_type)
+            if not parameter.requires_grad and not unused and name.startswith(nameless):
                 raise ValueError(
                     f"save_only_trained would leave out {name}, frozen and of no pretrained backbone: nothing "
                     "could restore it. Train that part (train_only: all, train_vision: true) or save everything."

@@ -72,7 +72,7 @@ class PersonalizationPipeline(Pipeline):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model.check_processor(self.processor)
-        self._shelf: PictureShelf | None = None
+        self._shelf: tuple[Any, PictureShelf] | None = None
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads."""
@@ -82,28 +82,79 @@ class PersonalizationPipeline(Pipeline):
     def add_items(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
         """Add items to the catalogue and give them a token; they can be read and ranked at once, without training.
 
+        All or none are added. Others may ask meanwhile: they are answered with the items as they were, or as they are.
+
         Args:
             items (`Iterable[Mapping]`): as rows of the items table.
 
         Returns:
             `list[int]`: their rows. Logits of the other items stay as they are. With `item_rows="free"` a new item is
             read by its text and picture, but ranks like an average item until the model is trained again.
+
+        Raises:
+            ValueError: see [`Catalogue.add`]; nothing is added then.
         """
-        catalogue, config = self.processor.catalogue, self.model.config
-        numbers: list[int] = catalogue.add([dict(item) for item in items])
-        token_ids = pictures = None
-        if config.item_rows != "free":
-            token_ids = self.processor.content_ids(numbers, config.content_length)
-        if config.item_rows != "free" and config.content_picture_size:
-            pictures = torch.zeros(len(numbers), config.content_picture_size)
-            for row, number in enumerate(numbers):
-                picture = catalogue.picture(catalogue.item_id(number))
-                if picture is not None:
-                    pixels = self.processor.pixel_values(number, picture)[None].to(self.model.device)
-                    with torch.inference_mode():
-                        pictures[row] = self.model.model.encode_pictures(pixels).float().mean(dim=1)[0].cpu()
-        self.model.add_items(len(numbers), token_ids, pictures, catalogue_fingerprint=catalogue.fingerprint)
+        catalogue = self.processor.catalogue
+        with catalogue.lock.preparing:
+            added = catalogue.checked_additions(items)
+            if added is None:
+                return []
+            new = [added.item(item_id) for item_id in added.item_ids]
+            content = self._content(new, [added.picture(item_id) for item_id in added.item_ids])
+            with catalogue.lock.changing():
+                # First what could fail.
+                self.model.add_items(len(new), *content, catalogue_fingerprint=catalogue.fingerprint_with(added))
+                numbers: list[int] = catalogue.append(added)
         return numbers
+
+    def update_items(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Change attributes, prices or pictures of items; the next answers read and rank them as they are then.
+
+        All or none are changed, and answers meanwhile are as of [`PersonalizationPipeline.add_items`]. Features of
+        pictures that are passed as `vision_features` stay those of the old picture until the store is built again.
+
+        Args:
+            items (`Iterable[Mapping]`): each with an `item_id` and what is to change, see [`Catalogue.update`].
+
+        Returns:
+            `list[int]`: their rows.
+
+        Raises:
+            ValueError: see [`Catalogue.update`]; nothing is changed then.
+        """
+        catalogue, embeddings = self.processor.catalogue, self.model.model.item_embeddings
+        with catalogue.lock.preparing:
+            changes = catalogue.checked_changes(items)
+            if changes is None:
+                return []
+            exchanged = [catalogue.picture_of(changes.sources.get(number)) for number in changes.numbers]
+            token_ids, pictures = self._content(changes.rows, exchanged)
+            if pictures is not None:
+                for row, number in enumerate(changes.numbers):
+                    if number not in changes.sources:
+                        pictures[row] = embeddings.content_pictures[number]
+            with catalogue.lock.changing():
+                if token_ids is not None:
+                    self.model.update_items(torch.tensor(changes.numbers), token_ids, pictures)
+                numbers: list[int] = catalogue.change(changes)
+        return numbers
+
+    def _content(
+        self, items: Sequence[Mapping[str, Any]], pictures: Sequence[Any]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What item rows are made from: tokens of the text, and pooled features of the picture."""
+        config = self.model.config
+        if config.item_rows == "free":
+            return None, None
+        features = None
+        if config.content_picture_size:
+            features = torch.zeros(len(items), config.content_picture_size)
+            for row, picture in enumerate(pictures):
+                if picture is not None:
+                    pixels = self.processor.pixel_values(None, picture)[None].to(self.model.device)
+                    with torch.no_grad():
+                        features[row] = self.model.model.encode_pictures(pixels).float().mean(dim=1)[0].cpu()
+        return self.processor.content_ids_of(items, config.content_length), features
 
     def _sanitize_parameters(
         self,
@@ -138,6 +189,9 @@ class PersonalizationPipeline(Pipeline):
     def __call__(self, requests: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
         if isinstance(requests, Mapping):
             return self([requests], batch_size=1, **kwargs)[0]
+        if hasattr(requests, "__getitem__") and hasattr(requests, "__len__") and not isinstance(requests, Iterable):
+            # A map-style dataset of torch, such as transformers' KeyDataset.
+            requests = map(requests.__getitem__, range(len(requests)))
         if isinstance(requests, (str, bytes)) or not isinstance(requests, Iterable):
             raise ValueError(
                 f"a request of type {type(requests).__name__}: expected a dict such as "
@@ -160,12 +214,19 @@ class PersonalizationPipeline(Pipeline):
         self, requests: Sequence[Any], size: int, kwargs: dict[str, Any], first: int = 0
     ) -> list[dict[str, Any]]:
         """Batches of equal answer group, answers in the order of the requests, which errors count from `first`."""
+        with self.processor.catalogue.lock.answering():
+            return self._answer_consistently(requests, size, kwargs, first)
+
+    def _answer_consistently(
+        self, requests: Sequence[Any], size: int, kwargs: dict[str, Any], first: int
+    ) -> list[dict[str, Any]]:
         # Also a catalogue that grew since: the model would have no token for its new items.
         self.model.check_processor(self.processor)
-        group_of = []
+        read, group_of = [], []
         for position, request in enumerate(requests):
             try:
                 group_of.append(self.processor.task_of(request).answer_group)
+                read.append(self.processor.read_request(request))
             except ValueError as error:
                 raise ValueError(f"request {first + position}: {error}") from error
         answers: dict[int, dict[str, Any]] = {}
@@ -175,7 +236,7 @@ class PersonalizationPipeline(Pipeline):
                 part = positions[start : start + size]
                 work = {
                     "group": group,
-                    "requests": [dict(requests[position]) for position in part],
+                    "requests": [read[position] for position in part],
                     "positions": [first + position for position in part],
                 }
                 answers.update(zip(part, super().__call__(work, **kwargs), strict=True))
@@ -199,10 +260,11 @@ class PersonalizationPipeline(Pipeline):
         return work | {"outputs": list(outputs)}
 
     def shelf(self, vision_features: Any = None) -> PictureShelf:
-        """What pictures are compared with: those of the catalogue, read once, and again when it has grown."""
-        if self._shelf is None or len(self._shelf.features) != len(self.processor.catalogue):
-            self._shelf = PictureShelf.of(self.model, self.processor, vision_features)
-        return self._shelf
+        """What pictures are compared with: those of the catalogue, read once, and again when it has changed."""
+        version = self.processor.catalogue.version
+        if self._shelf is None or self._shelf[0] != version:
+            self._shelf = (version, PictureShelf.of(self.model, self.processor, vision_features))
+        return self._shelf[1]
 
     def postprocess(
         self,

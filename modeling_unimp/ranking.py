@@ -3,6 +3,16 @@
 import torch
 
 
+def check_numbers(scores: torch.Tensor) -> torch.Tensor:
+    """The same scores, of which none may be NaN; the error says what to do."""
+    if torch.isnan(scores).any():
+        raise ValueError(
+            "the model's scores are no numbers: its weights are damaged, or too large for their type. Load it again, "
+            "or with dtype=torch.float32 (torch.bfloat16 has the same range)."
+        )
+    return scores
+
+
 def rank_items(
     logits: torch.Tensor, top_k: int, allowed: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -104,7 +104,7 @@ def picture_heat(
     # The caller may be in inference mode, whose tensors know no gradients.
     with torch.inference_mode(False), torch.enable_grad(), _in_eval_mode(model):
         question = _Question.of(pipeline, request, item_id, options)
-        inputs = {name: tensor.to(model.device) for name, tensor in question.batch.items()}
+        inputs = model.own_inputs(question.batch)
         pixels, features = inputs.pop("pixel_values", None), inputs.pop("vision_features", None)
         if model.model.resampler is None or (pixels is None and features is None):
             return {}
@@ -221,7 +221,7 @@ class _Question:
                 )
             place, num_after = ids.index(wanted), len(ids)
         return cls(
-            batch={name: tensor for name, tensor in batch.items() if name != "task_ids"},
+            batch=dict(batch),
             group=group,
             place=place,
             allowed=allowed,

@@ -23,6 +23,9 @@ class DataArguments:
         None, "The items table: a parquet, JSON lines or CSV file, or a folder. Without it, the made-up shop."
     )
     interactions: str | None = _option(None, "The interactions table, likewise.")
+    image_root: str | None = _option(
+        None, "Folder of the pictures that items names, which no path may lead out of; by default that of the table."
+    )
     attributes: list[str] = _option([], "Attributes to read, in this order. Empty: all columns of the items.")
     query_attribute: str | None = _option(None, "Attribute that search queries are made from, e.g. category.")
     k_core: int = _option(5, "Keep users and items with at least this many interactions; 0 keeps all.")

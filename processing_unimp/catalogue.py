@@ -1,29 +1,40 @@
 """The items of a shop: attributes, picture and token number (the row in this table, which only grows).
 
-Tables come through 🤗 datasets and stay in Arrow columns (memory-mapped where datasets maps them).
+Tables stay in Arrow columns (memory-mapped where datasets maps them); rows that were added or changed since are dicts.
 """
 
-import csv
 import difflib
-import gzip
 import hashlib
-import io
+import itertools
 import logging
-import math
 import operator
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from .bounds import shown
 from .picture import UnreadablePicture, open_picture
+from .picture_folder import PictureFolder
+from .shop_lock import ShopLock
+from .table_columns import (
+    IMAGE,
+    attribute_column,
+    checked_rows,
+    ids_as_text,
+    image_column,
+    is_text,
+    numbers_where_lossless,
+    table_of,
+)
+from .tables import arrow_table, find_table, kind_of, read_table
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
@@ -34,177 +45,15 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
+CATALOGUE_FILE = "catalogue.parquet"
 SPECIAL_COLUMNS = ("item_id", "image", "domain", "retired", "picture_codes")
 NO_CODE = -1  # in the codes of an item without a picture
-TABLE_KINDS = ("parquet", "jsonl", "json", "csv")
+# A saved table of fewer rows could hold a row group of pictures that does not fit into memory.
+ROWS_A_GROUP, ROWS_A_GROUP_WITH_PICTURES = 10_000, 100
 _NUM_PICTURE_WARNINGS = 5
-_IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-
-
-def find_table(path: str | os.PathLike[str], stem: str, also: Sequence[str] = ()) -> Path:
-    """Returns the table file at `path`: the file itself, or `<stem>.<kind>` (or one of `also`) in that folder."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise ValueError(f"there is no file or folder at {str(path)!r}. Expected the {stem} table or its folder.")
-    names = [f"{stem}.{kind}{packed}" for kind in TABLE_KINDS for packed in ("", ".gz")] + list(also)
-    found = [name for name in names if (path / name).is_file()]
-    if len(found) != 1:
-        what = f"holds {' and '.join(found)}" if found else f"holds no {stem} table"
-        raise ValueError(
-            f"the folder {str(path)!r} {what}. Expected exactly one of {', '.join(names)}; pass the file."
-        )
-    return path / found[0]
-
-
-def read_table(path: Path) -> Dataset:
-    """Reads parquet, JSON (lines) or CSV, also gzipped, into a memory-mapped `datasets.Dataset`.
-
-    CSV cells are read as text, so that ids keep their leading zeros; see `numbers_where_lossless`.
-    """
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if kind not in TABLE_KINDS:
-        raise ValueError(f"{str(path)!r} is of an unknown kind. Expected a file ending in {', '.join(TABLE_KINDS)}.")
-    try:
-        if kind == "parquet":
-            return Dataset.from_parquet(str(path))
-        if kind == "csv":
-            # Only an empty cell is missing: an item called "NA" or "None" keeps its name.
-            text = Features({name: Value("string") for name in _csv_header(path)})
-            return Dataset.from_csv(str(path), features=text, keep_default_na=False, na_values=[""])
-        return Dataset.from_json(str(path))
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise ValueError(
-            f"cannot read the table {str(path)!r} as {kind}: {type(cause).__name__}: {cause}. "
-            "Expected one row an item or interaction with the same type in all rows of a column."
-        ) from error
-
-
-def _csv_header(path: Path) -> list[str]:
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader(file), [])
-
-
-def arrow_table(dataset: Any) -> "pa.Table":
-    """Returns the rows of a `datasets.Dataset` as an Arrow table (class labels by name, pictures undecoded)."""
-    if not isinstance(dataset, Dataset):
-        raise ValueError(
-            f"a table came as {type(dataset).__name__}. Expected a datasets.Dataset; "
-            "choose one split of a DatasetDict, and load without streaming."
-        )
-    table = dataset.with_format("arrow")[:] if dataset._indices is not None else dataset.data.table
-    for name, feature in dataset.features.items():
-        if isinstance(feature, ClassLabel):
-            labels = pa.chunked_array([pa.array(feature.names, pa.string())])
-            column = labels.take(table[name].combine_chunks())
-            table = table.set_column(table.column_names.index(name), name, column)
-    return table
-
-
-def numbers_where_lossless(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Turns a CSV column of text into numbers if all of it is plainly numeric ('007' and '1e5' stay text)."""
-    values = column.drop_null()
-    if (
-        len(values) == 0
-        or not pc.all(pc.match_substring_regex(values, r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?$")).as_py()
-    ):
-        return column
-    has_point = pc.any(pc.match_substring(values, ".")).as_py()
-    return column.cast(pa.float64() if has_point else pa.int64())
-
-
-def ids_as_text(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
-    """Returns a column of ids as text, with null where there is none (null, NaN or empty text)."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    if pa.types.is_floating(kind):  # whole numbers with gaps, as pandas stores them
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
-        if not pc.all(pc.equal(pc.floor(column), column)).as_py() and column.null_count < len(column):
-            raise ValueError(f"column {name!r} holds fractions. Expected ids as text or whole numbers.")
-        column = column.cast(pa.int64())
-    elif not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
-        raise ValueError(f"column {name!r} holds {kind}. Expected ids as text or whole numbers; convert it to text.")
-    text = column.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-
-def id_as_text(value: Any, name: str) -> str | None:
-    """Returns one id as text, None where there is none; the rules of `ids_as_text` for a single value."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if _is_missing(value) or value == "":
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value)
-    raise ValueError(f"{name} {value!r} is {type(value).__name__}. Expected text or a whole number.")
-
-
-def _is_text(kind: "pa.DataType") -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_list(kind: "pa.DataType") -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _attribute_column(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
-    """Reduces the many Arrow types to text, whole numbers, numbers, truth values and lists of text."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    if _is_text(kind) or pa.types.is_null(kind) or pa.types.is_temporal(kind):
-        return column.cast(pa.string())
-    if pa.types.is_boolean(kind):
-        return column
-    if pa.types.is_integer(kind):
-        return column.cast(pa.int64())
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
-        return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
-    if _is_list(kind):
-        inner = kind.value_type
-        if _is_text(inner) or pa.types.is_primitive(inner) or pa.types.is_null(inner):
-            return column.cast(pa.list_(pa.string()))
-    raise ValueError(
-        f"column {name!r} holds {kind}. Expected text, numbers, truth values or lists of text; "
-        "make one column of each part, or drop it."
-    )
-
-
-def _image_column(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    kind = column.type
-    if kind == _IMAGE_TYPE:
-        return column
-    data, paths = pa.nulls(len(column), pa.binary()), pa.nulls(len(column), pa.string())
-    if _is_text(kind):
-        paths = pc.if_else(pc.equal(column, ""), pa.scalar(None, kind), column).cast(pa.string())
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        data = column
-    elif pa.types.is_struct(kind) and {field.name for field in kind} & {"bytes", "path"}:
-        names = {field.name for field in kind}
-        data = pc.struct_field(column, "bytes") if "bytes" in names else data
-        paths = pc.struct_field(column, "path") if "path" in names else paths
-    elif not pa.types.is_null(kind):
-        raise ValueError(
-            f"column 'image' holds {kind}. Expected one picture an item: a path, bytes, or a datasets Image column."
-        )
-    data, paths = data.cast(pa.binary()), paths.cast(pa.string())
-    if isinstance(data, pa.ChunkedArray) and not isinstance(paths, pa.ChunkedArray):
-        paths = pa.chunked_array([paths])
-    if isinstance(paths, pa.ChunkedArray) and not isinstance(data, pa.ChunkedArray):
-        data = pa.chunked_array([data])
-    if not isinstance(data, pa.ChunkedArray):
-        return pa.chunked_array([pa.StructArray.from_arrays([data, paths], ["bytes", "path"])], _IMAGE_TYPE)
-    parts = pa.table({"bytes": data, "path": paths}).to_batches()
-    return pa.chunked_array([batch.to_struct_array() for batch in parts], _IMAGE_TYPE)
+_NUM_PICTURE_READERS = 4
+# An id that is not known is compared with so many known ones at most.
+_NUM_LOOKED_AT, _NUM_COMPARED = 50_000, 200
 
 
 def _retired_column(column: "pa.ChunkedArray") -> np.ndarray:
@@ -228,79 +77,13 @@ def _codes_column(column: "pa.ChunkedArray") -> np.ndarray | None:
     return np.array([missing if row is None else row for row in rows], dtype=np.int32)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+class Changes(NamedTuple):
+    """What an update comes to: numbers of items, their rows as they will be, and the pictures that are exchanged."""
 
-
-def _plain(value: Any, name: str, item: str) -> Any:
-    """Brings one attribute value of an item dict to None, bool, int, float, str or list of str."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if _is_missing(value):
-        return None
-    if isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, date | datetime):
-        return value.isoformat()
-    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        parts = [_plain(part, name, item) for part in (sorted(value) if isinstance(value, set | frozenset) else value)]
-        if not any(isinstance(part, list) for part in parts):
-            return [str(part) for part in parts if part is not None]
-    raise ValueError(
-        f"attribute {name!r} of item {item!r} is {type(value).__name__}: {str(value)[:60]}. "
-        "Expected text, a number, a truth value or a list of those; split it into several attributes."
-    )
-
-
-def _column_of(values: list[Any], kind: "pa.DataType | None", name: str) -> "pa.Array":
-    """An Arrow column of plain values; of `kind`, or of the narrowest type that holds all of them."""
-    present = [value for value in values if value is not None]
-    if kind is None:
-        if any(isinstance(value, list) for value in present):
-            kind = pa.list_(pa.string())
-        elif present and all(isinstance(value, bool) for value in present):
-            kind = pa.bool_()
-        elif present and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
-            whole = all(isinstance(value, int) and abs(value) < 2**63 for value in present)
-            kind = pa.int64() if whole else pa.float64()
-        else:
-            kind = pa.string()
-    if _is_text(kind):
-        values = [None if value is None else _as_text(value) for value in values]
-    elif _is_list(kind):
-        values = [value if value is None or isinstance(value, list) else [_as_text(value)] for value in values]
-    elif pa.types.is_floating(kind):  # Arrow refuses whole numbers of more than 53 bits here
-        values = [float(value) if isinstance(value, int) else value for value in values]
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise ValueError(
-            f"attribute {name!r} holds {kind} in this catalogue, but a new item brings something else: {error}. "
-            "Give it in the same type."
-        ) from error
-
-
-def _as_text(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
-
-
-def _picture_source(value: Any, item: str) -> dict[str, Any] | None:
-    if _is_missing(value) or value == "":
-        return None
-    if isinstance(value, bytes | bytearray):
-        return {"bytes": bytes(value), "path": None}
-    if isinstance(value, str | os.PathLike):
-        return {"bytes": None, "path": os.fspath(value)}
-    if isinstance(value, Image.Image):
-        buffer = io.BytesIO()
-        (value if value.mode in ("RGB", "RGBA", "L", "LA", "P", "1") else value.convert("RGB")).save(buffer, "PNG")
-        return {"bytes": buffer.getvalue(), "path": None}
-    if isinstance(value, dict) and set(value) <= {"bytes", "path"}:
-        return {"bytes": value.get("bytes"), "path": value.get("path")} if any(value.values()) else None
-    raise ValueError(
-        f"the image of item {item!r} came as {type(value).__name__}. "
-        "Expected a path, bytes, a dict with bytes or path, or a PIL picture."
-    )
+    numbers: list[int]
+    rows: list[dict[str, Any]]
+    sources: dict[int, dict[str, Any] | None]
+    kinds: dict[str, Any]
 
 
 class Catalogue:
@@ -314,6 +97,8 @@ class Catalogue:
             picture_codes).
         removed (`dict[str, int]`): why rows of the source are not in the catalogue, and how many.
         unreadable_pictures (`dict[str, str]`): item id to reason, for pictures found missing or broken so far.
+        num_updates (`int`): how often items were changed; who remembers their words or pictures forgets them then.
+        lock (`ShopLock`): held by a pipeline while it answers from the catalogue, or changes it.
     """
 
     def __init__(self, table: "pa.Table", image_root: str | os.PathLike[str] | None = None):
@@ -338,41 +123,53 @@ class Catalogue:
 
         names = [name for name in table.column_names if name not in SPECIAL_COLUMNS]
         self.attributes: list[str] = names
-        columns = {"item_id": ids, **{name: _attribute_column(table[name], name) for name in names}}
+        columns = {"item_id": ids, **{name: attribute_column(table[name], name) for name in names}}
         if "domain" in table.column_names:
             columns["domain"] = ids_as_text(table["domain"], "domain")
         self._table = pa.table(columns)
-        self._images = _image_column(table["image"]) if "image" in table.column_names else None
-        self._image_root = Path(image_root) if image_root is not None else Path()
+        self._images = image_column(table["image"]) if "image" in table.column_names else None
+        # Rows and pictures of items that were added or changed since, by number; they come before the table.
+        self._newer: dict[int, dict[str, Any]] = {}
+        self._newer_images: dict[int, dict[str, Any] | None] = {}
+        self._kinds: dict[str, Any] = {field.name: field.type for field in self._table.schema}
+        self._folder = PictureFolder(image_root if image_root is not None else Path())
         self._has_source: np.ndarray | None = None
         retired = _retired_column(table["retired"]) if "retired" in table.column_names else None
         self._retired = np.zeros(len(ids), dtype=bool) if retired is None else retired
         self._codes = _codes_column(table["picture_codes"]) if "picture_codes" in table.column_names else None
-        self._fingerprint: str | None = None
+        self._digest: Any = None
+        self.num_updates = 0
+        self.lock = ShopLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_digest": None}  # which cannot be pickled, and is made again
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Catalogue":
+    def load(cls, path: str | os.PathLike[str], image_root: str | os.PathLike[str] | None = None) -> "Catalogue":
         """Reads an items table.
 
         Args:
             path (`str` or `Path`): a .parquet, .jsonl, .json or .csv file (.gz too), or a folder that holds one
-                `items.<ext>` or `catalogue.parquet`. Relative image paths start at the table's folder. Cells of a CSV
-                are text unless a whole column is numeric without leading zeros; ids are always text.
+                `items.<ext>` or `catalogue.parquet`. Cells of a CSV are text unless a whole column is numeric without
+                leading zeros; ids are always text.
+            image_root (`str` or `Path`, *optional*, defaults to the table's folder): where relative picture paths
+                start, and what no picture path may lead out of.
 
         Raises:
-            ValueError: no such table, no item_id column, no rows, duplicate item ids, a column of an unusable type.
+            ValueError: no such table, no item_id column, no rows, duplicate item ids, a column of an unusable type, a
+                row that cannot be read.
         """
-        file = find_table(path, "items", also=["catalogue.parquet"])
-        table = arrow_table(read_table(file))
-        if ".csv" in file.suffixes:
+        file = find_table(path, "items", also=[CATALOGUE_FILE])
+        table = read_table(file)
+        if kind_of(file) == "csv":
             for position, name in enumerate(table.column_names):
-                if name not in SPECIAL_COLUMNS and _is_text(table[name].type):
+                if name not in SPECIAL_COLUMNS and is_text(table[name].type):
                     table = table.set_column(position, name, numbers_where_lossless(table[name]))
-        return cls(table, image_root=file.parent)
+        return cls(table, image_root=file.parent if image_root is None else image_root)
 
     @classmethod
     def from_items(
-        cls, items: Iterable[dict[str, Any]], image_root: str | os.PathLike[str] | None = None
+        cls, items: Iterable[Mapping[str, Any]], image_root: str | os.PathLike[str] | None = None
     ) -> "Catalogue":
         """Makes a catalogue of item dicts.
 
@@ -380,11 +177,10 @@ class Catalogue:
             items (`list[dict]`): each with `"item_id"`, any attributes, optional `"image"` (path, bytes, dict or PIL
                 picture), `"domain"` and `"retired"`. Missing keys, None and NaN are missing values; a column of mixed
                 kinds becomes text, or lists of text if one value is a list.
-            image_root (`str` or `Path`, *optional*, defaults to the working directory): where relative paths start.
+            image_root (`str` or `Path`, *optional*, defaults to the working directory): where relative picture paths
+                start, and what no picture path may lead out of.
         """
-        items = list(items)
-        names = list(dict.fromkeys(name for item in items for name in item))
-        return cls(_table_of(items, names, {}), image_root=image_root)
+        return cls(table_of(checked_rows(items, "items")), image_root=image_root)
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, image_root: str | os.PathLike[str] | None = None) -> "Catalogue":
@@ -396,34 +192,38 @@ class Catalogue:
 
         Args:
             folder (`str` or `Path`): made if it does not exist.
-            images (`bool`, *optional*, defaults to `True`): embed the picture files as bytes. A missing file is
-                written as no picture and named in a warning. With `False` the column is left out.
+            images (`bool`, *optional*, defaults to `True`): embed the picture files as bytes, each once it was
+                decoded. A missing or broken one is written as no picture and named in a warning. With `False` the
+                column is left out.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        table = self._table
+        table = self._current_table()
         if self._retired.any():
             table = table.append_column("retired", pa.array(self._retired))
         if self._codes is not None:
-            codes = [None if row[0] == NO_CODE else row for row in self._codes]
+            codes = [None if row[0] == NO_CODE else row for row in self.picture_codes]  # type: ignore[union-attr]
             table = table.append_column("picture_codes", pa.array(codes, pa.list_(pa.int32())))
         features = Features.from_arrow_schema(table.schema)
-        with_images = images and self._images is not None
+        with_images = images and (self._images is not None or bool(self._newer_images))
         if with_images:
             features["image"] = ImageFeature()
-        rows_a_group = 100 if with_images else 10_000
+        rows_a_group = ROWS_A_GROUP_WITH_PICTURES if with_images else ROWS_A_GROUP
         handle, name = tempfile.mkstemp(prefix=".catalogue-", suffix=".parquet", dir=folder)
         os.close(handle)
         try:
-            with pq.ParquetWriter(name, features.arrow_schema) as writer:
+            with (
+                pq.ParquetWriter(name, features.arrow_schema) as writer,
+                ThreadPoolExecutor(_NUM_PICTURE_READERS) as readers,
+            ):
                 for start in range(0, len(self), rows_a_group):
                     part = table.slice(start, rows_a_group)
                     if with_images:
-                        sources = [self._embedded(start + row) for row in range(len(part))]
-                        part = part.append_column("image", pa.array(sources, _IMAGE_TYPE))
+                        sources = list(readers.map(self._embedded, range(start, start + len(part))))
+                        part = part.append_column("image", pa.array(sources, IMAGE))
                     writer.write_table(part.cast(features.arrow_schema))
             os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, folder / "catalogue.parquet")
+            os.replace(name, folder / CATALOGUE_FILE)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -440,7 +240,7 @@ class Catalogue:
         kwargs.setdefault("config_name", "items")
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
-            dataset = Dataset.from_parquet(str(Path(folder) / "catalogue.parquet"), cache_dir=folder)
+            dataset = Dataset.from_parquet(str(Path(folder) / CATALOGUE_FILE), cache_dir=folder)
             if "picture_codes" in dataset.column_names:
                 dataset = dataset.remove_columns("picture_codes")
             return dataset.push_to_hub(repo_id, **kwargs)
@@ -460,8 +260,8 @@ class Catalogue:
             return self._number[item_id]
         except (KeyError, TypeError):
             raise ValueError(
-                f"item {item_id!r} is not among the {len(self)} items of the catalogue; the closest ids are "
-                f"{', '.join(map(repr, self._close_ids(str(item_id))))}. Ids are text and keep leading zeros; "
+                f"item {shown(item_id)} is not among the {len(self)} items of the catalogue; the closest ids are "
+                f"{', '.join(map(shown, self._close_ids(str(item_id))))}. Ids are text and keep leading zeros; "
                 "correct the id, or add the item with catalogue.add([...])."
             ) from None
 
@@ -474,32 +274,35 @@ class Catalogue:
 
     def item(self, item_id: str) -> dict[str, Any]:
         """Returns item_id, all attributes (None where missing) and, if the table has one, domain; not the picture."""
-        row: dict[str, Any] = self._table.slice(self.number(item_id), 1).to_pylist()[0]
-        return row
+        return dict(self._row(self.number(item_id)))
 
     def column(self, name: str) -> list[Any]:
         """Returns one column (an attribute, item_id or domain) in catalogue order, None where a value is missing."""
-        if name == "domain" and name not in self._table.column_names:
+        if name == "domain" and name not in self._kinds:
             return [None] * len(self)
-        if name not in self._table.column_names:
-            raise ValueError(
-                f"the catalogue has no column {name!r}. Expected one of {', '.join(self._table.column_names)}."
-            )
+        if name not in self._kinds:
+            raise ValueError(f"the catalogue has no column {name!r}. Expected one of {', '.join(self._kinds)}.")
         values: list[Any] = self._table[name].to_pylist()
+        values += [None] * (len(self) - len(values))
+        for number, row in list(self._newer.items()):
+            if number < len(values):  # not added this moment
+                values[number] = row[name]
         return values
 
     def domain(self, item_id: str) -> str | None:
         """Returns the domain of an item, None if it or the whole table has none."""
-        number = self.number(item_id)
-        if "domain" not in self._table.column_names:
-            return None
-        domain: str | None = self._table["domain"][number].as_py()
+        domain: str | None = self._row(self.number(item_id)).get("domain")
         return domain
 
     def has_picture(self, item_id: str) -> bool:
         """Says whether an item has a picture that exists and is not known to be broken (it is not decoded here)."""
         number = self.number(item_id)
-        if self._has_source is None or len(self._has_source) < len(self):
+        if item_id in self.unreadable_pictures:
+            return False
+        if number in self._newer_images or number >= len(self._table):
+            source = self._newer_images.get(number)
+            return source is not None and (source["bytes"] is not None or self._is_file(number, source["path"]))
+        if self._has_source is None:
             self._has_source = self._find_sources()
         return bool(self._has_source[number]) and item_id not in self.unreadable_pictures
 
@@ -514,7 +317,7 @@ class Catalogue:
         if source is None or item_id in self.unreadable_pictures:
             return None
         try:
-            return open_picture(source)
+            return open_picture(self._with_bytes(source))
         except UnreadablePicture as error:
             self._record_unreadable(item_id, str(error))
             return None
@@ -523,6 +326,9 @@ class Catalogue:
     def picture_codes(self) -> np.ndarray | None:
         """Codes of all pictures, `(N, codes of a picture)` of int32, -1 where an item has none; `None` before
         [`Catalogue.set_picture_codes`]."""
+        if self._codes is not None and len(self._codes) < len(self):
+            missing = np.full((len(self) - len(self._codes), self._codes.shape[1]), NO_CODE, dtype=np.int32)
+            self._codes = np.concatenate([self._codes, missing])
         return self._codes
 
     def set_picture_codes(self, codes: np.ndarray) -> None:
@@ -542,74 +348,180 @@ class Catalogue:
 
     def has_picture_codes(self, item_id: str) -> bool:
         """Says whether the picture of an item is known as codes."""
-        number = self.number(item_id)
-        return self._codes is not None and bool(self._codes[number, 0] != NO_CODE)
+        number, codes = self.number(item_id), self._codes
+        return codes is not None and number < len(codes) and bool(codes[number, 0] != NO_CODE)
 
     @property
     def available(self) -> np.ndarray:
         """`np.ndarray` of `bool`, one an item: False for retired items (a copy)."""
         return ~self._retired
 
+    def is_available(self, item_id: str) -> bool:
+        """Says whether an item is sold, which is whether it was not retired."""
+        return not self._retired[self.number(item_id)]
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Equal as long as no item was added or changed."""
+        return len(self), self.num_updates
+
     @property
     def fingerprint(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 over the item ids in order: equal for equal token numbers."""
-        if self._fingerprint is None:
-            digest = hashlib.sha256()
-            for item_id in self.item_ids:
-                digest.update(item_id.encode() + b"\0")
-            self._fingerprint = digest.hexdigest()[:16]
-        return self._fingerprint
+        if self._digest is None:
+            self._digest = _digest_of(hashlib.sha256(), self.item_ids)
+        fingerprint: str = self._digest.hexdigest()[:16]
+        return fingerprint
 
-    def add(self, items: Iterable[dict[str, Any]]) -> list[int]:
+    def fingerprint_with(self, added: "Catalogue") -> str:
+        """The fingerprint that the catalogue will have once these items are appended."""
+        self.fingerprint  # noqa: B018  (makes the digest)
+        fingerprint: str = _digest_of(self._digest.copy(), added.item_ids).hexdigest()[:16]
+        return fingerprint
+
+    def picture_of(self, source: dict[str, Any] | None) -> Image.Image | None:
+        """The picture of a [`Changes`], None where there is none or it cannot be read."""
+        try:
+            return None if source is None else open_picture(self._with_bytes(source))
+        except UnreadablePicture:
+            return None
+
+    def add(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
         """Appends new items and returns their numbers; items already here keep theirs.
 
         Args:
             items (`list[dict]`): as in [`Catalogue.from_items`], with no attribute that the catalogue does not have.
-                Relative image paths start where the others do.
+                Relative image paths start where the others do. Whole numbers become fractions where one is brought.
 
         Raises:
             ValueError: an id is missing, known already or given twice, or an attribute is new; nothing is added then.
         """
-        items = list(items)
-        if not items:
-            return []
-        known = {*SPECIAL_COLUMNS, *self.attributes} - {"picture_codes"}
-        if "domain" not in self._table.column_names:
-            known.discard("domain")
-        names = list(dict.fromkeys(name for item in items for name in item))
-        if new := [name for name in names if name not in known]:
-            raise ValueError(
-                f"new items bring {', '.join(map(repr, new))}, which the catalogue does not have. Expected "
-                f"{', '.join(sorted(known))}; the model has never read other attributes. Drop them, or build a new "
-                "catalogue."
-            )
-        kinds = {field.name: field.type for field in self._table.schema}
-        added = Catalogue(_table_of(items, list(dict.fromkeys(["item_id", *names])), kinds))
+        added = self.checked_additions(items)
+        return self.append(added) if added is not None else []
+
+    def checked_additions(self, items: Iterable[Mapping[str, Any]]) -> "Catalogue | None":
+        """New items as a catalogue of their own, `None` for no items; errors are those of `add`."""
+        rows = checked_rows(items, "new items")
+        if not rows:
+            return None
+        self._check_names(rows, "new items bring")
+        added = self._of_rows(rows)
         if added.removed:
-            raise ValueError(f"{len(items) - len(added)} of {len(items)} new items have no item_id. Give each one.")
+            raise ValueError(f"{len(rows) - len(added)} of {len(rows)} new items have no item_id. Give each one.")
         if double := [item_id for item_id in added.item_ids if item_id in self._number]:
             raise ValueError(f"{len(double)} new items are in the catalogue already: {_some(double)}. Leave them out.")
+        return added
 
-        missing = {name: pa.nulls(len(added), kind) for name, kind in kinds.items() if name not in names}
-        columns = {name: missing[name] if name in missing else added._table[name] for name in kinds}
-        start = len(self)
-        self._table = pa.concat_tables([self._table, pa.table(columns, schema=self._table.schema)])
-        if self._images is not None or added._images is not None:
-            pictures = [_chunks(self._images, start), _chunks(added._images, len(added))]
-            self._images = pa.chunked_array([chunk for part in pictures for chunk in part], _IMAGE_TYPE)
+    def append(self, added: "Catalogue") -> list[int]:
+        """Takes in what [`Catalogue.checked_additions`] made; returns the new numbers. It cannot fail."""
+        numbers = list(range(len(self), len(self) + len(added)))
+        nothing = dict.fromkeys(self._kinds)
+        self._newer.update({n: nothing | row for n, row in zip(numbers, added._table.to_pylist(), strict=True)})
+        self._newer_images.update({n: added._source(place) for place, n in enumerate(numbers)})
+        self._kinds |= added._kinds
         self._retired = np.concatenate([self._retired, added._retired])
-        if self._codes is not None:
-            missing_codes = np.full((len(added), self._codes.shape[1]), NO_CODE, dtype=np.int32)
-            self._codes = np.concatenate([self._codes, missing_codes])
-        self.item_ids = self.item_ids + added.item_ids
-        self._number.update({item_id: start + row for row, item_id in enumerate(added.item_ids)})
-        self._fingerprint = None
-        return list(range(start, len(self)))
+        if self._digest is not None:
+            self._digest = _digest_of(self._digest.copy(), added.item_ids)
+        self._number.update(zip(added.item_ids, numbers, strict=True))
+        self.item_ids.extend(added.item_ids)  # last: whoever counts the items finds all of them whole
+        return numbers
+
+    def update(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Changes attributes, prices or pictures of items, and returns their numbers.
+
+        A pipeline whose model reads item rows from text or pictures has to know:
+        [`PersonalizationPipeline.update_items`] calls this.
+
+        Args:
+            items (`list[dict]`): each with an `"item_id"` of the catalogue and what is to change; None takes a value
+                or the picture away, and what is not named stays.
+
+        Raises:
+            ValueError: an id is not known or given twice, an attribute is new, or a value does not fit its column;
+                nothing is changed then.
+        """
+        changes = self.checked_changes(items)
+        return self.change(changes) if changes is not None else []
+
+    def checked_changes(self, items: Iterable[Mapping[str, Any]]) -> Changes | None:
+        """What `update` would do, `None` for no items; errors are those of `update`."""
+        named = checked_rows(items, "changed items")
+        if not named:
+            return None
+        self._check_names(named, "changed items bring")
+        if any("retired" in row for row in named):
+            raise ValueError("'retired' is not changed here: call catalogue.retire or catalogue.unretire.")
+        changed = self._of_rows(named)
+        if changed.removed:
+            raise ValueError(f"{len(named) - len(changed)} of {len(named)} changed items have no item_id.")
+        numbers = [self.number(item_id) for item_id in changed.item_ids]
+        rows = [
+            self._row(number) | {name: value for name, value in row.items() if name in own}
+            for number, row, own in zip(numbers, changed._table.to_pylist(), named, strict=True)
+        ]
+        sources = {n: changed._source(place) for place, n in enumerate(numbers) if "image" in named[place]}
+        return Changes(numbers, rows, sources, changed._kinds)
+
+    def change(self, changes: Changes) -> list[int]:
+        """Takes in what [`Catalogue.checked_changes`] made; returns the numbers. It cannot fail."""
+        self._newer.update(zip(changes.numbers, changes.rows, strict=True))
+        self._newer_images.update(changes.sources)
+        self._kinds |= changes.kinds
+        for number in changes.sources:
+            self.unreadable_pictures.pop(self.item_ids[number], None)
+            if self._codes is not None and number < len(self._codes):
+                self._codes[number] = NO_CODE
+        self.num_updates += 1
+        return changes.numbers
 
     def retire(self, item_ids: Iterable[str]) -> None:
         """Marks items as no longer sold: they keep their numbers, stay readable, and are not `available`."""
-        item_ids = [item_ids] if isinstance(item_ids, str) else item_ids
-        self._retired[[self.number(item_id) for item_id in item_ids]] = True
+        self._retired[self._numbers(item_ids)] = True
+
+    def unretire(self, item_ids: Iterable[str]) -> None:
+        """Sells items again that were retired."""
+        self._retired[self._numbers(item_ids)] = False
+
+    def _numbers(self, item_ids: Iterable[str]) -> list[int]:
+        return [self.number(item_id) for item_id in ([item_ids] if isinstance(item_ids, str) else item_ids)]
+
+    def _check_names(self, rows: list[dict[str, Any]], what: str) -> None:
+        known = {*self._kinds, "item_id", "image", "retired"}
+        if new := [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]:
+            raise ValueError(
+                f"{what} {', '.join(map(shown, new[:5]))}, which the catalogue does not have. Expected "
+                f"{', '.join(sorted(known))}; the model has never read other attributes. Drop them, or build a new "
+                "catalogue."
+            )
+
+    def _of_rows(self, rows: list[dict[str, Any]]) -> "Catalogue":
+        """Rows in the kinds of this catalogue's columns, or in wider ones that its values fit into."""
+        new = Catalogue(table_of(({"item_id": None} | dict(row) for row in rows), self._kinds), self._folder.root)
+        for name, kind in new._kinds.items():
+            if kind != self._kinds[name]:
+                try:
+                    self._table[name].cast(kind)
+                except pa.ArrowInvalid as error:
+                    raise ValueError(
+                        f"attribute {name!r} holds whole numbers that are too large to become fractions: {error}."
+                    ) from error
+        return new
+
+    def _row(self, number: int) -> dict[str, Any]:
+        row = self._newer.get(number)
+        if row is None:
+            row = self._table.slice(number, 1).to_pylist()[0]
+        return row
+
+    def _current_table(self) -> "pa.Table":
+        """The table with all that was added or changed since."""
+        if not self._newer:
+            return self._table
+        schema = pa.schema(list(self._kinds.items()))
+        newer = table_of(self._newer.values(), self._kinds).select(schema.names).cast(schema)
+        rows = np.arange(len(self))
+        rows[list(self._newer)] = len(self._table) + np.arange(len(newer))
+        return pa.concat_tables([self._table.cast(schema), newer]).take(pa.array(rows))
 
     def _raise_duplicates(self, item_ids: list[str]) -> None:
         seen: set[str] = set()
@@ -620,45 +532,57 @@ class Catalogue:
         )
 
     def _close_ids(self, item_id: str) -> list[str]:
-        same = [known for known in (item_id.strip(), item_id.lstrip("0")) if known in self._number]
-        pool = self.item_ids[:50_000]  # difflib takes seconds beyond
-        same += [known for known in pool if known.lstrip("0") == item_id.lstrip("0")]
-        close = difflib.get_close_matches(item_id, pool, n=3, cutoff=0.3)
-        return list(dict.fromkeys(same + close + pool[:3]))[:3]
+        """Ids that may have been meant; without a look at all of a large catalogue."""
+        bare = item_id.strip()[:100].lstrip("0").removesuffix(".0")
+        close = [
+            each for each in (item_id.strip(), *("0" * zeros + bare for zeros in range(12))) if each in self._number
+        ]
+        first = itertools.islice(self.item_ids, _NUM_LOOKED_AT)
+        alike = [known for known in first if known[:2] == item_id[:2] and len(known) <= 100][:_NUM_COMPARED]
+        close += difflib.get_close_matches(item_id[:100], alike or self.item_ids[:_NUM_COMPARED], n=3, cutoff=0.3)
+        return list(dict.fromkeys(close + self.item_ids[:3]))[:3]
 
     def _source(self, number: int) -> dict[str, Any] | None:
+        """Bytes or path of a picture, as it was given."""
+        if number in self._newer_images or number >= len(self._table):
+            return self._newer_images.get(number)
         source = None if self._images is None else self._images[number].as_py()
         if source is None or (source["bytes"] is None and not source["path"]):
             return None
-        if source["bytes"] is None and "://" not in source["path"]:
-            source["path"] = str(self._image_root / source["path"])
         return {"bytes": source["bytes"], "path": source["path"]}
 
+    def _with_bytes(self, source: dict[str, Any]) -> dict[str, Any]:
+        return source if source["bytes"] is not None else source | {"bytes": self._folder.read(source["path"])}
+
     def _embedded(self, number: int) -> dict[str, Any] | None:
+        """The picture as it is saved: a file is read once, and taken if it is a picture."""
         source = self._source(number)
         if source is None or source["bytes"] is not None:
             return source
         try:
-            return {"bytes": Path(source["path"]).read_bytes(), "path": Path(source["path"]).name}
-        except OSError as error:
-            self._record_unreadable(self.item_ids[number], f"cannot read the file {source['path']!r}: {error}.")
+            read = self._with_bytes(source)
+            open_picture(read)
+        except UnreadablePicture as error:
+            self._record_unreadable(self.item_ids[number], str(error))
             return None
+        return read | {"path": Path(source["path"]).name}
+
+    def _is_file(self, number: int, path: str) -> bool:
+        if not (found := bool(self._folder.holds([path])[0])):
+            self._record_unreadable(self.item_ids[number], self._folder.why_not(path))
+        return found
 
     def _find_sources(self) -> np.ndarray:
+        """Which items of the table have bytes, or the path of a file that is there."""
         if self._images is None:
-            return np.zeros(len(self), dtype=bool)
+            return np.zeros(len(self._table), dtype=bool)
         found: np.ndarray = pc.struct_field(self._images, "bytes").is_valid().to_numpy().copy()
-        listings: dict[str, set[str]] = {}
-        for number, path in enumerate(pc.struct_field(self._images, "path").to_pylist()):
-            if found[number] or not path:
-                continue
-            folder, name = os.path.split(self._image_root / path)
-            if folder not in listings:  # one listing a folder instead of one question a file
-                listings[folder] = _file_names(folder)
-            found[number] = name in listings[folder]
+        paths = pc.struct_field(self._images, "path").to_pylist()
+        named = [number for number, path in enumerate(paths) if path and not found[number]]
+        found[named] = self._folder.holds([paths[number] for number in named])
+        for number in named:
             if not found[number] and self.item_ids[number] not in self.unreadable_pictures:
-                place = path if "://" in path else os.path.join(folder, name)
-                self._record_unreadable(self.item_ids[number], f"no picture file at {place!r}.")
+                self._record_unreadable(self.item_ids[number], self._folder.why_not(paths[number]))
         return found
 
     def _record_unreadable(self, item_id: str, reason: str) -> None:
@@ -675,40 +599,14 @@ class Catalogue:
             logger.warning("item %r is used without its picture: %s%s", item_id, reason, last)
 
 
-def _table_of(items: list[dict[str, Any]], names: list[str], kinds: dict[str, Any]) -> "pa.Table":
-    """The Arrow table of item dicts; `kinds` fixes the types of columns that exist already."""
-    item_ids = [_plain(item.get("item_id"), "item_id", "without id") for item in items]
-    columns: dict[str, Any] = {}
-    for name in names:
-        if name == "image":
-            sources = [_picture_source(item.get(name), str(key)) for item, key in zip(items, item_ids, strict=True)]
-            # Arrow's binary columns hold 2 GB a chunk
-            chunks = [pa.array(sources[start : start + 500], _IMAGE_TYPE) for start in range(0, len(sources), 500)]
-            columns[name] = pa.chunked_array(chunks, _IMAGE_TYPE)
-            continue
-        values = [_plain(item.get(name), name, str(key)) for item, key in zip(items, item_ids, strict=True)]
-        if name in ("item_id", "domain"):
-            columns[name] = pa.array([id_as_text(value, name) for value in values], pa.string())
-        elif name == "retired":
-            columns[name] = pa.array([None if value is None else str(value) for value in values], pa.string())
-        else:
-            columns[name] = _column_of(values, kinds.get(name), name)
-    return pa.table(columns)
-
-
-def _chunks(images: "pa.ChunkedArray | None", length: int) -> list[Any]:
-    return [pa.nulls(length, _IMAGE_TYPE)] if images is None else list(images.chunks)
-
-
-def _file_names(folder: str) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:  # no such folder, or one that may not be read: its pictures are missing
-        return set()
+def _digest_of(digest: Any, item_ids: Iterable[str]) -> Any:
+    for item_id in item_ids:
+        digest.update(item_id.encode() + b"\0")
+    return digest
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    return ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def _umask() -> int:

@@ -8,14 +8,16 @@ import operator
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from huggingface_hub import HfApi
 
-from .catalogue import Catalogue, arrow_table, find_table, id_as_text, ids_as_text, read_table
+from .bounds import shown
+from .catalogue import Catalogue
+from .table_columns import checked_rows, has_text, ids_as_text, numbers_of, seconds_of, table_of, text_column
+from .tables import arrow_table, find_table, read_table
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 REQUIRED_COLUMNS = ("user_id", "item_id", "timestamp")
 OPTIONAL_COLUMNS = ("rating", "review", "explanation")
+COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+KEPT = "the interaction is kept without it"
 
 
 @dataclass(frozen=True)
@@ -46,76 +50,6 @@ class Interaction:
     rating: float | None = None
     review: str | None = None
     explanation: str | None = None
-
-
-def as_seconds(value: Any) -> float:
-    """Turns a number, ISO text ("2020-09-22", "2020-09-22T10:00:00+02:00"), date or datetime into seconds (UTC).
-
-    Numbers are taken as they are; text without a time zone is UTC. Raises `ValueError` for anything else.
-    """
-    if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            try:
-                value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-            except ValueError:
-                raise ValueError(
-                    f"timestamp {value!r} cannot be read. Expected a number or an ISO date such as 2020-09-22 or "
-                    "2020-09-22T10:00:00+00:00."
-                ) from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
-    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
-        return float(value)
-    raise ValueError(f"timestamp {value!r} is {type(value).__name__}. Expected a number, an ISO text or a datetime.")
-
-
-def _seconds(column: "pa.ChunkedArray") -> np.ndarray:
-    """Timestamps as float seconds, NaN where missing."""
-    kind = column.type
-    if pa.types.is_date(kind):
-        column, kind = column.cast(pa.timestamp("s")), pa.timestamp("s")
-    if pa.types.is_timestamp(kind):
-        micros = column.cast(pa.timestamp("us", tz=kind.tz)).cast(pa.int64())
-        return _floats(micros, "timestamp") / 1e6
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        encoded = column.dictionary_encode().combine_chunks()
-        texts = encoded.dictionary.to_pylist()
-        values = np.array([as_seconds(text) if text and text.strip() else np.nan for text in texts] + [np.nan])
-        seconds: np.ndarray = values[encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)]
-        return seconds
-    return _floats(column, "timestamp")
-
-
-def _floats(column: "pa.ChunkedArray", name: str) -> np.ndarray:
-    """A column of numbers (or text of numbers) as float64, NaN where missing."""
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, kind), column)
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-        raise ValueError(f"column {name!r} holds {kind}. Expected numbers.")
-    try:
-        numbers = column.cast(pa.float64(), safe=False)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"column {name!r} holds text that is no number: {error}. Expected numbers.") from error
-    values: np.ndarray = numbers.to_numpy().astype(np.float64)
-    return values
-
-
-def _has_text(column: "pa.ChunkedArray", name: str) -> np.ndarray:
-    kind = column.type
-    if pa.types.is_null(kind):
-        return np.zeros(len(column), dtype=bool)
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ValueError(f"column {name!r} holds {kind}. Expected text.")
-    filled = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0).fill_null(False)
-    mask: np.ndarray = filled.to_numpy()
-    return mask
 
 
 class Histories:
@@ -172,35 +106,21 @@ class Histories:
         Raises:
             ValueError: no such table, a required column is missing or of an unusable type, or no row is left.
         """
-        return cls._build(arrow_table(read_table(find_table(path, "interactions"))), catalogue)
+        return cls._build(read_table(find_table(path, "interactions"), COLUMNS), catalogue)
 
     @classmethod
     def from_interactions(cls, interactions: Iterable[dict[str, Any]], catalogue: Catalogue) -> "Histories":
         """Makes histories of dicts with the keys of an interactions table; see [`Histories.load`]."""
-        interactions = list(interactions)
-        columns: dict[str, Any] = {}
-        for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS):
-            if not any(name in row for row in interactions):
-                continue
-            values = [row.get(name) for row in interactions]
-            values = [None if value is None or value != value else value for value in values]
-            if name == "timestamp":
-                values = [None if value is None or value == "" else as_seconds(value) for value in values]
-            elif name in ("user_id", "item_id"):
-                values = [id_as_text(value, name) for value in values]
-            try:
-                columns[name] = pa.array(values, pa.float64() if name in ("timestamp", "rating") else pa.string())
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                expected = "a number" if name in ("timestamp", "rating") else "text"
-                raise ValueError(f"{name!r} of an interaction is unusable: {error}. Expected {expected}.") from error
-        unused = {name for row in interactions for name in row} - {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS}
-        _say_unused(sorted(unused))
-        return cls._build(pa.table(columns), catalogue)
+        rows = checked_rows(interactions, "interactions")
+        _say_unused(sorted({str(name) for row in rows for name in row} - {*COLUMNS}))
+        return cls._build(table_of({name: row[name] for name in COLUMNS if name in row} for row in rows), catalogue)
 
     @classmethod
     def from_dataset(cls, dataset: Any, catalogue: Catalogue) -> "Histories":
         """Makes histories of a `datasets.Dataset` with the columns of an interactions table; see `load`."""
-        return cls._build(arrow_table(dataset), catalogue)
+        table = arrow_table(dataset)
+        _say_unused([name for name in table.column_names if name not in COLUMNS])
+        return cls._build(table, catalogue)
 
     @classmethod
     def _build(cls, table: "pa.Table", catalogue: Catalogue) -> "Histories":
@@ -211,21 +131,21 @@ class Histories:
             )
         if len(table) == 0:
             raise ValueError("the interactions table is empty. Expected at least one row.")
-        _say_unused([name for name in table.column_names if name not in REQUIRED_COLUMNS + OPTIONAL_COLUMNS])
-
         user_ids = ids_as_text(table["user_id"], "user_id")
         names = pc.unique(user_ids.drop_null())
         user_of = pc.index_in(user_ids, value_set=names).fill_null(-1).to_numpy()
         item_ids = ids_as_text(table["item_id"], "item_id")
         known = pa.array(catalogue.item_ids, pa.string())
         items = pc.index_in(item_ids, value_set=known).fill_null(-1).to_numpy()
-        times = _seconds(table["timestamp"])
+        times, strange = seconds_of(table["timestamp"], "timestamp")
 
         has_user, has_time = user_of >= 0, np.isfinite(times)
         keep = has_user & has_time & (items >= 0)
         removed = {  # each row counts once, under the first reason that holds
             "interactions without user_id": ~has_user,
-            "interactions without timestamp": has_user & ~has_time,
+            "interactions without timestamp": has_user & ~has_time & ~strange,
+            f"interactions with a timestamp that cannot be read{_such_as(table['timestamp'], strange)}": has_user
+            & strange,
             "interactions with an item that is not in the catalogue": has_user & has_time & (items < 0),
         }
         if not keep.any():
@@ -235,10 +155,13 @@ class Histories:
                 f"{pc.unique(item_ids.drop_null())[:3].to_pylist()}, the catalogue {catalogue.item_ids[:3]}; "
                 "ids must be equal as text, leading zeros included."
             )
-        ratings = _floats(table["rating"], "rating") if "rating" in table.column_names else np.full(len(table), np.nan)
+        ratings = np.full(len(table), np.nan)
+        if "rating" in table.column_names:
+            ratings, strange = numbers_of(table["rating"], "rating")
+            removed[f"ratings that are no number{_such_as(table['rating'], strange)} ({KEPT})"] = keep & strange
         outside = keep & ~np.isnan(ratings) & ~((ratings >= 1) & (ratings <= 5))
         ratings[outside] = np.nan
-        removed["ratings outside 1-5 (the interaction is kept without it)"] = outside
+        removed[f"ratings outside 1-5 ({KEPT})"] = outside
         counted = {reason: int(mask.sum()) for reason, mask in removed.items() if mask.any()}
         for reason, count in counted.items():
             logger.info("histories: removed %d %s", count, reason)
@@ -247,7 +170,9 @@ class Histories:
         rows = rows[np.lexsort((times[rows], user_of[rows]))]  # a stable sort: ties stay in file order
         lengths = np.bincount(user_of[rows], minlength=len(names))
         present = lengths > 0
-        texts = {name: table[name] for name in ("review", "explanation") if name in table.column_names}
+        texts = {
+            name: text_column(table[name], name) for name in ("review", "explanation") if name in table.column_names
+        }
         return cls(
             catalogue,
             users=names.filter(pa.array(present)).to_pylist(),
@@ -257,7 +182,7 @@ class Histories:
             ratings=ratings[rows],
             rows=rows,
             texts=texts,
-            has_text={name: _has_text(column, name) for name, column in texts.items()},
+            has_text={name: has_text(column) for name, column in texts.items()},
             removed=counted,
         )
 
@@ -324,7 +249,7 @@ class Histories:
         index = self._user_index().get(user_id)
         if index is None:
             raise ValueError(
-                f"user {user_id!r} is not among the {len(self)} users, for example {self.users[:3]}. "
+                f"user {shown(user_id)} is not among the {len(self)} users, for example {self.users[:3]}. "
                 "User ids are text; use histories.of(u) for the u-th user."
             )
         return self.of(index)
@@ -459,6 +384,11 @@ class Histories:
         column, has_text = self._texts[name], self._has_text[name]
         rows = self._rows[chosen.start : chosen.stop]
         return [column[int(row)].as_py() if has_text[row] else None for row in rows]
+
+
+def _such_as(column: "pa.ChunkedArray", strange: np.ndarray) -> str:
+    """The first of the values that cannot be read, to be named."""
+    return f", such as {shown(column[int(strange.argmax())].as_py())}" if strange.any() else ""
 
 
 def _say_unused(names: list[str]) -> None:

@@ -9,12 +9,15 @@ import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from .bounds import MAX_CHARACTERS, MAX_VALUES, shown
 from .catalogue import Catalogue
+from .cell_values import readable
 from .control_tokens import NUM_STARS, ControlTokens
 
 MAX_WORD_CHARACTERS = 40
@@ -60,7 +63,8 @@ def clean_value(value: Any, max_words: int) -> str | None:
     """An attribute value as one line of at most `max_words` words, or `None` when there is nothing to read.
 
     Lists are joined with commas; numbers lose needless digits; control characters and line breaks become spaces; a
-    word is cut after 40 characters, so that 50,000 characters without a space stay one word.
+    word is cut after 40 characters, so that 50,000 characters without a space stay one word. Of a list no more parts
+    are looked at than could be read.
     """
     if value is None:
         return None
@@ -69,11 +73,12 @@ def clean_value(value: Any, max_words: int) -> str | None:
     if isinstance(value, (float, np.floating)):
         return format(float(value), ".6g") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        parts = ((str(key), clean_value(part, max_words)) for key, part in value.items())
-        value = ", ".join(f"{key} {part}" for key, part in parts if part)
+        parts = ((str(key), clean_value(part, max_words)) for key, part in islice(value.items(), MAX_VALUES))
+        value = ", ".join(f"{key} {part}" for key, part in islice((part for part in parts if part[1]), max_words))
     elif isinstance(value, Iterable) and not isinstance(value, str):
-        value = ", ".join(part for part in (clean_value(part, max_words) for part in value) if part)
-    text = str(value).strip()[: 2 * max_words * MAX_WORD_CHARACTERS]
+        read = (clean_value(part, max_words) for part in islice(value, MAX_VALUES))
+        value = ", ".join(islice(filter(None, read), max_words))
+    text = readable(str(value)[:MAX_CHARACTERS].strip()[: 2 * max_words * MAX_WORD_CHARACTERS])
     text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
     words = re.split(r" +", text.strip())[:max_words]
     return " ".join(word[:MAX_WORD_CHARACTERS] for word in words) or None
@@ -98,9 +103,9 @@ def stars_of(rating: Any) -> int | None:
     if rating is None or (isinstance(rating, float) and math.isnan(rating)):
         return None
     if isinstance(rating, bool) or not isinstance(rating, (int, float, np.integer, np.floating)):
-        raise ValueError(f"a rating of {rating!r}: expected a number from 1 to {NUM_STARS}.")
+        raise ValueError(f"a rating of {shown(rating)}: expected a number from 1 to {NUM_STARS}.")
     if not 1 <= rating <= NUM_STARS:
-        raise ValueError(f"a rating of {rating}: expected a number from 1 to {NUM_STARS}.")
+        raise ValueError(f"a rating of {shown(rating)}: expected a number from 1 to {NUM_STARS}.")
     return math.floor(rating + 0.5)
 
 
@@ -134,6 +139,7 @@ class ItemText:
         self.max_words = max_words
         self.num_image_tokens = num_image_tokens
         self._of_item: dict[int, list[int]] = {}
+        self._num_updates = catalogue.num_updates
         self._of_phrase: dict[str, list[int]] = {}
 
     def resolve(self, entry: Any, where: str) -> ItemEntry:
@@ -167,7 +173,9 @@ class ItemText:
             return ItemEntry(self._in_schema_order(given), number=number, rating=rating, image=entry.get("image"))
         if not given and entry.get("image") is None:
             if item_id is None:
-                raise ValueError(f"{where} is {dict(entry)!r}: it has no 'item_id', no attributes and no 'image'.")
+                raise ValueError(
+                    f"{where} is {shown(dict(entry))}: it has no 'item_id', no attributes and no 'image'."
+                )
             try:
                 self.catalogue.number(item_id)
             except ValueError as error:
@@ -204,6 +212,8 @@ class ItemText:
         """Token ids of `k1 v1 k2 v2 ...`; those of a catalogue item are kept."""
         if entry.attributes or entry.number is None:
             return self.untrusted(describe(entry.attributes, self.max_words))
+        if self._num_updates != self.catalogue.num_updates:
+            self._of_item, self._num_updates = {}, self.catalogue.num_updates
         if entry.number not in self._of_item:
             item = self.catalogue.item(self.catalogue.item_id(entry.number))
             attributes = {name: item[name] for name in self.attributes}

@@ -1,20 +1,47 @@
 """One door for pictures: whatever a shop stores comes out as an upright RGB picture, or as UnreadablePicture.
 
-Broken files, huge files and odd colour modes are everyday business in a catalogue; nothing else opens pictures.
+Broken files, huge files and odd colour modes are everyday business in a catalogue, and files may come from strangers:
+nothing else opens pictures. Only raster formats are decoded (Pillow would hand PostScript to another program), only
+regular files are read, and opening one takes less than 400 MB and some seconds, whatever it holds.
 """
 
+import base64
+import binascii
 import io
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-MAX_PIXELS = 50_000_000  # 150 MB once decoded
+from .bounds import MAX_DATA_URI, shown
+
+# By content: Pillow looks at the first bytes of a file and not at its name.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+MAX_FILE_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000
+MAX_DECODED_BYTES = 200_000_000
+# Bytes that Pillow and its libraries take for a pixel while they decode; others take a byte for each of its channels.
+BYTES_A_PIXEL = {"WEBP": 16, "AVIF": 12}
+MAX_SIDE = 4096  # pixels; larger pictures are reduced
 MAX_ASPECT_RATIO = 8
 MIN_SIDE = 8  # pixels; image processors take a 1- or 3-pixel side for the colour channels
+MAX_JPEG_SCANS = 200  # a progressive picture has some ten; each goes over all pixels
+
+_STRIP_PIXELS = 4_000_000
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 PictureSource = str | os.PathLike[str] | bytes | dict[str, Any] | Image.Image
 
@@ -28,23 +55,25 @@ def open_picture(source: PictureSource) -> Image.Image:
 
     Args:
         source (`str`, `Path`, `bytes`, `dict` or `PIL.Image.Image`): a path, the bytes of a picture file, a dict with
-            `"bytes"` and `"path"` (the form of 🤗 datasets; bytes are used where both are given) or a PIL picture.
+            `"bytes"` and `"path"` (the form of datasets; bytes are used where both are given) or a PIL picture.
 
     Returns:
         `PIL.Image.Image`: mode RGB, EXIF rotation applied, transparent parts white, 16-bit grey scaled to 8 bits.
-        Strips are centre-cropped to an aspect ratio of at most 8, and the shorter side has at least 8 pixels.
+        Strips are centre-cropped to an aspect ratio of at most 8, the shorter side has at least 8 pixels, the longer
+        one at most 4096 (pictures above it are reduced by a whole factor).
 
     Raises:
-        UnreadablePicture: the file is missing or broken, or has more than 50 megapixels and is not a baseline JPEG
-            (those are decoded at an eighth of their size).
+        UnreadablePicture: the file is missing, broken, no regular file, larger than 64 MiB, or of none of `FORMATS`;
+            or the picture has more than 50 megapixels or takes more than 200 MB to decode (baseline JPEGs are decoded
+            at up to an eighth of their size first).
     """
     name = _name_of(source)
     try:
         if isinstance(source, Image.Image):
             return _prepare(source, name)
-        with _open_file(source, name) as file:
-            with _parse_header(file) as image:
-                return _prepare(image, name)
+        data = _file_bytes(source, name)
+        with _parse_header(data) as image:
+            return _prepare(image, name, data)
     except UnreadablePicture:
         raise
     except FileNotFoundError as error:
@@ -54,22 +83,67 @@ def open_picture(source: PictureSource) -> Image.Image:
         ) from error
     except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, struct.error, MemoryError
         raise UnreadablePicture(
-            f"cannot read the picture {name}: {type(error).__name__}: {error}. Expected a whole picture file that "
-            "Pillow decodes (JPEG, PNG, WebP, GIF, ...); save it again or leave the item's image empty."
+            f"cannot read the picture {name}: {type(error).__name__}: {str(error)[:200]}. Expected a whole picture "
+            f"file ({', '.join(FORMATS)}); save it again or leave the item's image empty."
         ) from error
 
 
+def read_picture_file(path: str | os.PathLike[str]) -> bytes:
+    """Reads a picture file whole; nothing but a regular file, nothing larger than 64 MiB, and never waits.
+
+    Raises:
+        UnreadablePicture: it is no regular file, or too large.
+        OSError: there is none, or it may not be read.
+    """
+    # A named pipe or a device would be waited for, or do something, when it is opened.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise UnreadablePicture(f"cannot read the picture {shown(str(path))}: it is no regular file.")
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadablePicture(f"cannot read the picture {shown(str(path))}: it is no regular file.")
+        # Some files have no size beforehand: what is read is counted too.
+        data = b"" if found.st_size > MAX_FILE_BYTES else file.read(MAX_FILE_BYTES + 1)
+    if max(found.st_size, len(data)) > MAX_FILE_BYTES:
+        raise UnreadablePicture(
+            f"the picture {shown(str(path))} has {max(found.st_size, len(data))} bytes or more; at most "
+            f"{MAX_FILE_BYTES} are read. Save a smaller version."
+        )
+    return data
+
+
+def bytes_of_data_uri(text: str) -> bytes:
+    """The picture file in a `data:image/...;base64,...` address, as requests over a wire carry it.
+
+    Raises:
+        ValueError: any other text. A path or an address is not looked at.
+    """
+    if len(text) > MAX_DATA_URI:
+        raise ValueError(f"an image of {len(text)} characters came: at most {MAX_DATA_URI} are taken.")
+    kind, _, encoded = text.partition(",")
+    if not (kind.startswith("data:image/") and kind.endswith(";base64")):
+        raise ValueError(
+            "an image came as a text that is no data URI. Expected 'data:image/png;base64,...'; in Python also bytes, "
+            "a PIL picture or a pathlib.Path. A path or an address in a text is never opened."
+        )
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"an image came as a data URI that is not base64: {error}.") from error
+
+
 def _name_of(source: Any) -> str:
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return f"given as {len(source)} bytes"
     if isinstance(source, Image.Image):
         return f"given as a {source.mode} picture of {source.width} x {source.height}"
     if isinstance(source, dict):
-        return repr(str(source["path"])) if source.get("path") else _name_of(source.get("bytes") or b"")
-    return repr(str(source))
+        return shown(str(source["path"])) if source.get("path") else _name_of(source.get("bytes") or b"")
+    return shown(str(source)) if isinstance(source, str | os.PathLike) else f"given as {type(source).__name__}"
 
 
-def _open_file(source: Any, name: str) -> IO[bytes]:
+def _file_bytes(source: Any, name: str) -> bytes:
     if isinstance(source, dict):
         if source.get("bytes") is not None:
             source = source["bytes"]
@@ -78,55 +152,110 @@ def _open_file(source: Any, name: str) -> IO[bytes]:
         else:
             raise UnreadablePicture('a picture came as a dict without "bytes" and without "path". Give one of them.')
     if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source)
+        if len(source) > MAX_FILE_BYTES:
+            raise UnreadablePicture(f"the picture {name} is too large: at most {MAX_FILE_BYTES} bytes are read.")
+        return bytes(source)
     if isinstance(source, str | os.PathLike):
         if str(source).startswith(("http://", "https://")):
             raise UnreadablePicture(f"the picture {name} is an address. Expected a local file; download it first.")
-        return Path(source).open("rb")
+        return read_picture_file(Path(source))
     raise UnreadablePicture(
         f"a picture came as {type(source).__name__}. Expected a path, bytes, a dict with bytes or path, "
         "or a PIL picture."
     )
 
 
-def _parse_header(file: IO[bytes]) -> Image.Image:
-    start = file.read(3)
-    file.seek(0)
-    if start == b"\xff\xd8\xff":
+def _parse_header(data: bytes) -> Image.Image:
+    if data[:3] == b"\xff\xd8\xff":
         # Image.open refuses 179 megapixels and more before `draft` can make them small; the class itself does not.
-        return JpegImageFile(file)
-    return Image.open(file)
+        return JpegImageFile(io.BytesIO(data))
+    return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
-def _prepare(image: Image.Image, name: str) -> Image.Image:
+def _prepare(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
     width, height = image.size
     if min(width, height) < 1:
         raise UnreadablePicture(f"the picture {name} is {width} x {height} and so has no pixels. Leave it out.")
-    if width * height > MAX_PIXELS:
-        # A progressive JPEG keeps all coefficients in memory however small it is drawn (1.2 GB at 20,000 x 20,000).
-        if isinstance(image, JpegImageFile) and not image.info.get("progressive"):
-            image.draft(None, (width // 8, height // 8))
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadablePicture(
-                f"the picture {name} is {width} x {height}, {width * height / 1e6:.0f} megapixels. At most "
-                f"{MAX_PIXELS // 10**6} are read (baseline JPEG: any size); save a smaller version."
-            )
-    return _at_least(_without_strip(_as_rgb(_upright(image))))
-
-
-def _upright(image: Image.Image) -> Image.Image:
+    if isinstance(image, JpegImageFile):
+        _check_scans(image, name, data)
+        factor = -(-max(width, height) // MAX_SIDE)
+        image.draft(None, (max(width // factor, 1), max(height // factor, 1)))
+    pixels = image.width * image.height if _is_baseline_jpeg(image) else width * height
+    if pixels > MAX_PIXELS:
+        raise UnreadablePicture(
+            f"the picture {name} is {width} x {height}, {width * height / 1e6:.0f} megapixels. At most "
+            f"{MAX_PIXELS // 10**6} are read (baseline JPEG: 64 times as many); save a smaller version."
+        )
+    if (needed := _decoded_bytes(image, width * height)) > MAX_DECODED_BYTES:
+        raise UnreadablePicture(
+            f"the picture {name} is {width} x {height} and takes {needed / 1e6:.0f} MB to decode; at most "
+            f"{MAX_DECODED_BYTES // 10**6} are given. Save a smaller version, or a baseline JPEG."
+        )
     image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data does not make the picture itself unreadable
-        return image
+    return _at_least(_upright(_as_small_rgb(image), image))
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def _is_baseline_jpeg(image: Image.Image) -> bool:
+    return isinstance(image, JpegImageFile) and not image.info.get("progressive")
+
+
+def _check_scans(image: JpegImageFile, name: str, data: bytes) -> None:
+    # Inside of coded pixels 0xff is always followed by 0: the two bytes can only be the start of a scan, or part of a
+    # thumbnail.
+    if image.info.get("progressive") and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+        raise UnreadablePicture(
+            f"the picture {name} is a JPEG of {scans} scans; at most {MAX_JPEG_SCANS} are decoded. Save it again."
+        )
+
+
+def _decoded_bytes(image: Image.Image, coded_pixels: int) -> int:
+    """An upper bound, close to what was measured, on the memory that decoding takes."""
+    channels = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}.get(image.mode, 4)
+    taken = image.width * image.height * BYTES_A_PIXEL.get(image.format or "", channels)
+    if isinstance(image, JpegImageFile) and image.info.get("progressive"):
+        # All coefficients stay in memory until the last scan, two bytes each, however small the picture is drawn.
+        taken += 2 * coded_pixels * image.layers
+    return taken
+
+
+def _as_small_rgb(image: Image.Image) -> Image.Image:
+    """The middle of a picture as RGB on white, at most 8 times as long as wide and `MAX_SIDE` long.
+
+    Strip by strip: conversions of the whole picture would take its memory several times over.
+    """
+    left, top, right, bottom = _middle(image.size)
+    factor = -(-max(right - left, bottom - top) // MAX_SIDE)
+    rows = max(_STRIP_PIXELS // ((right - left) * factor), 1) * factor
+    strips = [(left, y, right, min(y + rows, bottom)) for y in range(top, bottom, rows)]
+    highest = _highest_value(image, strips)
+    small = Image.new("RGB", (-(-(right - left) // factor), -(-(bottom - top) // factor)))
+    for box in strips:
+        strip = _on_white(image.crop(box), highest)
+        small.paste(strip.reduce(factor) if factor > 1 else strip, (0, (box[1] - top) // factor))
+    return small
+
+
+def _middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    longest = MAX_ASPECT_RATIO * min(size)
+    width, height = min(size[0], longest), min(size[1], longest)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def _highest_value(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> float:
+    """What counts as white: 65535 for whole numbers, the brightest pixel for others."""
+    if image.mode != "F":
+        return 65535.0
+    return max(1.0, *(float(np.nan_to_num(values).max()) for values in _arrays(image, strips)))
+
+
+def _arrays(image: Image.Image, strips: list[tuple[int, int, int, int]]) -> Iterator[np.ndarray]:
+    return (np.asarray(image.crop(box)) for box in strips)
+
+
+def _on_white(image: Image.Image, highest: float) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        highest = 65535.0 if image.mode != "F" else max(float(values.max()), 1.0)
-        values = np.clip(values / highest, 0.0, 1.0) * 255.0
+        values = np.clip(np.nan_to_num(np.asarray(image, dtype=np.float64)) / highest, 0.0, 1.0) * 255.0
         return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -134,13 +263,12 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _without_strip(image: Image.Image) -> Image.Image:
-    longest = MAX_ASPECT_RATIO * min(image.size)
-    width, height = min(image.width, longest), min(image.height, longest)
-    if (width, height) == image.size:
-        return image
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+def _upright(small: Image.Image, image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF data does not make the picture itself unreadable
+        return small
+    return small if turn is None else small.transpose(turn)
 
 
 def _at_least(image: Image.Image) -> Image.Image:

@@ -4,6 +4,8 @@ One processor serves training, evaluation and serving, so that what the model is
 taught. It carries the catalogue: a saved model folder answers without any training data.
 """
 
+import difflib
+import inspect
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,17 +23,18 @@ from transformers import (
 from transformers.utils import cached_file, logging
 
 from .all_tasks import TASKS, task_of
+from .bounds import shown
 from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
-from .catalogue import Catalogue
+from .catalogue import CATALOGUE_FILE, Catalogue
 from .control_tokens import ControlTokens
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
+from .request_reading import picture_of_request, read_request
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
 from .task_imagine import completed_wish
 
 logger = logging.get_logger(__name__)
 
-CATALOGUE_FILE = "catalogue.parquet"
 IGNORED = -100
 # Kinds of labels, see `UniMPProcessor.__call__`.
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
@@ -102,6 +105,7 @@ class UniMPProcessor(ProcessorMixin):
         self._catalogue: Catalogue | None = None
         self._item_text: ItemText | None = None
         self._pixels: dict[Hashable, torch.Tensor] = {}
+        self._num_updates = 0
         if catalogue is not None:
             self.catalogue = catalogue
 
@@ -210,8 +214,8 @@ class UniMPProcessor(ProcessorMixin):
         """Encode a batch of requests.
 
         Args:
-            images, text (*optional*): free text and pictures for callers who build their own sequences; without
-                `requests` they go to the tokenizer and the image processor unchanged.
+            images, text (*optional*): instead of `requests`, texts for the language model to go on with, and pictures
+                for them: see `_free`.
             requests (`Sequence[dict]`): `{"task": ..., "history": [...], ...}`; tasks may be mixed.
             labels (`bool`, *optional*, defaults to `False`): also encode each request's `"answer"`.
             context (`str`, *optional*, defaults to `"none"`): history tokens that are labels too: `"attributes"`
@@ -222,6 +226,7 @@ class UniMPProcessor(ProcessorMixin):
             vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
                 instead of opening the pictures.
             positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
+            kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway.
 
         Returns:
             `BatchFeature` with `input_ids`, `attention_mask`, `media_index` `(B, T)`, left-padded; `pixel_values`
@@ -230,35 +235,71 @@ class UniMPProcessor(ProcessorMixin):
             `media_index` is 0 where a token sees no picture, else 1 + the picture's row.
 
         Raises:
-            ValueError: unknown task or item, empty history, a query, item or candidates that are missing.
+            ValueError: unknown task or item, empty history, a query, item or candidates that are missing, a request
+                over a bound (see `bounds.py`), or an argument that does not exist.
         """
+        if (requests is None) == (text is None and images is None):
+            raise ValueError("pass requests, or text and images for a model to go on with; not both and not neither.")
         if requests is None:
-            plain: BatchFeature = super().__call__(images=images, text=text, **kwargs)
-            return plain
-        if not requests:
-            raise ValueError("an empty list of requests: expected at least one.")
+            return self._free(text, images, kwargs)
+        _check_arguments(kwargs, inspect.signature(type(self).__call__).parameters)
         pictures = _BatchPictures(self, vision_features)
-        rows = []
+        if isinstance(requests, (Mapping, str)) or not len(requests):
+            raise ValueError(f"requests came as {shown(requests)}: expected a list of at least one dict.")
+        rows, task_ids = [], []
         for position, request in zip(positions or range(len(requests)), requests, strict=True):
             try:
+                request = self.read_request(request)
                 rows.append(self._encode(request, pictures, labels=labels, context=context, next_item=next_item))
+                task_ids.append(TASK_NAMES.index(request["task"]))
             except ValueError as error:
                 raise ValueError(f"request {position}: {error}") from error
-        length = max(len(row.ids) for row in rows)
-
-        def left_padded(values: Iterable[Sequence[int]], fill: int) -> torch.Tensor:
-            return torch.tensor([[fill] * (length - len(value)) + list(value) for value in values])
-
-        batch = {
-            "input_ids": left_padded((row.ids for row in rows), self.control.pad),
-            "attention_mask": left_padded(([1] * len(row.ids) for row in rows), 0),
-            "media_index": left_padded(([pictures.index(key) for key in row.pictures] for row in rows), 0),
-            "task_ids": torch.tensor([TASK_NAMES.index(request["task"]) for request in requests]),
-        }
+        batch = _padded(rows, pictures, self.control.pad) | {"task_ids": torch.tensor(task_ids)}
         if labels:
-            batch["labels"] = left_padded((row.labels for row in rows), IGNORED)
-            batch["label_kinds"] = left_padded((row.kinds for row in rows), 0)
+            batch["labels"] = _left_padded([row.labels for row in rows], IGNORED)
+            batch["label_kinds"] = _left_padded([row.kinds for row in rows], 0)
         return BatchFeature(batch | pictures.tensors())
+
+    def _free(self, text: Any, images: Any, kwargs: dict[str, Any]) -> BatchFeature:
+        """Texts or pictures by themselves, as tokenizer and image processor make them; or texts that have pictures.
+
+        Before a text that has one stands `[IMG]`, and all of its tokens see it: from "title" or "category" a model
+        trained with the context loss goes on with what it sees. Nothing in a text becomes a control token.
+
+        Args:
+            text (`str` or `list[str]`, *optional*)
+            images (`PIL.Image.Image`, `bytes`, `Path` or a list of these, *optional*): as many as texts; `None` in the
+                list for a text without one.
+        """
+        if images is None:
+            _check_arguments(kwargs, inspect.signature(type(self.tokenizer).__call__).parameters, fixed={})
+            return BatchFeature(self.tokenizer(text, **kwargs))
+        given = list(images) if isinstance(images, list | tuple) else [images]
+        # transformers puts the pictures of each text into a list of their own.
+        given = [each[0] if isinstance(each, list | tuple) and len(each) == 1 else each for each in given]
+        given = [picture_of_request(each, "an image") for each in given]
+        if text is None:
+            opened: BatchFeature = self.image_processor([open_picture(each) for each in given], **kwargs)
+            return opened
+        _check_arguments(kwargs, inspect.signature(type(self).__call__).parameters)
+        texts = [text] if isinstance(text, str) else list(text)
+        if not texts or len(texts) != len(given) or not all(isinstance(words, str) for words in texts):
+            raise ValueError(
+                f"{len(texts)} texts and {len(given)} images came: expected texts, and no images or one for each; "
+                "None in the list for a text without one."
+            )
+        pictures, rows = _BatchPictures(self, None), []
+        for words, image in zip(texts, given, strict=True):
+            key = None if image is None else pictures.key(ItemEntry({}, image=image))
+            ids = [self.control.image] * self.num_image_tokens if key is not None else []
+            ids += self.item_text.untrusted(words)
+            rows.append(_Row())
+            rows[-1].append(ids, [key] * len(ids))
+        return BatchFeature(_padded(rows, pictures, self.control.pad) | pictures.tensors())
+
+    def read_request(self, request: Any) -> Request:
+        """A request in the form that the tasks read, as a copy; see `request_reading.py`."""
+        return read_request(request)
 
     def _encode(
         self,
@@ -273,7 +314,7 @@ class UniMPProcessor(ProcessorMixin):
         history = request.get("history")
         if not isinstance(history, (list, tuple)) or not history:
             raise ValueError(
-                f"the history is {history!r}: expected a list of at least one item, the latest last. "
+                f"the history is {shown(history)}: expected a list of at least one item, the latest last. "
                 "A shopper without any history has no taste to go by; show what is popular."
             )
         if len(history) > self.history_length:
@@ -384,21 +425,25 @@ class UniMPProcessor(ProcessorMixin):
             request, self.catalogue, scores, self.wish_attributes or (), self.query_attribute or "item_id"
         )
 
-    def task_of(self, request: Request) -> Any:
+    def task_of(self, request: Any) -> Any:
         """The task a request names; a `ValueError` lists the tasks there are."""
-        if not isinstance(request, Mapping):
-            raise ValueError(
-                f"a request of type {type(request).__name__}: expected a dict such as "
-                "{'task': 'recommend', 'history': [...]}."
-            )
-        return task_of(request)
+        return task_of(dict(request) if isinstance(request, Mapping) else self.read_request(request))
 
     def content_ids(self, numbers: Sequence[int], length: int) -> torch.Tensor:
         """Leading attribute tokens of catalogue items, for content rows: `(N, length)`, -1 where there is none."""
-        ids = torch.full((len(numbers), length), -1, dtype=torch.long)
-        for row, number in enumerate(numbers):
-            own = self.item_text.attribute_ids(ItemEntry({}, number=number))[:length]
-            ids[row, : len(own)] = torch.tensor(own, dtype=torch.long)
+        return self._cut([self.item_text.attribute_ids(ItemEntry({}, number=number)) for number in numbers], length)
+
+    def content_ids_of(self, items: Sequence[Mapping[str, Any]], length: int) -> torch.Tensor:
+        """The same of items that are not in the catalogue yet, or not as they are here."""
+        read = self.item_text.attributes
+        described = [describe({name: item.get(name) for name in read}, self.max_words) for item in items]
+        return self._cut([self.item_text.untrusted(text) for text in described], length)
+
+    @staticmethod
+    def _cut(rows: Sequence[Sequence[int]], length: int) -> torch.Tensor:
+        ids = torch.full((len(rows), length), -1, dtype=torch.long)
+        for row, own in enumerate(rows):
+            ids[row, : len(own[:length])] = torch.tensor(own[:length], dtype=torch.long)
         return ids
 
     def words(self, token_ids: Sequence[int]) -> str:
@@ -465,6 +510,43 @@ class UniMPProcessor(ProcessorMixin):
             self._pixels[key] = pixels
         return pixels
 
+    def kept_pixel_values(self, key: Hashable) -> torch.Tensor | None:
+        """Those of a catalogue picture, if they are kept; a catalogue that was updated makes all forgotten."""
+        if self._num_updates != self.catalogue.num_updates:
+            self._pixels, self._num_updates = {}, self.catalogue.num_updates
+        return self._pixels.get(key)
+
+
+# What a batch consists of anyway.
+FIXED = {"return_tensors": ("pt", None), "padding": (True, "longest", None)}
+
+
+def _check_arguments(
+    kwargs: Mapping[str, Any], known: Iterable[str], fixed: Mapping[str, tuple[Any, ...]] = FIXED
+) -> None:
+    """Refuse arguments that would be passed over."""
+    for name, value in kwargs.items():
+        names = [*fixed, *(each for each in known if each not in ("self", "kwargs"))]
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}."
+            raise ValueError(f"there is no argument {shown(name)}: {hint}")
+        if name in fixed and value not in fixed[name]:
+            raise ValueError(f"{name}={shown(value)}: expected {fixed[name][0]!r}; leave it out.")
+
+
+def _left_padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    length = max(map(len, values))
+    return torch.tensor([[fill] * (length - len(value)) + list(value) for value in values])
+
+
+def _padded(rows: Sequence["_Row"], pictures: "_BatchPictures", pad: int) -> dict[str, torch.Tensor]:
+    return {
+        "input_ids": _left_padded([row.ids for row in rows], pad),
+        "attention_mask": _left_padded([[1] * len(row.ids) for row in rows], 0),
+        "media_index": _left_padded([[pictures.index(key) for key in row.pictures] for row in rows], 0),
+    }
+
 
 class _Row:
     """One sequence under construction: ids, pictures, labels and kinds, always equally long."""
@@ -508,7 +590,7 @@ class _BatchPictures:
             if not self.vision_features.has(key):
                 return None
         else:
-            pixels = self.processor._pixels.get(key)
+            pixels = self.processor.kept_pixel_values(key)
             if pixels is None:
                 if isinstance(key, int):
                     picture = self.processor.catalogue.picture(self.processor.catalogue.item_id(key))

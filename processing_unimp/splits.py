@@ -11,7 +11,8 @@ from datetime import date, datetime
 import numpy as np
 
 from .catalogue import Catalogue
-from .history import Histories, Interaction, as_seconds
+from .cell_values import as_seconds
+from .history import Histories, Interaction
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ picture with what it resembles. Baselines produce the same, so that one `judge` 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -131,6 +131,18 @@ def history_of(case: Case, source: ExampleSource) -> list[dict[str, Any]]:
     return [{"item_id": event.item_id, "rating": stars_of(event.rating)} for event in latest]
 
 
-def described(catalogue: Catalogue, number: int) -> dict[str, Any]:
-    """Item id and attributes of a catalogue row, for an answer."""
-    return dict(catalogue.item(catalogue.item_id(number)))
+def described(catalogue: Catalogue, number: int, **said: Any) -> dict[str, Any]:
+    """Item id and attributes of a catalogue row, for an answer, and what the answer says of it."""
+    return with_attributes(catalogue.item(catalogue.item_id(number)), **said)
+
+
+def with_attributes(item: Mapping[str, Any], **said: Any) -> dict[str, Any]:
+    """An item and what an answer says of it, such as its score; an attribute of that name becomes `item_score`."""
+    named: dict[str, Any] = {}
+    for name, value in item.items():
+        if name in said:
+            name = f"item_{name}"
+            while name in item or name in said:
+                name = f"item_{name}"
+        named[name] = value
+    return named | said

@@ -88,7 +88,7 @@ class Imagine(Task):
             "wish": imagined["wish"],
             "retrieved": [described(catalogue, number) for number in imagined["retrieved"]],
             "nearest": [
-                described(catalogue, int(number)) | {"similarity": float(imagined["similarity"][number])}
+                described(catalogue, int(number), similarity=float(imagined["similarity"][number]))
                 for number in nearest
             ],
         }
@@ -169,7 +169,7 @@ def completed_wish(
         of (`str`): the attribute that queries are values of.
     """
     query = query_words(request)
-    known = items_of_queries(catalogue, of, len(catalogue))
+    known = items_of_queries(catalogue, of, catalogue.version)
     if query not in known:
         return query
     words = []
@@ -223,7 +223,7 @@ def likely_found(case: Case, query: str, source: ExampleSource, is_said: bool) -
     Never the target itself. A query with too few other items is filled up with items of the whole shop.
     """
     catalogue = source.catalogue
-    values = _attribute_values(catalogue, len(catalogue))
+    values = _attribute_values(catalogue, catalogue.version)
     latest = case.history[-source.history_length :]
     liked = [event for event in latest if was_liked(event)] or latest
     seen = values[[catalogue.number(event.item_id) for event in liked]]
@@ -260,13 +260,13 @@ def _pictured(case: Case, query: str, source: ExampleSource) -> list[np.ndarray]
     assert codes is not None
     usable = catalogue.available & (codes[:, 0] >= 0)
     usable[catalogue.number(case.target.item_id)] = False
-    of_query = items_of_queries(catalogue, str(source.query_attribute), len(catalogue))[query]
+    of_query = items_of_queries(catalogue, str(source.query_attribute), catalogue.version)[query]
     return [of_query[usable[of_query]], np.flatnonzero(usable)]
 
 
 @functools.lru_cache(maxsize=4)
-def items_of_queries(catalogue: Catalogue, attribute: str, num_items: int) -> dict[str, np.ndarray]:
-    """Catalogue rows by query; `num_items` is there because a catalogue grows."""
+def items_of_queries(catalogue: Catalogue, attribute: str, version: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Catalogue rows by query; `version` is there because a catalogue changes."""
     queries = np.array([query_of(value) or "" for value in catalogue.column(attribute)])
     order = np.argsort(queries, kind="stable")
     names, starts = np.unique(queries[order], return_index=True)
@@ -274,7 +274,7 @@ def items_of_queries(catalogue: Catalogue, attribute: str, num_items: int) -> di
 
 
 @functools.lru_cache(maxsize=4)
-def _attribute_values(catalogue: Catalogue, num_items: int) -> np.ndarray:
+def _attribute_values(catalogue: Catalogue, version: tuple[int, int]) -> np.ndarray:
     """Each attribute of each item as a number, equal for equal values, -1 where it is missing: `(N, attributes)`."""
     values = np.full((len(catalogue), len(catalogue.attributes)), -1)
     for column, name in enumerate(catalogue.attributes):

@@ -33,7 +33,7 @@ class Recommend(Task):
         return {
             "task": self.name,
             "items": [
-                described(catalogue, int(number)) | {"score": float(probability)}
+                described(catalogue, int(number), score=float(probability))
                 for number, probability in zip(numbers, probabilities, strict=True)
             ],
         }

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .bounds import shown
 from .history import Histories
 from .item_text import clean_value
 from .splits import Case
@@ -59,7 +60,7 @@ def query_words(request: Request) -> str:
     words = clean_value(query, MAX_QUERY_WORDS) if isinstance(query, str) else None
     if words is None:
         raise ValueError(
-            f"a request to {request['task']} with the query {query!r}: expected a text, e.g. 'query': 'red shoes'."
+            f"a request to {request['task']} with the query {shown(query)}: expected a text such as 'red shoes'."
         )
     return words
 

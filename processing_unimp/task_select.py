@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from .bounds import shown
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
 from .history import Histories
 from .metrics import precision_recall_f1
 from .splits import Case
-from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of
+from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of, with_attributes
 
 MAX_POSITIVES = 3
 
@@ -54,7 +55,7 @@ class Select(Task):
     def prompt(self, request: Request) -> list[Piece]:
         candidates = request.get("candidates")
         if not isinstance(candidates, (list, tuple)) or not candidates:
-            raise ValueError(f"a select request with the candidates {candidates!r}: expected a list of items.")
+            raise ValueError(f"a select request with the candidates {shown(candidates)}: expected a list of items.")
         return [
             "Given",
             *[ItemSlot(candidate) for candidate in candidates],
@@ -65,9 +66,12 @@ class Select(Task):
         return [tokens.decision(chosen) for chosen in request["answer"]]
 
     def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
+        """A candidate that is no longer sold is not selected, and its score is 0."""
+        sold = np.array([_is_sold(candidate, catalogue) for candidate in request["candidates"]])
+        scores = np.where(sold, output, 0.0)
         scored = [
-            _as_answer(candidate, catalogue) | {"score": float(probability), "selected": bool(chosen)}
-            for candidate, probability, chosen in zip(request["candidates"], output, choose(output), strict=True)
+            with_attributes(_as_answer(candidate, catalogue), score=float(score), selected=bool(chosen))
+            for candidate, score, chosen in zip(request["candidates"], scores, choose(scores) & sold, strict=True)
         ]
         return {"task": self.name, "items": scored}
 
@@ -107,10 +111,21 @@ def choose(probabilities: Any) -> np.ndarray:
     return chosen
 
 
+def _id_of(candidate: Any) -> str | None:
+    item_id = candidate.get("item_id") if isinstance(candidate, dict) else candidate
+    return None if item_id is None else str(item_id)
+
+
+def _is_sold(candidate: Any, catalogue: Catalogue) -> bool:
+    """Whether a candidate may be chosen: one that the catalogue does not know may."""
+    item_id = _id_of(candidate)
+    return item_id is None or item_id not in catalogue or bool(catalogue.is_available(item_id))
+
+
 def _as_answer(candidate: Any, catalogue: Catalogue) -> dict[str, Any]:
     """Id and attributes of a candidate: the catalogue's, and over them what the request says."""
     given = candidate if isinstance(candidate, dict) else {"item_id": str(candidate)}
     given = {key: value for key, value in given.items() if key != "image"}
-    item_id = given.get("item_id")
-    known = dict(catalogue.item(str(item_id))) if item_id is not None and str(item_id) in catalogue else {}
+    item_id = _id_of(candidate)
+    known = catalogue.item(item_id) if item_id is not None and item_id in catalogue else {}
     return known | given

@@ -199,6 +199,7 @@ class RawTables:
             "changed": {},
         }
         self._forgotten: dict[str, str] = {}
+        self._picture_root: Path | None = None
         self._started = time.monotonic()
 
     def __enter__(self) -> "RawTables":
@@ -409,7 +410,7 @@ class RawTables:
         """Makes the table `pictures` of the picture files below a folder; empty files count as missing.
 
         The path is relative to the output folder if the file is inside it, absolute otherwise: photographs stay
-        where they are.
+        where they are, and who loads the table names their folder (`image_root`).
         """
         output_dir = self.output_dir.resolve()
 
@@ -430,6 +431,8 @@ class RawTables:
             "CREATE TABLE pictures AS SELECT item_id, min(image) AS image FROM picture_files "
             "WHERE NOT empty GROUP BY item_id"
         )
+        if not folder.resolve().is_relative_to(output_dir) and self.number("SELECT count(*) FROM pictures"):
+            self._picture_root = folder
         unused = self.number("SELECT count(*) FROM pictures ANTI JOIN catalogue USING (item_id)")
         self.count("removed", "pictures of items that are not in the table (the files are left alone)", unused)
 
@@ -472,6 +475,8 @@ class RawTables:
         part.write_text(json.dumps(self.report, indent=2) + "\n", encoding="utf-8")
         os.replace(part, target)
         print(summary(self.report))
+        if self._picture_root is not None:
+            print(f"  The pictures are outside the tables' folder: add image_root: {self._picture_root} to a recipe.")
         return self.report
 
     def _event_columns(self) -> list[str]:

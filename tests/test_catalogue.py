@@ -411,3 +411,146 @@ def test_picture_codes_that_do_not_fit_are_refused():
         catalogue.set_picture_codes(np.array([[1, -1], [0, 0]]))
     with pytest.raises(ValueError, match="one number of them"):
         Catalogue.from_items([{"item_id": "a", "picture_codes": [1]}, {"item_id": "b", "picture_codes": [1, 2]}])
+
+
+# ---------------------------------------------------------------------------------------------------- strangers' files
+
+
+def test_nothing_outside_the_folder_is_embedded(tmp_path):
+    """What `save` writes is published: neither a secret nor what is no picture gets into it."""
+    (tmp_path / "secret.png").write_bytes(png("green"))
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    (shop / "a.png").write_bytes(png())
+    (shop / "text.png").write_text("root:x:0:0")
+    (shop / "link.png").symlink_to(tmp_path / "secret.png")
+    paths = ["a.png", "text.png", "link.png", "../secret.png", str(tmp_path / "secret.png"), "/etc/passwd"]
+    write(shop / "items.jsonl", [{"item_id": str(n), "image": path} for n, path in enumerate(paths)])
+    catalogue = Catalogue.load(shop)
+    assert [catalogue.has_picture(item_id) for item_id in catalogue.item_ids] == [True, True, *[False] * 4]
+    catalogue.save(tmp_path / "saved")
+    saved = Catalogue.load(tmp_path / "saved")
+    assert [saved.has_picture(item_id) for item_id in saved.item_ids] == [True, *[False] * 5]
+    for secret in (b"root:", png("green")):
+        assert secret not in (tmp_path / "saved" / "catalogue.parquet").read_bytes()
+    assert "leads out of" in catalogue.unreadable_pictures["5"]
+    # Unless it is asked for.
+    assert Catalogue.load(shop, image_root=tmp_path).picture("3") is None, "relative paths start there"
+    assert Catalogue.load(shop, image_root=tmp_path).picture("4").getpixel((0, 0)) == (0, 128, 0)
+
+
+def test_every_door_reads_a_value_alike(tmp_path):
+    import pandas as pd
+
+    rows = [{"item_id": 12, "title": "NA", "price": 1.5, "day": date(2024, 5, 1)}, {"item_id": 13, "title": "x"}]
+    frame = pd.DataFrame(rows)
+    plain = [row | {"day": row["day"].isoformat() if "day" in row else None} for row in rows]
+    frame.to_parquet(tmp_path / "items.parquet")
+    frame.to_csv(tmp_path / "items.csv", index=False)
+    write(tmp_path / "items.jsonl", plain)
+    (tmp_path / "items.json").write_text(json.dumps(plain))
+    doors = [Catalogue.load(tmp_path / f"items.{kind}") for kind in ("parquet", "csv", "jsonl", "json")]
+    doors += [Catalogue.from_items(rows), Catalogue.from_dataset(Dataset.from_pandas(frame))]
+    for catalogue in doors:
+        assert catalogue.attributes == ["title", "price", "day"]
+        assert catalogue.item("12") == {"item_id": "12", "title": "NA", "price": 1.5, "day": "2024-05-01"}
+        assert catalogue.item("13") == {"item_id": "13", "title": "x", "price": None, "day": None}
+
+
+# ------------------------------------------------------------------------------------------------------------ changes
+
+
+def small() -> Catalogue:
+    return Catalogue.from_items(
+        [
+            {"item_id": "a", "title": "x", "price": 29, "image": png("red")},
+            {"item_id": "b", "title": "y", "price": 18},
+        ]
+    )
+
+
+def test_fractions_join_whole_numbers(tmp_path):
+    catalogue = small()
+    catalogue.add([{"item_id": "c", "price": 21.5}])
+    assert catalogue.column("price") == [29, 18, 21.5]
+    catalogue.save(tmp_path)
+    assert Catalogue.load(tmp_path).column("price") == [29.0, 18.0, 21.5]
+    big = Catalogue.from_items([{"item_id": "a", "code": 2**53 + 1}])
+    with pytest.raises(ValueError, match="too large to become fractions"):
+        big.add([{"item_id": "b", "code": 0.5}])
+    assert len(big) == 1 and big.add([{"item_id": "b", "code": 1.0}]) == [1]
+    assert big.column("code") == [2**53 + 1, 1]
+
+
+def test_items_can_be_changed(tmp_path):
+    catalogue = small()
+    catalogue.add([{"item_id": "c", "title": "z"}])
+    before, version = catalogue.fingerprint, catalogue.version
+    changes = [
+        {"item_id": "c", "price": 2.5},
+        {"item_id": "a", "title": None, "image": png("blue")},
+        {"item_id": "b", "image": png("red")},
+    ]
+    assert catalogue.update(changes) == [2, 0, 1]
+    rows = [("a", None, 29), ("b", "y", 18), ("c", "z", 2.5)]
+    expected = [{"item_id": item_id, "title": title, "price": price} for item_id, title, price in rows]
+    catalogue.save(tmp_path)
+    for each in (catalogue, Catalogue.load(tmp_path), pickle.loads(pickle.dumps(catalogue))):
+        assert [each.item(item_id) for item_id in "abc"] == expected
+        assert each.column("title") == [None, "y", "z"] and each.fingerprint == before
+        assert each.picture("a").getpixel((0, 0)) == (0, 0, 255) and each.picture("b") is not None
+        assert not each.has_picture("c")
+    assert catalogue.version != version
+    catalogue.update([{"item_id": "a", "image": None}])
+    assert catalogue.picture("a") is None and not catalogue.has_picture("a") and catalogue.item("a")["price"] == 29
+    assert catalogue.update([]) == []
+
+
+def test_a_picture_that_was_broken_is_read_again_once_it_is_exchanged():
+    catalogue = Catalogue.from_items([{"item_id": "a", "image": b"no picture"}])
+    catalogue.set_picture_codes(np.array([[1, 2]]))
+    assert catalogue.picture("a") is None and not catalogue.has_picture("a")
+    catalogue.update([{"item_id": "a", "image": png()}])
+    assert catalogue.has_picture("a") and catalogue.picture("a") is not None and not catalogue.unreadable_pictures
+    assert not catalogue.has_picture_codes("a"), "they were those of the old picture"
+
+
+def test_bad_changes_change_nothing():
+    catalogue = small()
+    for changes, message in (
+        ([{"item_id": "a", "title": "new"}, {"item_id": "q"}], "'q' is not among the 2 items"),
+        ([{"item_id": "a", "title": "new"}, {"item_id": "a"}], "more than once: 'a'"),
+        ([{"item_id": "a", "title": "new", "colour": "red"}], "bring 'colour'"),
+        ([{"item_id": "a", "title": "new"}, {"item_id": "b", "price": "cheap"}], "'price' holds int64.*'cheap'"),
+        ([{"title": "new"}, {"item_id": "a"}], "1 of 2 changed items have no item_id"),
+        ([{"item_id": "a", "retired": True}], "call catalogue.retire"),
+        ({"item_id": "a"}, "Expected a list of dicts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            catalogue.update(changes)
+    assert catalogue.item("a")["title"] == "x" and catalogue.num_updates == 0
+
+
+def test_items_are_sold_again():
+    catalogue = small()
+    catalogue.retire(["a", "b"])
+    catalogue.unretire("a")
+    assert catalogue.available.tolist() == [True, False] and catalogue.is_available("a")
+    with pytest.raises(ValueError, match="'q'"):
+        catalogue.retire(["a", "q"])
+    assert catalogue.is_available("a"), "all or none"
+
+
+def test_a_thousand_additions_are_a_thousand_rows(tmp_path):
+    catalogue = small()
+    for number in range(1000):
+        image = png() if number % 500 == 0 else None
+        catalogue.add([{"item_id": f"new {number}", "title": str(number), "image": image}])
+    assert len(catalogue) == 1002 and catalogue.item("new 999")["title"] == "999"
+    assert catalogue.column("title")[2:] == [str(number) for number in range(1000)]
+    catalogue.save(tmp_path)
+    loaded = Catalogue.load(tmp_path)
+    assert loaded.fingerprint == catalogue.fingerprint and loaded.column("title") == catalogue.column("title")
+    assert [loaded.has_picture(item_id) for item_id in ("a", "b", "new 0", "new 1", "new 500")] == [
+        True, False, True, False, True,
+    ]  # fmt: skip

@@ -1,4 +1,5 @@
 import gzip
+import json
 import logging
 import pickle
 from datetime import date, datetime, timedelta, timezone
@@ -8,7 +9,8 @@ import pytest
 from datasets import Dataset
 
 from processing_unimp.catalogue import Catalogue
-from processing_unimp.history import Histories, Interaction, as_seconds
+from processing_unimp.cell_values import as_seconds
+from processing_unimp.history import Histories, Interaction
 
 CATALOGUE = Catalogue.from_items([{"item_id": item_id} for item_id in ("01", "02", "03", "04")])
 
@@ -236,3 +238,30 @@ def test_real_histories_load(data_dir):
     assert (len(beauty), beauty.num_interactions, beauty.removed) == (22363, 198502, {})
     assert [event.item_id for event in beauty["A1YJEY40YUW4SE"]][:2] == ["B004756YJA", "B004ZT0SSG"]
     assert beauty.item_counts().min() >= 5 and not beauty.has_ratings
+
+
+def test_nothing_and_what_cannot_be_read_are_counted_apart(tmp_path, caplog):
+    """One of them among millions does not stop the load."""
+    rows = "a,01,100,5 a,02,NULL,4 a,03,yesterday,4 a,04,200,five a,01,300,\\N"
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp,rating\n" + rows.replace(" ", "\n"))
+    histories = Histories.load(tmp_path, CATALOGUE)
+    assert histories.removed == {
+        "interactions without timestamp": 1,
+        "interactions with a timestamp that cannot be read, such as 'yesterday'": 1,
+        "ratings that are no number, such as 'five' (the interaction is kept without it)": 1,
+    }
+    assert [(event.item_id, event.rating) for event in histories["a"]] == [("01", 5.0), ("04", None), ("01", None)]
+
+
+def test_half_a_character_ends_no_load():
+    rows = [row("u\ud83d", "01", 1, review="warm \ud83d"), row("u\ud83e", "02", 2)]
+    histories = Histories.from_interactions(rows, CATALOGUE)
+    assert histories.users == ["u\\ud83d", "u\\ud83e"], "two people stay two"
+    assert histories.of(0)[0].review == "warm \ufffd"
+
+
+def test_columns_that_are_not_used_may_hold_anything(tmp_path):
+    lines = [row("a", "01", 1, helpful=[0, {"x": [[1]]}], images=[None]), row("a", "02", 2, helpful="no")]
+    (tmp_path / "interactions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert Histories.load(tmp_path, CATALOGUE).num_interactions == 2
+    assert Histories.from_interactions(lines, CATALOGUE).num_interactions == 2

@@ -315,15 +315,17 @@ def test_a_batch_without_labels_keeps_the_graph(label_softmax):
     assert model.model.language_model.layers[0].mlp.up_proj.weight.grad is not None
 
 
-def test_only_the_groups_of_the_labels_are_computed(monkeypatch):
+def test_only_the_groups_of_the_labels_are_computed():
     model = model_of("llama", label_softmax="group", item_rows="content")
     batch = batch_of(model.config, RAGGED, labels=True)
     batch["labels"][batch["labels"] >= V] = -100
-    monkeypatch.setattr(model.model.item_embeddings, "output_items", lambda words: pytest.fail("item rows were made"))
+    asked = []
+    model.model.item_embeddings.register_forward_pre_hook(lambda module, args: asked.append(args[0]))
     assert len(model(**batch, skip_logits=True).nll) == len(RAGGED)
     # Nor for any other group's answer.
     del batch["labels"]
     assert model.stars(**batch).shape == (len(RAGGED), 5)
+    assert "token_logits" in asked and not {"item_logits", "item_rows"} & set(asked)
 
 
 @pytest.mark.parametrize("label_softmax", ["vocabulary", "group"])

@@ -1,5 +1,10 @@
+import base64
 import io
+import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -7,7 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from processing_unimp.picture import MIN_SIDE, UnreadablePicture, open_picture
+from processing_unimp.picture import (
+    MAX_FILE_BYTES,
+    MAX_SIDE,
+    MIN_SIDE,
+    UnreadablePicture,
+    bytes_of_data_uri,
+    open_picture,
+)
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -173,3 +185,180 @@ def test_real_posters_open(data_dir: Path):
     for path in sorted((data_dir / "ml-100k-posters" / "images").iterdir())[:100]:
         opened = open_picture(path)
         assert opened.mode == "RGB" and min(opened.size) >= MIN_SIDE
+
+
+# ---------------------------------------------------------------------------------------------------- hostile pictures
+
+POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 40 40
+%%EndComments
+(MARK) (w) file (ran) writestring
+showpage
+"""
+
+OPEN_ALL = """
+import io, os, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from processing_unimp import Catalogue
+from processing_unimp.picture import UnreadablePicture, open_picture
+started = []
+sys.addaudithook(lambda event, args: started.append((event, args[:1])) if event in (
+    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty") else None)
+folder = Path({folder!r})
+catalogue = Catalogue.load(folder)
+pictures = [catalogue.picture(item_id) for item_id in catalogue.item_ids]
+catalogue.save(folder / "saved")
+for file in folder.glob("p*"):
+    for source in (file, file.read_bytes()):
+        try:
+            open_picture(source)
+            print("OPENED", file)
+        except UnreadablePicture:
+            pass
+print("PICTURES", pictures, "STARTED", started, "SAVED", Catalogue.load(folder / "saved").has_picture("0"))
+"""
+
+
+def test_no_picture_starts_a_program(tmp_path):
+    """Pillow would hand PostScript under any name to Ghostscript: one is on the PATH here, and is not asked."""
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\nsleep 60\n")
+    (programs / "gs").chmod(0o755)
+    names = ["p.jpg", "p.png", "p.eps", "p"]
+    for name in names:
+        (shop / name).write_bytes(POSTSCRIPT.replace(b"MARK", str(tmp_path / "ran").encode()))
+    # The same bytes, as DOS stores them: behind a header that names where the PostScript begins.
+    binary = struct.pack("<IIIIIIIH", 0xC6D3D0C5, 30, len(POSTSCRIPT), 0, 0, 0, 0, 0xFFFF) + POSTSCRIPT
+    (shop / "p.dos").write_bytes(binary)
+    items = [{"item_id": str(n), "image": name} for n, name in enumerate([*names, "p.dos"])]
+    (shop / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    script = OPEN_ALL.format(root=str(Path(__file__).resolve().parent.parent), folder=str(shop))
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+    )
+    assert "PICTURES [None, None, None, None, None] STARTED [] SAVED False" in done.stdout, done.stdout + done.stderr
+    assert "OPENED" not in done.stdout and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "ICNS", "DDS", "IM", "JPEG2000"])
+def test_other_kinds_of_picture_are_refused_whatever_they_are_called(tmp_path, kind):
+    file = tmp_path / "a.png"
+    Image.new("RGB", (32, 32), "red").save(file, kind)
+    for source in (file, file.read_bytes()):
+        with pytest.raises(UnreadablePicture, match="cannot read the picture.*AVIF, BMP, GIF, JPEG, PNG, TIFF, WEBP"):
+            open_picture(source)
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_the_usual_kinds_are_read_whatever_they_are_called(tmp_path, kind):
+    file = tmp_path / "a.eps"
+    Image.new("RGB", (32, 32), (200, 30, 40)).save(file, kind)
+    np.testing.assert_allclose(open_picture(file).getpixel((16, 16)), (200, 30, 40), atol=8)
+
+
+def test_only_regular_files_are_opened_and_nothing_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero", "/dev/stdin", tmp_path):
+        with pytest.raises(UnreadablePicture, match="no regular file"):
+            open_picture(path)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    huge = tmp_path / "huge.png"
+    with huge.open("wb") as file:
+        file.write(encoded(Image.new("RGB", (16, 16))))
+        file.truncate(20 * 2**30)  # which takes no room on the disk
+    with pytest.raises(UnreadablePicture, match="21474836480 bytes or more; at most 67108864"):
+        open_picture(huge)
+    with pytest.raises(UnreadablePicture, match="too large"):
+        open_picture(bytes(MAX_FILE_BYTES + 1))
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    data = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:last] + data[last:-2] * 300 + data[-2:]
+    assert open_picture(data).size == (64, 64)
+    with pytest.raises(UnreadablePicture, match="JPEG of 3.. scans; at most 200"):
+        open_picture(bomb)
+
+
+PEAK = """
+import json, os, sys
+sys.path.insert(0, {root!r})
+from processing_unimp.picture import UnreadablePicture, open_picture
+def most():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1000
+found = {{}}
+for name in {names!r}:
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # counts the most anew
+    before = most()
+    try:
+        said = str(open_picture(os.path.join({folder!r}, name)).size)
+    except UnreadablePicture as error:
+        said = str(error)
+    found[name] = (round(most() - before), said)
+print("FOUND", json.dumps(found))
+"""
+LARGE = {
+    "rgba.png": ("RGBA", 7071, {}),
+    "one_strip.tiff": ("CMYK", 7071, {"compression": "tiff_lzw", "strip_size": 2**30}),
+    "float.tiff": ("F", 7071, {"compression": "tiff_lzw"}),
+    "lossy.webp": ("RGBA", 3535, {"quality": 1, "method": 0}),
+    "wide.webp": ("RGB", 7071, {"quality": 1, "method": 0}),
+    "progressive.jpg": ("RGB", 5000, {"progressive": True}),
+    "baseline.jpg": ("L", 20_000, {"quality": 1}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="this system does not tell the most memory used"
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_opening_a_picture_takes_less_than_400_megabytes(tmp_path):
+    for name, (mode, side, options) in LARGE.items():
+        Image.new(mode, (side, side)).save(tmp_path / name, **options)
+    root = str(Path(__file__).resolve().parent.parent)
+    script = PEAK.format(root=root, folder=str(tmp_path), names=list(LARGE))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
+    found = json.loads(done.stdout.removeprefix("FOUND "))
+    assert all(megabytes < 400 for megabytes, _ in found.values()), found
+    assert [name for name, (_, said) in found.items() if not said.startswith("(")] == ["wide.webp"], found
+
+
+@pytest.mark.parametrize("size", [(4097, 900), (9000, 4000), (1200, 9001)])
+def test_large_pictures_are_reduced_by_a_whole_factor(size):
+    factor = -(-max(size) // MAX_SIDE)
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    opened = open_picture(Image.fromarray(noise))
+    assert opened.size == (-(-size[0] // factor), -(-size[1] // factor))
+    np.testing.assert_array_equal(np.asarray(opened), np.asarray(Image.fromarray(noise).reduce(factor)))
+
+
+def test_data_uris_and_no_other_text():
+    data = encoded(Image.new("RGB", (16, 16), "red"))
+    uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    assert bytes_of_data_uri(uri) == data
+    for text in (
+        "a.png",
+        "/etc/passwd",
+        "http://127.0.0.1/a.png",
+        "data:text/html;base64,AAAA",
+        "data:image/png,AAAA",
+    ):
+        with pytest.raises(ValueError, match="no data URI.*never opened"):
+            bytes_of_data_uri(text)
+    with pytest.raises(ValueError, match="not base64"):
+        bytes_of_data_uri("data:image/png;base64,!!!")
+    with pytest.raises(ValueError, match="at most 12000000"):
+        bytes_of_data_uri(uri + "A" * 12_000_000)

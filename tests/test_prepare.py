@@ -259,7 +259,8 @@ def test_h_and_m_core_keeps_only_its_items(h_and_m_raw: Path, tmp_path: Path) ->
 
 def test_h_and_m_tables_load(h_and_m_raw: Path, tmp_path: Path) -> None:
     h_and_m.prepare(arguments(h_and_m_raw, h_and_m_raw / "prepared"))
-    catalogue = Catalogue.load(h_and_m_raw / "prepared")
+    assert Catalogue.load(h_and_m_raw / "prepared").picture("0108775015") is None, "it leads out of the folder"
+    catalogue = Catalogue.load(h_and_m_raw / "prepared", image_root=h_and_m_raw / "images")
     histories = Histories.load(h_and_m_raw / "prepared", catalogue)
     assert histories.num_interactions == 6 and histories.removed == {} and not histories.has_ratings
     assert catalogue.domain("0200000001") == "Menswear"
@@ -569,7 +570,7 @@ def test_real_h_and_m(data_dir: Path, tmp_path: Path) -> None:
     report = h_and_m.prepare(arguments(data_dir / "h-and-m", tmp_path, 5))
     assert report["read"] == {"transactions": 82_729, "articles": 21_345, "picture files": 7_393}
     assert accounted(report, "transactions")
-    catalogue = Catalogue.load(tmp_path)
+    catalogue = Catalogue.load(tmp_path, image_root=data_dir / "h-and-m" / "images")
     histories = Histories.load(tmp_path, catalogue)
     assert histories.removed == {} and histories.num_interactions == report["after_k_core"]["interactions"]
     assert min(histories.lengths) >= 5 and min(histories.item_counts()) >= 5

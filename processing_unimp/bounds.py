@@ -1,0 +1,61 @@
+"""How much of what strangers send is read: constants, and an error in words where a request goes over one."""
+
+import reprlib
+from collections.abc import Mapping, Sequence, Set, Sized
+from typing import Any
+
+MAX_HISTORY = 10_000  # items of one history
+MAX_CANDIDATES = 1_000  # of one selection
+MAX_ATTRIBUTES = 100  # of one item
+MAX_VALUES = 1_000  # of one list
+MAX_DEPTH = 4  # lists and objects inside one another, within one attribute
+MAX_CHARACTERS = 100_000  # of one text
+MAX_DATA_URI = 12_000_000  # characters; 9 MB of picture file
+
+_echo = reprlib.Repr()
+_echo.maxstring = _echo.maxother = _echo.maxlong = 80
+_echo.maxdict = _echo.maxlist = _echo.maxtuple = _echo.maxset = _echo.maxfrozenset = _echo.maxdeque = 4
+_echo.maxlevel = 3
+
+
+def shown(value: Any) -> str:
+    """`repr`, cut to what an error may say of somebody's value: it costs and prints little, however large that is."""
+    return _echo.repr(value)[:400]
+
+
+def check_value(value: Any, what: str) -> None:
+    """Refuse an attribute that is too deep, too long or too large, whatever it is made of.
+
+    Args:
+        value: text, number, or lists and objects of these; objects that contain themselves are too deep.
+        what (`str`): how to call it in an error.
+
+    Raises:
+        ValueError: it goes over `MAX_DEPTH`, `MAX_VALUES` or `MAX_CHARACTERS`.
+    """
+    waiting = [(value, 0)]
+    seen = 0
+    while waiting:
+        part, depth = waiting.pop()
+        if isinstance(part, str | bytes | bytearray):
+            if len(part) > MAX_CHARACTERS:
+                raise ValueError(f"{what} has {len(part)} characters: at most {MAX_CHARACTERS} are read. Shorten it.")
+            continue
+        if not isinstance(part, Mapping | Sequence | Set):
+            continue
+        if depth == MAX_DEPTH:
+            raise ValueError(
+                f"{what} has lists or objects more than {MAX_DEPTH} deep inside one another. Make it flat."
+            )
+        seen += len(part)
+        if seen > MAX_VALUES:
+            raise ValueError(f"{what} has more than {MAX_VALUES} values: leave some out.")
+        if isinstance(part, Mapping):
+            waiting += [(key, depth + 1) for key in part]
+        waiting += [(inner, depth + 1) for inner in (part.values() if isinstance(part, Mapping) else part)]
+
+
+def check_length(values: Sized, most: int, what: str) -> None:
+    """Refuse a list that is too long."""
+    if len(values) > most:
+        raise ValueError(f"{what} has {len(values)} entries: at most {most} are taken. Leave some out.")

@@ -1,0 +1,159 @@
+"""One value of a table or a request, as Python, numpy, pandas or a database driver has it, to the kinds we use."""
+
+import io
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .bounds import shown
+
+LARGEST_WHOLE_FLOAT = 2**53  # beyond it a float cannot tell a whole number from its neighbours
+
+
+def is_missing(value: Any) -> bool:
+    """Tells whether a value stands for nothing: None, NaN, and pandas' NaT and NA."""
+    if value is None or type(value).__name__ in ("NaTType", "NAType"):
+        return True
+    return isinstance(value, float | np.floating | Decimal) and math.isnan(value)
+
+
+def readable(text: str) -> str:
+    """Text without halves of characters, such as an emoji that was cut: they have no UTF-8, and become U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _of_python(value: Any) -> Any:
+    """A value without its wrapping by numpy; times of numpy as datetimes."""
+    if isinstance(value, np.datetime64):
+        return value.astype("datetime64[us]").item()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def plain_value(value: Any, what: str) -> Any:
+    """Brings one attribute to None, bool, int, float, str or list of str.
+
+    Args:
+        value: None, NaN and the like are missing values, also inside a list.
+        what (`str`): what to call it in an error.
+
+    Raises:
+        ValueError: a value of another kind, or lists in a list.
+    """
+    value = _of_python(value)
+    if is_missing(value):
+        return None
+    if isinstance(value, str):
+        return readable(str.__str__(value))  # of an enumeration its value
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        return datetime.isoformat(value)  # of a pandas Timestamp without its nanoseconds
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        parts = [plain_value(part, what) for part in (sorted(value) if isinstance(value, set | frozenset) else value)]
+        if not any(isinstance(part, list) for part in parts):
+            return [str(part) for part in parts if part is not None]
+    raise ValueError(
+        f"{what} is {type(value).__name__}: {shown(value)}. "
+        "Expected text, a number, a truth value or a list of those; split it into several attributes."
+    )
+
+
+def id_as_text(value: Any, name: str) -> str | None:
+    """Returns one id as text, None where there is none (None, NaN, blank text).
+
+    Args:
+        value: text, a whole number (also as a float or Decimal, as tables with gaps have them) or a UUID.
+        name (`str`): what to call it in an error.
+
+    Raises:
+        ValueError: a value of another kind, or a float so large that it has lost digits.
+    """
+    value = _of_python(value)
+    if is_missing(value):
+        return None
+    if isinstance(value, str):
+        text = str.__str__(value)
+        # Halves of characters are spelt out and not replaced: different ids stay different.
+        return text.encode("utf-8", "backslashreplace").decode() if text.strip() else None
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        if isinstance(value, float) and abs(value) > LARGEST_WHOLE_FLOAT:
+            raise ValueError(f"{name} {value!r} is a float that has lost digits. Expected text or a whole number.")
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"{name} {shown(value)} is {type(value).__name__}. Expected text or a whole number.")
+
+
+def as_seconds(value: Any) -> float:
+    """Turns a number, ISO text ("2020-09-22", "2020-09-22T10:00:00+02:00"), date or datetime into seconds (UTC).
+
+    Numbers are taken as they are; text without a time zone is UTC. Raises `ValueError` for anything else.
+    """
+    value = _of_python(value)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            try:
+                value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+            except ValueError:
+                raise ValueError(
+                    f"timestamp {shown(value)} cannot be read. Expected a number or an ISO date such as 2020-09-22 or "
+                    "2020-09-22T10:00:00+00:00."
+                ) from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(
+        f"timestamp {shown(value)} is {type(value).__name__}. Expected a number, an ISO text or a datetime."
+    )
+
+
+def picture_source(value: Any, what: str) -> dict[str, Any] | None:
+    """Brings the picture of an item to a dict of `"bytes"` and `"path"`, of which one is None; `None` for no picture.
+
+    Args:
+        value: a path, bytes, a dict with bytes or path, or a PIL picture. Nothing is opened.
+        what (`str`): whose picture it is, in an error.
+    """
+    value = _of_python(value)
+    if is_missing(value) or (isinstance(value, str) and not value):
+        return None
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": bytes(value), "path": None}
+    if isinstance(value, str | os.PathLike):
+        return {"bytes": None, "path": readable(os.fspath(value))}
+    if isinstance(value, Image.Image):
+        buffer = io.BytesIO()
+        (value if value.mode in ("RGB", "RGBA", "L", "LA", "P", "1") else value.convert("RGB")).save(buffer, "PNG")
+        return {"bytes": buffer.getvalue(), "path": None}
+    if isinstance(value, Mapping) and set(value) <= {"bytes", "path"}:
+        if value.get("bytes") is not None:
+            return {"bytes": bytes(value["bytes"]), "path": None}
+        return picture_source(value.get("path"), what)
+    raise ValueError(
+        f"the image of {what} came as {type(value).__name__}. "
+        "Expected a path, bytes, a dict with bytes or path, or a PIL picture."
+    )

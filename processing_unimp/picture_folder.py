@@ -1,0 +1,93 @@
+"""The folder that picture paths of an items table may lead into, and nowhere else: tables may come from strangers."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .bounds import shown
+from .picture import UnreadablePicture, read_picture_file
+
+
+class PictureFolder:
+    """Paths of a table, looked up inside one folder.
+
+    A path is relative to the folder, or absolute and inside it. Where it leads is decided after links are followed; of
+    a path that leads out, neither the answer nor an error tells whether anything is there.
+
+    Args:
+        root (`str` or `Path`): the folder.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).resolve()
+
+    def find(self, path: str) -> Path:
+        """Returns the file that a path names.
+
+        Raises:
+            UnreadablePicture: the path leads out of the folder, or is an address. (Whether there is such a file shows
+                when it is read.)
+        """
+        if "://" in path:
+            raise UnreadablePicture(f"the picture {shown(path)} is an address. Expected a local file; download it.")
+        try:
+            found = (self.root / path).resolve()
+        except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, links in a circle
+            raise UnreadablePicture(f"{shown(path)} cannot be a path of a picture. Correct it.") from None
+        if not found.is_relative_to(self.root):
+            raise UnreadablePicture(
+                f"the picture path {shown(path)} leads out of {str(self.root)!r}. Expected a file inside; for "
+                "pictures elsewhere name their folder with image_root."
+            )
+        return found
+
+    def read(self, path: str) -> bytes:
+        """Returns the bytes of a picture file.
+
+        Raises:
+            UnreadablePicture: the path leads out of the folder, or to no file that can be read whole.
+        """
+        found = self.find(path)
+        try:
+            return read_picture_file(found)
+        except OSError as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            why = self.why_not(path) if is_missing else f"cannot read {shown(path)}: {error.strerror}."
+            raise UnreadablePicture(why) from error
+
+    def why_not(self, path: str) -> str:
+        """Why a path names no picture file, in words."""
+        try:
+            return f"no picture file at {shown(str(self.find(path)))}. Correct the path, or leave the image empty."
+        except UnreadablePicture as error:
+            return str(error)
+
+    def holds(self, paths: Sequence[str | None]) -> np.ndarray:
+        """Says of each path whether it names a regular file inside the folder: `(n,)` of `bool`."""
+        files: dict[str, set[str]] = {}
+        found = np.zeros(len(paths), dtype=bool)
+        for row, path in enumerate(paths):
+            if not path or "://" in path:
+                continue
+            folder, name = os.path.split(path)
+            if folder not in files:  # one listing a folder instead of one question a file
+                files[folder] = self._files(folder)
+            found[row] = name in files[folder]
+        return found
+
+    def _files(self, folder: str) -> set[str]:
+        try:
+            with os.scandir(self.find(folder)) as entries:
+                return {entry.name for entry in entries if self._is_file(entry, folder)}
+        except (OSError, UnreadablePicture):  # no such folder, or none that may be read: its pictures are missing
+            return set()
+
+    def _is_file(self, entry: "os.DirEntry[str]", folder: str) -> bool:
+        if not entry.is_symlink():
+            return entry.is_file()
+        try:
+            return self.find(os.path.join(folder, entry.name)).is_file()
+        except (OSError, UnreadablePicture):
+            return False

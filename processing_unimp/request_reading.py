@@ -1,0 +1,96 @@
+"""A request as anybody may send it, to the form that the tasks read: bounded, ids as text, and no file opened.
+
+A request may come over a wire from a stranger. What JSON can say never names a file: pictures come as data URIs, or in
+Python as bytes, PIL pictures and `pathlib.Path`s.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .bounds import MAX_ATTRIBUTES, MAX_CANDIDATES, MAX_HISTORY, check_length, check_value, shown
+from .cell_values import id_as_text, is_missing, plain_value
+from .picture import bytes_of_data_uri
+
+LISTS = {"history": MAX_HISTORY, "candidates": MAX_CANDIDATES, "retrieved": MAX_CANDIDATES}
+ENTRIES = {"history": "history item", "candidates": "candidate", "retrieved": "retrieved item", "item": "the item"}
+
+
+def read_request(request: Any) -> dict[str, Any]:
+    """Brings a request to plain Python, as a copy; what a task needs of it is checked where it is read.
+
+    Args:
+        request (`Mapping`): as `UniMPProcessor.__call__` takes it. Lists may be arrays of numpy or columns of pandas,
+            and values what a data frame or a database holds; missing ones are left out.
+
+    Raises:
+        ValueError: no dict, or one that goes over a bound (see `bounds.py`), or an item with an unusable id or image.
+    """
+    if not isinstance(request, Mapping):
+        raise ValueError(
+            f"a request of type {type(request).__name__}: expected a dict such as "
+            "{'task': 'recommend', 'history': [...]}."
+        )
+    check_length(request, MAX_ATTRIBUTES, "a request")
+    read = {name: value for name, value in request.items() if not (value is None and name != "task")}
+    for name, most in LISTS.items():
+        if name in read:
+            values = read[name].tolist() if hasattr(read[name], "tolist") else read[name]
+            if isinstance(values, list | tuple):
+                check_length(values, most, f"the list {name!r}")
+                values = [_entry(entry, f"{ENTRIES[name]} {place}") for place, entry in enumerate(values)]
+            read[name] = values
+    if "item" in read:
+        read["item"] = _entry(read["item"], ENTRIES["item"])
+    for name in ("query", "wish"):
+        check_value(read.get(name), f"the {name}")
+    return read
+
+
+def _entry(entry: Any, where: str) -> Any:
+    """An item as a request names it: an id, or a dict with an id, attributes, or both."""
+    if not isinstance(entry, Mapping):
+        return None if is_missing(entry) else _id(entry, where)
+    check_length(entry, MAX_ATTRIBUTES, where)
+    read: dict[str, Any] = {}
+    for name, value in entry.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{where} has the key {shown(name)}: expected names of attributes that are text.")
+        if name == "item_id":
+            value = id_as_text(value, f"{where}: item_id")
+        elif name == "image":
+            value = picture_of_request(value, where)
+        else:
+            check_value(name, f"{where}: the name of an attribute")
+            check_value(value, f"{where}: attribute {shown(name)}")
+            value = _plain(value, f"{where}: attribute {shown(name)}")
+        if value is not None:
+            read[name] = value
+    return read
+
+
+def _id(entry: Any, where: str) -> Any:
+    """An id by itself as text; what can be none is left for whoever needs an item there to refuse."""
+    try:
+        return id_as_text(entry, where)
+    except ValueError:
+        return entry
+
+
+def _plain(value: Any, what: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, what) for key, inner in value.items()}
+    if isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | tuple) for part in value):
+        return [_plain(part, what) for part in value]
+    return plain_value(value, what)
+
+
+def picture_of_request(value: Any, where: str) -> Any:
+    """A picture in a request: bytes, PIL pictures and `Path`s as they are, a data URI as its bytes; no other text."""
+    if is_missing(value) or (isinstance(value, str) and not value):
+        return None
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    try:
+        return bytes_of_data_uri(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error

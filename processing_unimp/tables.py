@@ -1,0 +1,350 @@
+"""Tables of anybody's making: parquet, JSON (lines or an array) and CSV, also gzipped; the one reader of every door.
+
+What a row cannot be read for is said with its line. Reading is strict: a row that does not have the cells of the
+header is none, and nothing is guessed.
+"""
+
+import codecs
+import csv
+import gzip
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from datasets import ClassLabel, Dataset
+
+from .bounds import shown
+from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, table_of
+
+try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
+    import pyarrow as pa
+except ImportError as error:
+    raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
+
+logger = logging.getLogger(__name__)
+
+TABLE_KINDS = ("parquet", "jsonl", "json", "csv")
+# What databases write into a CSV cell for nothing, beside leaving it empty.
+NULL_CELLS = frozenset({"", "NULL", "\\N"})
+MAX_ROW_BYTES = 16 * 2**20  # of one line, or of one CSV row of several lines
+MAX_ROW_LINES = 1_000  # beyond it a quote was left open
+
+# The index of a data frame, under the names it gets.
+_UNNAMED = re.compile(r"|Unnamed: [0-9]+(?:\.[0-9]+)?|__index_level_[0-9]+__")
+_WHOLE_WITH_POINT = re.compile(r"-?(?:0|[1-9][0-9]*)\.0+")
+_BETWEEN_ROWS = re.compile(r"[\s,]*")
+
+TOO_DEEP = "lists or objects too deep inside one another"
+
+Lines = Iterator[tuple[int, bytes]]
+
+
+class Row(NamedTuple):
+    """One row of a text file: what it holds, or why it cannot be read.
+
+    Args:
+        place (`str`): where it is, such as `"line 3 of items.csv"`.
+        values (`dict[str, Any]`): by column; empty where the row cannot be read.
+        problem (`str`, *optional*): why it cannot.
+    """
+
+    place: str
+    values: dict[str, Any]
+    problem: str | None = None
+
+
+def find_table(path: str | os.PathLike[str], stem: str, also: Sequence[str] = ()) -> Path:
+    """Returns the table file at `path`: the file itself, or `<stem>.<kind>` (or one of `also`) in that folder."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ValueError(f"there is no file or folder at {str(path)!r}. Expected the {stem} table or its folder.")
+    names = [f"{stem}.{kind}{packed}" for kind in TABLE_KINDS for packed in ("", ".gz")] + list(also)
+    found = [name for name in names if (path / name).is_file()]
+    if len(found) != 1:
+        what = f"holds {' and '.join(found)}" if found else f"holds no {stem} table"
+        raise ValueError(
+            f"the folder {str(path)!r} {what}. Expected exactly one of {', '.join(names)}; pass the file."
+        )
+    return path / found[0]
+
+
+def kind_of(path: Path) -> str:
+    """Returns what the name of a file says it is: one of `TABLE_KINDS`, or anything else."""
+    return path.name.lower().removesuffix(".gz").rpartition(".")[2]
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Reads a whole table; columns without a name, such as the index of a data frame, are passed over.
+
+    Cells of a CSV are text, so that codes keep their leading zeros (see `numbers_where_lossless`); what parquet holds
+    stays on disk, memory-mapped by datasets.
+
+    Args:
+        path (`Path`): the file.
+        columns (`Sequence[str]`, *optional*): those that are wanted, as far as there are such; all without it.
+
+    Raises:
+        ValueError: a file of another kind, or one that cannot be read; the message names file and line.
+    """
+    kind = kind_of(path)
+    if kind not in TABLE_KINDS:
+        raise ValueError(f"{str(path)!r} is of an unknown kind. Expected a file ending in {', '.join(TABLE_KINDS)}.")
+    try:
+        if kind == "parquet":
+            table = arrow_table(Dataset.from_parquet(str(path)))
+            return table.select(_wanted(table.column_names, columns, path))
+        header, rows = read_rows(path)
+        if header is not None:
+            return _text_table(_wanted(header, columns, path), map(_values_of, rows))
+        return _json_table(map(_values_of, rows), columns, path)
+    except Exception as error:  # datasets and Arrow raise nearly anything
+        cause = error if isinstance(error, ValueError) else error.__cause__ or error
+        said = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
+        raise ValueError(
+            f"cannot read the table {str(path)!r} as {kind}: {said[:1000]} Expected one row an item or interaction."
+        ) from error
+
+
+def arrow_table(dataset: Any) -> "pa.Table":
+    """Returns the rows of a `datasets.Dataset` as an Arrow table (class labels by name, pictures undecoded)."""
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"a table came as {type(dataset).__name__}. Expected a datasets.Dataset; "
+            "choose one split of a DatasetDict, and load without streaming."
+        )
+    table = dataset.with_format("arrow")[:] if dataset._indices is not None else dataset.data.table
+    for name, feature in dataset.features.items():
+        if isinstance(feature, ClassLabel):
+            labels = pa.chunked_array([pa.array(feature.names, pa.string())])
+            column = labels.take(table[name].combine_chunks())
+            table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def read_rows(path: Path) -> tuple[list[str] | None, Iterator[Row]]:
+    """Reads a CSV or JSON file row by row; a row that cannot be read does not end it.
+
+    Returns:
+        `tuple`: the columns of a CSV (`None` of JSON), and the rows.
+
+    Raises:
+        ValueError: a CSV with an unusable header; while reading, a file that is no whole gzip file.
+    """
+    if kind_of(path) != "csv":
+        return None, _json_rows(_lines(path), path.name)
+    records = _csv_records(_lines(path))
+    _, header, problem, further = next(records, (1, [], None, []))
+    if problem is not None:
+        raise ValueError(f"the header of {path.name} cannot be read: {problem}.")
+    further.clear()
+    double = dict.fromkeys(name for name in header if header.count(name) > 1 and not _UNNAMED.fullmatch(name))
+    if double:
+        raise ValueError(
+            f"the header of {path.name} has {', '.join(map(shown, list(double)[:5]))} more than once. Expected a name "
+            "of its own for every column."
+        )
+    named = [name for name in header if not _UNNAMED.fullmatch(name)]
+    if len(named) < len(header):
+        logger.info("%s: %d columns without a name are not used", path.name, len(header) - len(named))
+    return named, _csv_rows(records, header, path.name)
+
+
+def _wanted(names: Sequence[str], columns: Sequence[str] | None, path: Path) -> list[str]:
+    """Columns to read, in the order of the table; which are not is logged."""
+    named = [name for name in names if not _UNNAMED.fullmatch(name)]
+    chosen = named if columns is None else [name for name in named if name in columns]
+    if left := [name or "(without a name)" for name in names if name not in chosen]:
+        logger.info("%s: the columns %s are not used", path.name, ", ".join(left))
+    return chosen
+
+
+def _values_of(row: Row) -> dict[str, Any]:
+    if row.problem is not None:
+        raise ValueError(f"{row.place}: {row.problem}.")
+    return row.values
+
+
+def _text_table(names: list[str], rows: Iterator[dict[str, Any]]) -> "pa.Table":
+    schema = pa.schema([(name, pa.string()) for name in names])
+    parts = [schema.empty_table()]
+    while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        parts.append(pa.table({name: pa.array([row[name] for row in some], pa.string()) for name in names}, schema))
+    return pa.concat_tables(parts)
+
+
+# -------------------------------------------------------------------------------------------------------------- lines
+
+
+def _lines(path: Path) -> Lines:
+    """Numbered lines with their ends; a longer one than `MAX_ROW_BYTES` comes in pieces of that size."""
+    try:
+        opened: Any = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+        file: IO[bytes]
+        with opened as file:
+            for number in itertools.count(1):
+                line = file.readline(MAX_ROW_BYTES)
+                if not line:
+                    return
+                yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path.name} is no whole gzip file: {error}. Copy it again.") from error
+
+
+def _decoded(line: bytes) -> str:
+    if len(line) >= MAX_ROW_BYTES:
+        raise ValueError(f"longer than {MAX_ROW_BYTES} bytes")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------- CSV
+
+
+def _csv_records(lines: Lines) -> Iterator[tuple[int, list[str], str | None, list[tuple[int, bytes]]]]:
+    """Line number, cells, what is wrong with them, and the further lines of each record: cells may hold line breaks.
+
+    Whoever clears the further lines takes them for part of the record. Otherwise, and where it is wrong, reading goes
+    on at the second line: a quote that was left open costs its own line, and not all that follow.
+    """
+    csv.field_size_limit(MAX_ROW_BYTES)
+    given_back: list[tuple[int, bytes]] = []  # the next one last
+    taken: list[tuple[int, bytes]] = []  # by the record at hand
+
+    def supply() -> Iterator[str]:
+        while (line := given_back.pop() if given_back else next(lines, None)) is not None:
+            taken.append(line)
+            if len(taken) > MAX_ROW_LINES or sum(len(each) for _, each in taken[1:]) > MAX_ROW_BYTES:
+                raise csv.Error("a quote that is left open")
+            try:
+                yield _decoded(line[1])
+            except ValueError as error:
+                raise csv.Error(error) from error
+
+    reader = csv.reader(supply(), strict=True)
+    while True:
+        taken.clear()
+        problem = None
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells, problem = [], str(error)
+            reader = csv.reader(supply(), strict=True)
+        if cells or problem is not None:  # else an empty line
+            number, further = taken[0][0], taken[1:]
+            yield number, cells, problem, further
+            given_back += reversed(further)
+
+
+def _csv_rows(records: Iterator[Any], header: list[str], name: str) -> Iterator[Row]:
+    named = [(place, column) for place, column in enumerate(header) if not _UNNAMED.fullmatch(column)]
+    for number, cells, problem, further in records:
+        place = f"line {number} of {name}"
+        if problem is None and len(cells) != len(header):
+            problem = f"{len(cells)} cells, and the header has {len(header)}: {shown(cells)}"
+        if problem is not None:
+            yield Row(place, {}, problem)
+            continue
+        further.clear()
+        yield Row(place, {column: _cell(cells[at], column) for at, column in named})
+
+
+def _cell(cell: str, column: str) -> str | None:
+    if cell in NULL_CELLS:
+        return None
+    if column in ID_COLUMNS and _WHOLE_WITH_POINT.fullmatch(cell):  # as data frames write whole numbers with gaps
+        return cell.partition(".")[0]
+    return cell
+
+
+# --------------------------------------------------------------------------------------------------------------- JSON
+
+
+def _json_table(rows: Iterator[dict[str, Any]], columns: Sequence[str] | None, path: Path) -> "pa.Table":
+    if columns is None:
+        return table_of(rows)
+    left: dict[str, None] = {}
+
+    def chosen(row: dict[str, Any]) -> dict[str, Any]:
+        left.update(dict.fromkeys(row.keys() - columns))
+        return {name: row[name] for name in columns if name in row}
+
+    table = table_of(map(chosen, rows))
+    if left:
+        logger.info("%s: the columns %s are not used", path.name, ", ".join(sorted(left)))
+    return table
+
+
+def _json_rows(lines: Lines, name: str) -> Iterator[Row]:
+    is_first = True
+    for number, line in lines:
+        if is_first and line.lstrip().startswith(b"["):
+            yield from _json_array(line, lines, name)
+        elif line.strip():
+            yield _json_line(line, f"line {number} of {name}")
+        is_first = is_first and not line.strip()
+
+
+def _json_line(line: bytes, place: str) -> Row:
+    try:
+        return _json_row(json.loads(_decoded(line)), place)
+    except RecursionError:
+        return Row(place, {}, TOO_DEEP)
+    except ValueError as error:
+        return Row(place, {}, f"no JSON: {error}")
+
+
+def _json_row(values: Any, place: str) -> Row:
+    if not isinstance(values, dict):
+        return Row(place, {}, f"{type(values).__name__}, and no object with the columns as keys")
+    return Row(place, values)
+
+
+def _json_array(first: bytes, lines: Lines, name: str) -> Iterator[Row]:
+    """Rows of an array, read as far as the next row needs; what comes after it on its last line is refused."""
+    decode, parse = codecs.getincrementaldecoder("utf-8")("replace").decode, json.JSONDecoder().raw_decode
+    text = decode(first)
+    position = text.index("[") + 1
+
+    def read_on() -> bool:
+        """Twice as much text, so that the work stays in proportion to it; False where there is no more."""
+        nonlocal text, position
+        pieces, length = [text[position:]], len(text) - position
+        wanted = min(2 * length + 1, MAX_ROW_BYTES)
+        while length < wanted and (line := next(lines, None)) is not None:
+            pieces.append(decode(line[1]))
+            length += len(pieces[-1])
+        text, position = "".join(pieces), 0
+        return len(pieces) > 1
+
+    for number in itertools.count(1):
+        place = f"row {number} of {name}"
+        position = _BETWEEN_ROWS.match(text, position).end()  # type: ignore[union-attr]
+        while position == len(text) and read_on():
+            position = _BETWEEN_ROWS.match(text, position).end()  # type: ignore[union-attr]
+        if text[position : position + 1] == "]":
+            if text[position + 1 :].strip():
+                yield Row(place, {}, "text after the end of the array")
+            return
+        while True:
+            try:
+                values, position = parse(text, position)
+                break
+            except ValueError as error:
+                if not read_on():
+                    yield Row(place, {}, f"no JSON from here on: {error}")
+                    return
+            except RecursionError:
+                yield Row(place, {}, TOO_DEEP)
+                return
+        yield _json_row(values, place)
