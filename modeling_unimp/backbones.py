@@ -20,6 +20,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from .open_clip_tower import load_open_clip_image_processor, load_open_clip_tower
 
@@ -106,30 +107,44 @@ def load_vision_tower(
 
 
 def vision_features(tower: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Features of each picture `(U, P, F)`, as the resampler reads them; see `vision_outputs`."""
+    features = vision_outputs(tower, pixel_values).last_hidden_state
+    assert features is not None
+    return features
+
+
+def vision_outputs(tower: PreTrainedModel, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutput:
     """
-    Features of each picture, as the resampler reads them.
+    What a tower makes of pictures.
 
     Args:
         tower (`PreTrainedModel`):
             Returns a `last_hidden_state` of tokens `(U, P, F)` or a feature map `(U, F, height, width)`.
         pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`):
             Cast to the tower's dtype.
+        kwargs (*optional*): `output_hidden_states`, `output_attentions`.
 
     Returns:
-        `torch.FloatTensor` of shape `(U, P, F)`, in the tower's dtype: the tokens, a class token among them if the
-        tower has one, or the positions of the feature map row by row.
+        `BaseModelOutput`: `last_hidden_state` `(U, P, F)` in the tower's dtype: the tokens, a class token among them
+        if the tower has one, or the positions of the feature map row by row; `hidden_states` and `attentions` where
+        the tower gives them.
 
     Raises:
-        ValueError: the tower returns neither.
+        ValueError: the tower returns neither tokens nor a feature map.
     """
-    features = getattr(tower(pixel_values=pixel_values.to(tower.dtype)), "last_hidden_state", None)
+    outputs = tower(pixel_values=pixel_values.to(tower.dtype), **kwargs)
+    features = getattr(outputs, "last_hidden_state", None)
     if features is None or features.ndim not in (3, 4):
         came = "no last_hidden_state" if features is None else f"a last_hidden_state of shape {tuple(features.shape)}"
         raise ValueError(
             f"The vision tower {type(tower).__name__} returned {came}; expected tokens (pictures, tokens, width) or a "
             "feature map (pictures, width, height, width). Choose another vision_model."
         )
-    return features if features.ndim == 3 else features.flatten(2).transpose(1, 2)
+    return BaseModelOutput(
+        last_hidden_state=features if features.ndim == 3 else features.flatten(2).transpose(1, 2),
+        hidden_states=getattr(outputs, "hidden_states", None),
+        attentions=getattr(outputs, "attentions", None),
+    )
 
 
 def is_unused_vision_part(name: str, model_type: str) -> bool:

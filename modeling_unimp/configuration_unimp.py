@@ -73,6 +73,9 @@ class UniMPConfig(PreTrainedConfig):
             Names or folders of the pretrained backbones, when there were any.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new weights.
+        tie_word_embeddings (`bool`, *optional*):
+            Whether words are written with the rows they are read with; `None` is what `text_config` says, and a value
+            is written there.
 
     Raises:
         ValueError: values that do not fit together; the message names both.
@@ -109,14 +112,18 @@ class UniMPConfig(PreTrainedConfig):
     text_model: str | None = None
     vision_model: str | None = None
     initializer_range: float = 0.02
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
+
+    # transformers' names parts of a bare language model; `_fsdp_plan` of the model says what is ours.
+    base_model_fsdp_plan: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.text_config = _as_config(self.text_config or {"model_type": "gpt_neox"}, "text_config")
         if self.vision_config is not None:
             self.vision_config = _as_config(self.vision_config, "vision_config")
-        # Tying the words' output rows to their input rows is a property of the language model.
-        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        self.text_config.tie_word_embeddings = self.tie_word_embeddings
         # The configs of loaded backbones keep the attention that these were loaded with.
         own = {name: getattr(getattr(self, name), "_attn_implementation", None) for name in self.sub_configs}
         kwargs.setdefault("attn_implementation", own)

@@ -18,14 +18,17 @@ NUM_KINDS = 3
 ROWS_AT_ONCE = 2048
 
 
-def supervised_rows(hidden_BTD: torch.Tensor, labels_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def supervised_rows(
+    hidden_BTD: torch.Tensor, labels_BT: torch.Tensor, is_shifted: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states that predict a label `(n, D)`, and the labels `(n,)`, row by row.
 
-    `labels[b, t]` is predicted from `hidden[b, t - 1]`; -100 is no label.
+    `labels[b, t]` is predicted from `hidden[b, t - 1]`, or of shifted labels from `hidden[b, t]`; -100 is no label.
     """
-    targets = labels_BT[:, 1:]
-    supervised = targets != IGNORED
-    return hidden_BTD[:, :-1][supervised], targets[supervised]
+    if not is_shifted:
+        hidden_BTD, labels_BT = hidden_BTD[:, :-1], labels_BT[:, 1:]
+    supervised = labels_BT != IGNORED
+    return hidden_BTD[supervised], labels_BT[supervised]
 
 
 def token_nll(

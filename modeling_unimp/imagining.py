@@ -4,10 +4,11 @@ Shapes: B requests, P codes of a picture, N items, G width of what pictures are 
 """
 
 import copy
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -45,9 +46,7 @@ class SamplingByRow(LogitsProcessor):
     """
 
     def __init__(self, seeds: Sequence[int], group: tuple[int, int], warpers: Any) -> None:
-        if any(not isinstance(seed, int) or not 0 <= seed < 2**63 for seed in seeds):
-            raise ValueError(f"seed={str(seeds[0])[:40]}: expected a whole number from 0.")
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(_checked_seed(seed)) for seed in seeds]
         self.first, self.stop = group
         self.warpers = warpers
 
@@ -58,6 +57,12 @@ class SamplingByRow(LogitsProcessor):
         drawn = (warped + noise).argmax(dim=-1, keepdim=True) + self.first
         ruled_out: Any = torch.full_like(scores, float("-inf"))
         return ruled_out.scatter(1, drawn, 0.0)
+
+
+def _checked_seed(seed: Any) -> int:
+    if not isinstance(seed, SupportsIndex) or not 0 <= operator.index(seed) < 2**63:
+        raise ValueError(f"seed={str(seed)[:40]}: expected a whole number from 0.")
+    return operator.index(seed)
 
 
 class UniMPImagining:

@@ -14,7 +14,8 @@ from torch import nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple, logging
 from transformers.utils.deprecation import deprecate_kwarg
 
@@ -24,7 +25,7 @@ from .backbones import (
     is_unused_vision_part,
     load_text_model,
     load_vision_tower,
-    vision_features,
+    vision_outputs,
 )
 from .configuration_unimp import UniMPConfig
 from .focal_loss import supervised_rows, token_nll
@@ -111,7 +112,8 @@ class UniMPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["UniMPPerceiverBlock"]
     _skip_keys_device_placement = ["cache"]
-    _supports_sdpa = True
+    # Of the language model and the tower; the resampler and the gated cross-attention then take SDPA.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     @torch.no_grad()
     def initialize_weights(self) -> None:
@@ -231,10 +233,15 @@ class UniMPModel(UniMPPreTrainedModel):
         Returns:
             `torch.FloatTensor` of shape `(U, P, F)`.
         """
+        features = self._vision_outputs(pixel_values).last_hidden_state
+        assert features is not None
+        return features
+
+    def _vision_outputs(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutput:
         if self.vision_tower is None:
             raise ValueError("pixel_values came, but this model has no vision tower: pass vision_features instead.")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._vision_is_trained()):
-            return vision_features(self.vision_tower, pixel_values)
+            return vision_outputs(self.vision_tower, pixel_values, **kwargs)
 
     def encode_media(
         self, pixel_values: torch.Tensor | None = None, vision_features: torch.Tensor | None = None
@@ -287,19 +294,24 @@ class UniMPModel(UniMPPreTrainedModel):
         before = count.masked_fill(is_code, 0).cummax(dim=1).values
         return ((count - before - 1) % self.config.codes_per_picture).masked_fill(~is_code, -1)
 
+    @can_return_tuple
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """What the language model sees of pictures, in the form that transformers asks of every model that sees.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(U, 3, H, W)`)
+            kwargs (*optional*): `output_hidden_states`, `output_attentions`, of the tower; `return_dict`.
 
         Returns:
             `BaseModelOutputWithPooling`: `last_hidden_state` `(U, P, F)`, the tower's, and `pooler_output`
             `(U, L, D)`, the latents.
         """
-        features_UPF = self.encode_pictures(pixel_values)
+        outputs = self._vision_outputs(pixel_values, **kwargs)
         return BaseModelOutputWithPooling(
-            last_hidden_state=features_UPF, pooler_output=self.encode_media(vision_features=features_UPF)
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=self.encode_media(vision_features=outputs.last_hidden_state),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")
@@ -454,6 +466,10 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         text_model (`PreTrainedModel`, *optional*): a pretrained causal language model; random without it.
         vision_tower (`PreTrainedModel`, *optional*): a pretrained tower; random without it.
     """
+
+    # Language models whose plan shards the words' embedding would otherwise share it with a head that is not.
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
 
     def __init__(
         self,
@@ -628,10 +644,13 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             answer_group (`str`, *optional*): the only group that gets logits, see [`~UniMPForConditionalGeneration.
                 answer_logits`]; `-inf` elsewhere. `generate` then writes nothing else, and no item rows are made.
             task_ids (*optional*): which task each row is; of a batch of the processor, for the Trainer alone.
+            kwargs (*optional*): `shift_labels` instead of `labels`, where `shift_labels[b, t]` is predicted from the
+                tokens up to t; `num_items_in_batch`, which the sum of `nll` is divided by; and the language model's.
 
         The other arguments are those of [`UniMPModel.forward`].
         """
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        # Not in the signature: transformers' Trainer wants every argument called "labels" in each batch.
+        num_items_in_batch, shift_labels = kwargs.pop("num_items_in_batch", None), kwargs.pop("shift_labels", None)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -651,10 +670,11 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         if hidden_BTW is None:
             return UniMPOutput(media_states=outputs.media_states)
         loss = nll = logits = None
-        if labels is not None:
-            nll = self._supervised_nll(hidden_BTW, labels)
+        targets = labels if shift_labels is None else shift_labels
+        if targets is not None:
+            nll = self._supervised_nll(hidden_BTW, targets, is_shifted=shift_labels is not None)
             loss = nll.sum() / (max(len(nll), 1) if num_items_in_batch is None else num_items_in_batch)
-        if not (skip_logits if skip_logits is not None else self.training and labels is not None):
+        if not (skip_logits if skip_logits is not None else self.training and targets is not None):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self._head(self._checked_group(answer_group))(hidden_BTW[:, kept])
             if answer_group is not None:
@@ -696,9 +716,11 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
             logits.append(self.model.item_embeddings("item_logits", hidden, self.get_input_embeddings().__call__))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
-    def _supervised_nll(self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
+    def _supervised_nll(
+        self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor, is_shifted: bool = False
+    ) -> torch.Tensor:
         """`-log p` of each label; only positions with a label go through the head."""
-        hidden, targets = supervised_rows(hidden_BTW, labels_BT)
+        hidden, targets = supervised_rows(hidden_BTW, labels_BT, is_shifted)
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.config.vocab_size:
             raise ValueError(
                 f"labels reach from {int(targets.min())} to {int(targets.max())}: expected -100, or ids below "
@@ -772,6 +794,42 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         if self.config.codes_per_picture and inputs.get("input_ids") is not None:
             inputs["code_places"] = self.model.code_places(input_ids)[:, -inputs["input_ids"].shape[1] :]
         return inputs
+
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
+        mixin: Any = super()
+        generator = mixin._get_candidate_generator(*args, **kwargs)
+        if isinstance(generator, PromptLookupCandidateGenerator):
+            # Made for the language model's words alone; what it looks up may be an added token.
+            generator.vocab_size = self.config.vocab_size
+        return generator
+
+    def compute_transition_scores(
+        self,
+        sequences: torch.Tensor,
+        scores: tuple[torch.Tensor, ...],
+        beam_indices: torch.Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> torch.Tensor:
+        """As `GenerationMixin.compute_transition_scores`, which knows words only: the score of each token written.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(R, T)`), scores (`tuple` of a tensor `(R', config.vocab_size)` a
+                step), beam_indices (`torch.LongTensor` of shape `(R, steps)`, *optional*): of what `generate` returns.
+            normalize_logits (`bool`, *optional*, defaults to `False`): whether scores become log probabilities first.
+
+        Returns:
+            `torch.FloatTensor` of shape `(R, steps)`; 0 after the end of a beam.
+        """
+        scores_RSV = torch.stack(scores, dim=1)
+        if normalize_logits:
+            scores_RSV = scores_RSV.log_softmax(dim=-1)
+        if beam_indices is None:
+            beam_indices = torch.arange(len(scores_RSV), device=sequences.device)[:, None].expand(-1, len(scores))
+        beam_indices = beam_indices[:, : int((beam_indices >= 0).sum(dim=-1).max())]
+        num_steps = beam_indices.shape[1]
+        step = torch.arange(num_steps, device=sequences.device)
+        written = scores_RSV[beam_indices.clamp(min=0), step, sequences[:, sequences.shape[1] - num_steps :]]
+        return written.masked_fill(beam_indices < 0, 0)
 
     # ------------------------------------------------------------------------------------------------------ answers
 

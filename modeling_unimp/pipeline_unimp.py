@@ -69,8 +69,16 @@ class PersonalizationPipeline(Pipeline):
     _pipeline_calls_generate = True
     _non_generation_params = ("top_k",)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        placed = getattr(model, "hf_device_map", {})
+        if model.device.type == "meta" or "disk" in placed.values():
+            # Hooks bring each part when it is called: nothing is to be moved. transformers would take the map's first
+            # place for a device, and "disk" is none.
+            kwargs.setdefault("device", model.device)
+            vars(model).pop("hf_device_map", None)
+        super().__init__(model, *args, **kwargs)
+        if placed:
+            model.hf_device_map = placed
         self.model.check_processor(self.processor)
         self._shelf: tuple[Any, PictureShelf] | None = None
 

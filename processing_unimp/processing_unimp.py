@@ -4,7 +4,6 @@ One processor serves training, evaluation and serving, so that what the model is
 taught. It carries the catalogue: a saved model folder answers without any training data.
 """
 
-import difflib
 import inspect
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from transformers.utils import cached_file, logging
 from .all_tasks import TASKS, task_of
 from .bounds import shown
 from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
+from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
 from .catalogue import CATALOGUE_FILE, Catalogue
 from .control_tokens import ControlTokens
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
@@ -226,7 +226,8 @@ class UniMPProcessor(ProcessorMixin):
             vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
                 instead of opening the pictures.
             positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
-            kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway.
+            kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway; for `images`
+                and `text` also those of tokenizer and image processor, flat or in `text_kwargs`, `images_kwargs`.
 
         Returns:
             `BatchFeature` with `input_ids`, `attention_mask`, `media_index` `(B, T)`, left-padded; `pixel_values`
@@ -242,7 +243,8 @@ class UniMPProcessor(ProcessorMixin):
             raise ValueError("pass requests, or text and images for a model to go on with; not both and not neither.")
         if requests is None:
             return self._free(text, images, kwargs)
-        _check_arguments(kwargs, inspect.signature(type(self).__call__).parameters)
+        known = [name for name in inspect.signature(type(self).__call__).parameters if name not in ("self", "kwargs")]
+        check_arguments(kwargs, known)
         pictures = _BatchPictures(self, vision_features)
         if isinstance(requests, (Mapping, str)) or not len(requests):
             raise ValueError(f"requests came as {shown(requests)}: expected a list of at least one dict.")
@@ -254,7 +256,8 @@ class UniMPProcessor(ProcessorMixin):
                 task_ids.append(TASK_NAMES.index(request["task"]))
             except ValueError as error:
                 raise ValueError(f"request {position}: {error}") from error
-        batch = _padded(rows, pictures, self.control.pad) | {"task_ids": torch.tensor(task_ids)}
+        sequences = [(row.ids, [pictures.index(key) for key in row.pictures]) for row in rows]
+        batch = _padded(sequences, self.control.pad) | {"task_ids": torch.tensor(task_ids)}
         if labels:
             batch["labels"] = _left_padded([row.labels for row in rows], IGNORED)
             batch["label_kinds"] = _left_padded([row.kinds for row in rows], 0)
@@ -268,34 +271,42 @@ class UniMPProcessor(ProcessorMixin):
 
         Args:
             text (`str` or `list[str]`, *optional*)
-            images (`PIL.Image.Image`, `bytes`, `Path` or a list of these, *optional*): as many as texts; `None` in the
-                list for a text without one.
+            images (`PIL.Image.Image`, `bytes`, `Path` or a list of these, *optional*): as many as texts; `None` or an
+                empty list for a text without one.
         """
+        for_text, for_images = sorted_arguments(kwargs, self.tokenizer, self.image_processor)
         if images is None:
-            _check_arguments(kwargs, inspect.signature(type(self.tokenizer).__call__).parameters, fixed={})
-            return BatchFeature(self.tokenizer(text, **kwargs))
-        given = list(images) if isinstance(images, list | tuple) else [images]
-        # transformers puts the pictures of each text into a list of their own.
-        given = [each[0] if isinstance(each, list | tuple) and len(each) == 1 else each for each in given]
-        given = [picture_of_request(each, "an image") for each in given]
+            return BatchFeature(self.tokenizer(text, **for_text))
+        opened = [_opened(each) for each in (images if isinstance(images, list | tuple) else [images])]
         if text is None:
-            opened: BatchFeature = self.image_processor([open_picture(each) for each in given], **kwargs)
-            return opened
-        _check_arguments(kwargs, inspect.signature(type(self).__call__).parameters)
+            if any(each is None for each in opened):
+                raise ValueError("an image without a text came as None: expected a picture.")
+            return BatchFeature(self.image_processor(opened, **for_images))
         texts = [text] if isinstance(text, str) else list(text)
-        if not texts or len(texts) != len(given) or not all(isinstance(words, str) for words in texts):
+        if not texts or len(texts) != len(opened) or not all(isinstance(words, str) for words in texts):
             raise ValueError(
-                f"{len(texts)} texts and {len(given)} images came: expected texts, and no images or one for each; "
+                f"{len(texts)} texts and {len(opened)} images came: expected texts, and no images or one for each; "
                 "None in the list for a text without one."
             )
-        pictures, rows = _BatchPictures(self, None), []
-        for words, image in zip(texts, given, strict=True):
-            key = None if image is None else pictures.key(ItemEntry({}, image=image))
-            ids = [self.control.image] * self.num_image_tokens if key is not None else []
-            ids += self.item_text.untrusted(words)
-            rows.append(_Row())
-            rows[-1].append(ids, [key] * len(ids))
-        return BatchFeature(_padded(rows, pictures, self.control.pad) | pictures.tensors())
+        check_arguments(for_text, WITH_PICTURES, {"return_tensors": ("pt", None)})
+        for_text.pop("return_tensors", None)
+        padding, max_length = for_text.pop("padding", True), for_text.pop("max_length", None)
+        check_arguments({"padding": padding}, (), {"padding": (True, "longest", "max_length", None)})
+        for_text = {"add_special_tokens": False, "split_special_tokens": True} | for_text
+        pictures, rows = [], []
+        for words, picture in zip(texts, opened, strict=True):
+            ids = [] if picture is None else [self.control.image] * self.num_image_tokens
+            room = None if max_length is None else max(max_length - len(ids), 0)
+            ids += self.tokenizer(words, max_length=room, **for_text)["input_ids"]
+            if picture is not None:
+                pictures.append(picture)
+            rows.append((ids, [0 if picture is None else len(pictures)] * len(ids)))
+        length = max_length if padding == "max_length" and max_length is not None else 0
+        batch = _padded(rows, self.control.pad, length)
+        if pictures:
+            for_images["return_tensors"] = "pt"
+            batch["pixel_values"] = self.image_processor(pictures, **for_images)["pixel_values"]
+        return BatchFeature(batch)
 
     def read_request(self, request: Any) -> Request:
         """A request in the form that the tasks read, as a copy; see `request_reading.py`."""
@@ -517,34 +528,27 @@ class UniMPProcessor(ProcessorMixin):
         return self._pixels.get(key)
 
 
-# What a batch consists of anyway.
-FIXED = {"return_tensors": ("pt", None), "padding": (True, "longest", None)}
+def _opened(image: Any) -> Any:
+    """A picture given beside a text; transformers puts those of each text into a list of their own."""
+    if isinstance(image, list | tuple):
+        if len(image) > 1:
+            raise ValueError(f"{len(image)} images came for one text: expected at most one.")
+        image = image[0] if image else None
+    # Arrays and tensors are pictures that are open already.
+    return image if image is None or hasattr(image, "shape") else open_picture(picture_of_request(image, "an image"))
 
 
-def _check_arguments(
-    kwargs: Mapping[str, Any], known: Iterable[str], fixed: Mapping[str, tuple[Any, ...]] = FIXED
-) -> None:
-    """Refuse arguments that would be passed over."""
-    for name, value in kwargs.items():
-        names = [*fixed, *(each for each in known if each not in ("self", "kwargs"))]
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}."
-            raise ValueError(f"there is no argument {shown(name)}: {hint}")
-        if name in fixed and value not in fixed[name]:
-            raise ValueError(f"{name}={shown(value)}: expected {fixed[name][0]!r}; leave it out.")
-
-
-def _left_padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-    length = max(map(len, values))
+def _left_padded(values: Sequence[Sequence[int]], fill: int, length: int = 0) -> torch.Tensor:
+    length = max(length, *map(len, values))
     return torch.tensor([[fill] * (length - len(value)) + list(value) for value in values])
 
 
-def _padded(rows: Sequence["_Row"], pictures: "_BatchPictures", pad: int) -> dict[str, torch.Tensor]:
+def _padded(sequences: Sequence[tuple[list[int], list[int]]], pad: int, length: int = 0) -> dict[str, torch.Tensor]:
+    """Ids and media index of each row to tensors."""
     return {
-        "input_ids": _left_padded([row.ids for row in rows], pad),
-        "attention_mask": _left_padded([[1] * len(row.ids) for row in rows], 0),
-        "media_index": _left_padded([[pictures.index(key) for key in row.pictures] for row in rows], 0),
+        "input_ids": _left_padded([ids for ids, _ in sequences], pad, length),
+        "attention_mask": _left_padded([[1] * len(ids) for ids, _ in sequences], 0, length),
+        "media_index": _left_padded([index for _, index in sequences], 0, length),
     }
 
 

@@ -33,6 +33,7 @@ from modeling_unimp.backbones import (
     SCRATCH_VOCABULARY_SIZE,
     TEXT_SIZES,
     VISION_SIZES,
+    is_unused_vision_part,
     load_image_processor,
     load_text_model,
     load_vision_tower,
@@ -206,6 +207,25 @@ def test_full_checkpoints_give_their_vision_tower(tmp_path):
         with torch.no_grad():
             expected = model.vision_model(pixel_values=pixels).last_hidden_state
             torch.testing.assert_close(vision_features(tower, pixels), expected, rtol=0, atol=0)
+
+
+def test_every_weight_that_a_feature_passes_through_trains_with_its_tower(tmp_path):
+    """CLIP's `post_layernorm` is behind the features, SigLIP's before them."""
+    vision = {key: value for key, value in VISION.items() if key != "projection_dim"}
+    for config in (CLIPVisionConfig(**VISION), SiglipVisionConfig(**vision)):
+        folder = tmp_path / config.model_type
+        AutoModel.from_config(config).save_pretrained(folder)
+        tower, _ = load_vision_tower(str(folder))
+        vision_features(tower, torch.randn(2, 3, 32, 32)).square().sum().backward()
+        named = dict(tower.named_parameters())
+        assert named
+        for name, parameter in named.items():
+            reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+            # A key's bias moves all scores of a query alike: its gradient is zero but for rounding.
+            if "k_proj.bias" not in name:
+                assert is_unused_vision_part(name, config.model_type) == (not reached), name
+        assert is_unused_vision_part("vision_model.post_layernorm.weight", "clip_vision_model")
+        assert not is_unused_vision_part("vision_model.post_layernorm.weight", "siglip_vision_model")
 
 
 def test_feature_map_is_flattened_row_by_row(tmp_path):

@@ -41,6 +41,8 @@ def test_labels_are_shifted():
     hidden = torch.arange(4.0).view(1, 4, 1)
     rows, targets = supervised_rows(hidden, torch.tensor([[7, -100, 8, 9]]))
     assert rows.squeeze(1).tolist() == [1.0, 2.0] and targets.tolist() == [8, 9]
+    rows, targets = supervised_rows(hidden, torch.tensor([[-100, 8, 9, 5]]), is_shifted=True)
+    assert rows.squeeze(1).tolist() == [1.0, 2.0, 3.0] and targets.tolist() == [8, 9, 5]
 
 
 def test_by_hand():

@@ -1,6 +1,7 @@
 """Pictures as answers: exactly their codes and nothing else, from a search of the model's own, saved and loaded."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -80,6 +81,43 @@ def test_sampling_follows_the_seed_and_leaves_chance_elsewhere_alone(shop):
     config = GenerationConfig(do_sample=True, top_k=1, max_length=3)
     assert model.imagine(**batch, generation_config=config).tolist() == likeliest
     assert config.max_length == 3
+
+
+def test_a_seed_draws_the_same_picture_alone_in_a_batch_and_beside_other_threads(shop):
+    model, processor = shop
+    alone = [model.imagine(**batch_of(processor, [each]), seed=3, temperature=2.0).tolist()[0] for each in REQUESTS]
+    assert model.imagine(**batch_of(processor), seed=3, temperature=2.0).tolist() == alone
+
+    def drawn(number):
+        request, seed = REQUESTS[number % 2], 3 if number < 14 else number
+        return model.imagine(**batch_of(processor, [request]), seed=seed, temperature=2.0).tolist()[0]
+
+    with ThreadPoolExecutor(7) as threads:
+        found = list(threads.map(drawn, range(28)))
+    assert found[:14] == alone * 7
+    assert len({tuple(each) for each in found[14:]}) > 7
+
+
+def test_what_is_drawn_follows_the_probabilities(shop):
+    """First codes of 400 seeds against the model's own distribution, a chi-square test far from its edge."""
+    model, processor = shop
+    batch = batch_of(processor, REQUESTS[:1])
+    first, stop = model.config.group_slices["codes"]
+    with torch.no_grad():
+        expected = (model(**batch).logits[0, -1, first:stop] / 2.0).softmax(-1)
+    counts = torch.zeros(stop - first)
+    for seed in range(400):
+        counts[model.imagine(**batch, seed=seed, temperature=2.0)[0, 0]] += 1
+    assert ((counts - 400 * expected) ** 2 / (400 * expected)).sum() < 60  # 15 degrees of freedom: p < 1e-6
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "3", None])
+def test_a_seed_is_a_whole_number(shop, seed):
+    model, processor = shop
+    with pytest.raises(ValueError, match="seed=.*expected a whole number from 0"):
+        model.imagine(**batch_of(processor), seed=seed)
+    expected = model.imagine(**batch_of(processor), seed=7).tolist()
+    assert model.imagine(**batch_of(processor), seed=np.int64(7)).tolist() == expected
 
 
 def test_lengths_of_words_do_not_cut_a_picture(shop):

@@ -248,6 +248,67 @@ def test_free_text_and_pictures_pass_through(processor):
     assert processor.tokenizer.decode(batch["input_ids"][0]) == "Red mug"
 
 
+def test_texts_with_pictures_see_them(processor):
+    """Known ids by hand: [IMG] before a text that has a picture, all of its tokens see it; padding on the left."""
+    image, hat = processor.control.image, Image.new("RGB", (40, 40), "green")
+    words = [processor.tokenizer(each, add_special_tokens=False)["input_ids"] for each in ("Red mug", "Green")]
+    batch = processor(text=["Red mug", "Green"], images=[None, hat])
+    length = max(len(words[0]), 1 + len(words[1]))
+    rows = [words[0], [image, *words[1]]]
+    pad = [length - len(row) for row in rows]
+    assert batch["input_ids"].tolist() == [[processor.control.pad] * n + row for n, row in zip(pad, rows, strict=True)]
+    assert batch["attention_mask"].tolist() == [[0] * n + [1] * len(row) for n, row in zip(pad, rows, strict=True)]
+    assert batch["media_index"].tolist() == [[0] * length, [0] * pad[1] + [1] * len(rows[1])]
+    pixels = processor.image_processor([hat], return_tensors="pt")["pixel_values"]
+    assert torch.equal(batch["pixel_values"], pixels)
+    # The form that transformers gives: a list of pictures for each text.
+    nested = processor(text=["Red mug", "Green"], images=[[], [hat]], return_tensors="pt", padding=True)
+    assert all(torch.equal(nested[name], batch[name]) for name in batch)
+
+
+def test_arguments_of_tokenizer_and_image_processor_reach_them(processor):
+    hat = Image.new("RGB", (40, 40), "green")
+    cut = processor(text=["Red mug with a blue hat", "Green"], images=[hat, None], max_length=4, truncation=True)
+    assert cut["input_ids"].shape == (2, 4) and cut["input_ids"][0, 0] == processor.control.image
+    padded = processor(text="Green", images=hat, text_kwargs={"padding": "max_length", "max_length": 12})
+    assert padded["input_ids"].shape == padded["media_index"].shape == (1, 12)
+    plain = processor(text="Green", images=hat, images_kwargs={"do_normalize": False})["pixel_values"]
+    assert torch.equal(
+        plain, processor.image_processor([hat], do_normalize=False, return_tensors="pt")["pixel_values"]
+    )
+    flat = processor(text="Green", images=hat, do_normalize=False, common_kwargs={"return_tensors": "pt"})
+    assert torch.equal(flat["pixel_values"], plain)
+    alone = processor(images=[hat], do_normalize=False, return_tensors="pt")["pixel_values"]
+    assert torch.equal(alone, plain)
+    assert processor(text=["Green"], text_kwargs={"return_attention_mask": False}).keys() == {"input_ids"}
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"text": "Green", "paddding": True}, "did you mean padding"),
+        ({"requests": [{"task": "recommend", "history": ["m1"]}], "paddding": True}, "did you mean padding"),
+        ({"images": [Image.new("RGB", (9, 9))], "do_resiz": True}, "did you mean do_resize"),
+        ({"text": "Green", "text_kwargs": {"max_lenght": 3}}, "did you mean max_length"),
+        (
+            {"text": "Green", "padding": True, "text_kwargs": {"padding": False}},
+            "came both by itself and in text_kwargs",
+        ),
+        ({"text": ["a", "b"], "images": [Image.new("RGB", (9, 9))]}, "2 texts and 1 images"),
+        ({"text": "a", "images": [[Image.new("RGB", (9, 9))] * 2]}, "at most one"),
+        ({"text": "a", "images": Image.new("RGB", (9, 9)), "return_tensors": "np"}, "expected 'pt'"),
+        ({"text": "a", "images": Image.new("RGB", (9, 9)), "text_pair": "b"}, "text_pair"),
+        ({"text": "a", "images": Image.new("RGB", (9, 9)), "padding": False}, "padding=False"),
+        ({"images": None}, "pass requests"),
+        ({"images": [None]}, "None"),
+        ({"images": "/etc/passwd"}, "data URI"),
+    ],
+)
+def test_arguments_that_would_be_passed_over_are_refused(processor, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        processor(**arguments)
+
+
 def test_early_fusion_writes_a_token_for_every_latent():
     processor = make_processor(num_image_tokens=3)
     batch = processor(requests=[{"task": "recommend", "history": ["m1"]}])
