@@ -83,8 +83,8 @@ def make_model(processor: UniMPProcessor, seed: int = 0, **fields) -> UniMPForCo
     return model.freeze_backbones(train="all", train_vision=True).eval()
 
 
-def make_codec(num_codes: int = 16, seed: int = 0) -> ImageCodec:
-    """A codec with random weights: pictures of 8 pixels a side in 2 x 2 codes."""
+def make_codec(num_codes: int = 16, seed: int = 0, side: int = 8) -> ImageCodec:
+    """A codec with random weights: pictures of 8 pixels a side in 2 x 2 codes, larger ones in as many more."""
     torch.manual_seed(seed)
     levels = 3
     codec = ImageCodec(
@@ -93,7 +93,7 @@ def make_codec(num_codes: int = 16, seed: int = 0) -> ImageCodec:
             up_block_types=("UpDecoderBlock2D",) * levels,
             block_out_channels=(8,) * levels,
             latent_channels=4,
-            sample_size=8,
+            sample_size=side,
             num_vq_embeddings=num_codes,
             norm_num_groups=4,
         )
@@ -111,13 +111,13 @@ def encode_pictures(catalogue: Catalogue, codec: ImageCodec) -> None:
     catalogue.set_picture_codes(codes)
 
 
-def make_imagining_model(**fields) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+def make_imagining_model(side: int = 8, **fields) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     """A model and processor that answer with pictures, and a catalogue that knows its own as codes."""
-    codec = make_codec()
+    codec = make_codec(side=side)
     catalogue = make_catalogue()
     encode_pictures(catalogue, codec)
     processor = make_model_processor(catalogue=catalogue, num_codes=codec.num_codes)
-    model = make_model(processor, num_codes=codec.num_codes, codes_per_picture=4, **fields)
+    model = make_model(processor, num_codes=codec.num_codes, codes_per_picture=codec.codes_per_picture, **fields)
     # Nothing at the start of a training; here they matter.
     torch.nn.init.normal_(model.model.item_embeddings.after_places, std=0.5)
     model.image_codec = codec

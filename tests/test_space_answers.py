@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 
 import pytest
 from shop import ITEMS, make_catalogue, make_imagining_model, make_model, make_processor, picture
@@ -39,7 +40,8 @@ def blind() -> Panels:
 
 
 def items_in(shown: str, say: str = "open") -> list[str]:
-    return re.findall(rf'data-say="{say}" data-item="([^"]*)"', shown)
+    """Ids of the items that buttons name by their numbers."""
+    return [ITEMS[int(number)]["item_id"] for number in re.findall(rf'data-say="{say}" data-item="(\d+)"', shown)]
 
 
 def test_the_page_shows_what_the_pipeline_answers(panels):
@@ -144,6 +146,32 @@ def test_words_of_a_merchant_are_never_markup(name):
         assert "<script" not in shown and "&lt;script&gt;" in shown
 
 
+@pytest.mark.parametrize(
+    "words", ["a" * 100_000, "<b>" * 30_000, "\u202e\u200b" * 50_000, "a\u0301" * 50_000, "\x00" * 99]
+)
+def test_long_words_of_a_merchant_stay_short(words):
+    row = {"item_id": words, "title": words, "category": words, "tags": [words] * 9, "price": words, "retired": False}
+    cards = ProductCards(Catalogue.from_items([row, {"item_id": "2"}]))
+    item = cards.catalogue.item(words)
+    for shown in (cards.card(item), cards.entry({"item_id": words, "rating": 4})):
+        assert len(shown) < 4_000 and "<b>" not in shown and "\u202e" not in shown and "\x00" not in shown
+
+
+@pytest.mark.parametrize(
+    ("price", "shown"),
+    [(1e300, "1e+300"), (-1e300, "-1e+300"), (float("inf"), ""), (float("nan"), ""), (1234.5, "1,234.50"), (7.0, "7")],
+)
+def test_a_price_is_short_whatever_it_is(price, shown):
+    cards = ProductCards(Catalogue.from_items([{"item_id": "1", "price": price}]))
+    assert f'<span class="price">{shown}</span>' in cards.card(cards.catalogue.item("1"))
+
+
+def test_what_is_looked_for_is_short(panels):
+    assert panels.answers.find("x" * 200, 9) == []
+    with pytest.raises(ValueError, match="at most 200 characters"):
+        panels.answers.find("x" * 201, 9)
+
+
 def test_what_the_model_writes_is_never_markup(panels, monkeypatch):
     monkeypatch.setattr(panels.answers, "explain", lambda *request: {"text": EVIL})
     *_, sheet = panels.sheet(HISTORY, "h1", {})
@@ -201,6 +229,57 @@ def test_the_filter_finds_items_on_sale_by_all_words(panels):
     catalogue.retire(["m1"])
     processor = make_processor(catalogue, load_image_processor("tiny"))
     assert [item["item_id"] for item in answers_of(make_model(processor), processor).find("mug", 9)] == ["m2"]
+
+
+def test_what_the_shop_changes_is_found_and_shown_as_it_is_now():
+    model, processor = make_imagining_model()
+    processor.query_attribute = "category"
+    answers = answers_of(model, processor)
+    panels, catalogue = Panels(answers), answers.catalogue
+
+    def found(words: str) -> list[str]:
+        return [item["item_id"] for item in answers.find(words, 99)]
+
+    def shown_picture() -> str:
+        return re.findall(r'<img src="([^"]*)"', panels.cards.card(catalogue.item("m1")))[0]
+
+    assert found("cap") == [] and found("red mug") == ["m1"] and "shop of 6 items" in panels.masthead()
+    assert set(answers.quick_queries()) == {"mug", "shoe", "hat"}
+    before = shown_picture()
+    answers.pipeline.add_items([{"item_id": "c1", "title": "Teal cap", "category": "cap", "image": picture("blue")}])
+    answers.pipeline.update_items([{"item_id": "m1", "title": "Gold cup", "image": picture("green")}])
+    catalogue.retire(["h1", "h2"])
+    assert found("cap") == ["c1"] and found("gold") == ["m1"] and found("red mug") == found("hat") == []
+    assert "shop of 7 items" in panels.masthead() and "Teal cap" in panels.shelf("", 99)
+    assert set(answers.quick_queries()) == {"mug", "shoe", "cap"}
+    assert shown_picture() not in ("", before)
+    assert panels.item_id("6") == "c1"
+    assert "Teal cap" in panels.candidates("", ["c1"], 99)
+    # A tick on what was retired meanwhile is one no more.
+    assert "0 ticked" in panels.candidates("", ["h1"], 99) and "Nothing is ticked" in panels.selected(HISTORY, ["h1"])
+    assert items_in(panels.selected(HISTORY, ["h1", "s1"])) == ["s1"]
+    assert "Gold cup" in panels.history(HISTORY) and "Gold cup" in [*panels.sheet(HISTORY, "h1", {})][-1]
+
+
+def test_the_shop_is_looked_through_while_it_grows():
+    model, processor = make_imagining_model()
+    answers = answers_of(model, processor)
+    panels, given_up = Panels(answers), threading.Event()
+
+    def grow() -> None:
+        for number in range(20):
+            answers.pipeline.add_items([{"item_id": f"cap-{number}", "title": f"Cap {number}", "category": "cap"}])
+            answers.pipeline.update_items([{"item_id": "m1", "price": number}])
+        given_up.set()
+
+    shop = threading.Thread(target=grow)
+    shop.start()
+    seen = []
+    while not given_up.is_set():
+        seen.append(len(answers.find("cap", 99)))
+        assert "Why?" in [*panels.sheet(HISTORY, "h1", {})][-1]
+    shop.join()
+    assert seen == sorted(seen) and len(answers.find("cap", 99)) == 20
 
 
 def test_ready_shoppers_are_those_of_the_made_up_shop():

@@ -21,7 +21,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the browser is d
 from gradio_client import Client  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
-from hub_cards.space.app import load_answers, look, main, make_page  # noqa: E402
+from hub_cards.space.app import launch, load_answers, main, make_page  # noqa: E402
 from hub_cards.space.shoppers import ready_shoppers  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -67,10 +67,7 @@ def folder(tmp_path_factory):
 def address(folder):
     answers = load_answers(str(folder))
     page = make_page(answers, ready_shoppers(answers.catalogue, answers.num_read))
-    _, url, _ = page.launch(
-        server_name="127.0.0.1", mcp_server=True, prevent_thread_lock=True, quiet=True, inbrowser=False, **look()
-    )
-    yield url
+    yield launch(page, server_name="127.0.0.1", quiet=True)
     page.close()
 
 
@@ -221,7 +218,7 @@ def test_what_cannot_be_answered_is_told_in_words(page):
     page.keyboard.press("Enter")
     toast = page.get_by_test_id("toast-body")
     toast.wait_for()
-    assert "expected a text, e.g." in toast.inner_text() and "Traceback" not in toast.inner_text()
+    assert "expected a text such as" in toast.inner_text() and "Traceback" not in toast.inner_text()
 
 
 def test_a_phone_shows_all_without_scrolling_sideways(browser, address):

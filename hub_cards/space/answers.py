@@ -5,17 +5,24 @@ The methods named after the six tasks are the endpoints; what the page shows of 
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from processing_unimp import TASK_NAMES
+from processing_unimp.bounds import check_length, shown
 
 from .product_cards import as_data
+from .stopping import stopping
 
 EXACT_SIDE = 256  # pixels; a picture that the model made is sent as it is up to here
 MAX_QUICK_QUERIES = 8
+MAX_QUICK_QUERY = 40  # characters
+MAX_TYPED = 200  # characters of a line on the page
+MAX_RANKED = 100  # items of an answer
+MAX_SEED = 2**53  # beyond it the numbers of JavaScript have gaps
+MAX_CANDIDATES = 100  # items to choose among, which are read in full
 
 Entry = str | dict[str, Any]
 
@@ -31,11 +38,7 @@ class Answers:
     def __init__(self, pipeline: Any, trained: Any = TASK_NAMES) -> None:
         self.pipeline = pipeline
         self.catalogue = pipeline.processor.catalogue
-        # What comes without saying: an item's words in one line, for the filter.
-        columns = [self.catalogue.column(name) for name in ("item_id", *self.catalogue.attributes)]
-        self._words = [
-            " ".join(str(value) for value in row if value is not None).casefold() for row in zip(*columns, strict=True)
-        ]
+        self._words: tuple[Any, list[str]] = (None, [])
         self.missing = {task: f"it was not trained to {task}" for task in TASK_NAMES if task not in trained}
         if pipeline.model.image_codec is None:
             self.missing["imagine"] = "it has no image codec, so it cannot imagine pictures"
@@ -60,9 +63,9 @@ class Answers:
 
         Args:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
-            top_k: how many items.
+            top_k: how many items, at most 100.
         """
-        return self._ask("recommend", history, top_k=top_k)
+        return self._ask("recommend", history, top_k=whole_number(top_k, "top_k", 1, MAX_RANKED))
 
     def search(self, history: list[Entry], query: str, top_k: int = 12) -> dict[str, Any]:
         """Search the shop for items that fit both the query and the shopper, best first, each with its probability.
@@ -70,9 +73,9 @@ class Answers:
         Args:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
             query: what is looked for, in a few words.
-            top_k: how many items.
+            top_k: how many items, at most 100.
         """
-        return self._ask("search", history, {"query": query}, top_k=top_k)
+        return self._ask("search", history, {"query": query}, top_k=whole_number(top_k, "top_k", 1, MAX_RANKED))
 
     def rate(self, history: list[Entry], item: str) -> dict[str, Any]:
         """Predict how many stars a shopper would give an item: the mean, the likeliest, and each star's probability.
@@ -92,15 +95,17 @@ class Answers:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
             item: the id of the item.
         """
-        return self._ask("explain", history, {"item": item})
+        return self._ask("explain", history, {"item": item}, **stopping())
 
     def select(self, history: list[Entry], candidates: list[Entry]) -> dict[str, Any]:
         """Select the candidates that suit a shopper; each gets a probability of its own.
 
         Args:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
-            candidates: item ids, or objects that describe an item the shop does not have.
+            candidates: at most 100 item ids, or objects that describe an item the shop does not have.
         """
+        if isinstance(candidates, list):
+            check_length(candidates, MAX_CANDIDATES, "the list 'candidates'")
         return self._ask("select", history, {"candidates": candidates})
 
     def imagine(self, history: list[Entry], query: str, seed: int = 0) -> dict[str, Any]:
@@ -111,7 +116,8 @@ class Answers:
             query: the wish, in a few words.
             seed: another number, another picture.
         """
-        answer = self._ask("imagine", history, {"query": query}, seed=seed, top_k=6)
+        seed = whole_number(seed, "seed", 0, MAX_SEED)
+        answer = self._ask("imagine", history, {"query": query}, seed=seed, top_k=6, **stopping())
         return answer | {"picture": as_data(answer["picture"], EXACT_SIDE, exact=True)}
 
     def _ask(self, task: str, history: Any, more: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -122,18 +128,46 @@ class Answers:
 
     def find(self, words: str, most: int) -> list[dict[str, Any]]:
         """Items on sale that have all these words somewhere, in the order of the catalogue; all for no words."""
+        if not isinstance(words, str) or len(words) > MAX_TYPED:
+            raise ValueError(f"Looking for {shown(words)}: expected at most {MAX_TYPED} characters.")
         wanted = words.casefold().split()
-        found = (
-            self.catalogue.item(self.catalogue.item_id(int(number)))
-            for number in np.flatnonzero(self.catalogue.available)
-            if all(word in self._words[number] for word in wanted)
-        )
-        return list(itertools.islice(found, most))
+        with self.catalogue.lock.answering():
+            words_of_items = self._words_of_items()
+            numbers = (
+                int(number)
+                for number in np.flatnonzero(self.catalogue.available)
+                if all(word in words_of_items[number] for word in wanted)
+            )
+            found = itertools.islice(numbers, most)
+            return [self.catalogue.item(self.catalogue.item_id(number)) for number in found]
+
+    def _words_of_items(self) -> list[str]:
+        """All that is said of each item, in one line; made again when the catalogue has changed."""
+        version = self.catalogue.version
+        if self._words[0] != version:
+            columns = [self.catalogue.column(name) for name in ("item_id", *self.catalogue.attributes)]
+            lines = (" ".join(str(value) for value in row if value is not None) for row in zip(*columns, strict=True))
+            self._words = (version, [line.casefold() for line in lines])
+        return self._words[1]
+
+    def on_sale(self, item_ids: Iterable[str]) -> list[str]:
+        """Those of some items that are not retired."""
+        return [item_id for item_id in item_ids if self.catalogue.is_available(item_id)]
 
     def quick_queries(self) -> list[str]:
-        """The commonest queries of training, to press instead of typing."""
+        """The commonest queries of training that something on sale answers to, to press instead of typing."""
         name = self.pipeline.processor.query_attribute
         if name is None or name not in self.catalogue.attributes:
             return []
-        values = [value for value in self.catalogue.column(name) if isinstance(value, str)]
-        return [query for query, _ in Counter(values).most_common(MAX_QUICK_QUERIES)]
+        with self.catalogue.lock.answering():
+            values = itertools.compress(self.catalogue.column(name), self.catalogue.available)
+        queries = (value for value in values if isinstance(value, str) and 0 < len(value) <= MAX_QUICK_QUERY)
+        return [query for query, _ in Counter(queries).most_common(MAX_QUICK_QUERIES)]
+
+
+def whole_number(value: Any, name: str, least: int, most: int) -> int:
+    """A number as JSON has it, where 3.0 may stand for 3."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or value != int(value):
+        raise ValueError(f"{name}={shown(value)}: expected a whole number from {least} to {most}.")
+    return int(value)

@@ -5,6 +5,8 @@ python -m hub_cards.space.app --model ORG/NAME     a folder, or a name on the Hu
 """
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import sys
@@ -16,14 +18,19 @@ if not __package__:  # run as a file, as a Hub Space does: the packages lie two 
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import gradio as gr
+from gradio.context import LocalContext
+from mcp.types import CallToolRequest
+from starlette.middleware import Middleware
 from transformers import pipeline
 from transformers.utils import cached_file
 
 import modeling_unimp  # noqa: F401  registers the pipeline
 from hub_cards.space.answers import Answers
-from hub_cards.space.desk import ASKING, AT_ONCE, Desk, History, in_words
+from hub_cards.space.desk import ASKING, AT_ONCE, MAX_WORDS, Desk, History, in_words, said, within
 from hub_cards.space.panels import Panels
+from hub_cards.space.request_limits import RequestLimits
 from hub_cards.space.shoppers import ready_shoppers
+from hub_cards.space.stopping import stoppable
 from hub_cards.space.tabs import choose_tab, imagine_tab, recommend_tab, search_tab, shop_tab
 from processing_unimp import TASK_NAMES
 
@@ -35,6 +42,9 @@ TABS = {
     "select": ("Choose", choose_tab),
     "imagine": ("Imagine", imagine_tab),
 }
+WRITTEN = ("explain", "imagine")  # token by token, so that they can be stopped
+MAX_QUEUED = 32  # requests that wait for the model; less than the 40 threads that wait with those of MCP
+MAX_SESSIONS = 1_000  # pages that are kept; of more the oldest begin anew
 # Where the keyboard goes.
 ESCAPE = """<script>document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelector("#close")?.click();
@@ -76,11 +86,8 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
     start = shoppers[0] if shoppers else []
     with gr.Blocks(title="UniMP", fill_width=True) as page:
         desk = Desk(panels, page, history=gr.State(start), opened=gr.State(None))
-        gr.HTML(
-            "<h1>UniMP</h1><p>One model reads what a shopper took, in pictures, words and stars, and answers over a "
-            f"shop of {len(answers.catalogue):,} items.</p>",
-            elem_id="masthead",
-        )
+        masthead = gr.HTML(elem_id="masthead")
+        page.load(panels.masthead, None, masthead, **AT_ONCE)
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="shopper", scale=0, min_width=300):
                 add = _shopper_column(desk, shoppers)
@@ -99,8 +106,23 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
         )
         _sheet(desk)
         for task in answers.tasks:
-            gr.api(in_words(getattr(answers, task)), api_name=task, concurrency_limit=1, concurrency_id="model")
+            answer = getattr(answers, task)
+            told = in_words(stoppable(answer) if task in WRITTEN else answer, is_page=False)
+            endpoint = within(functools.partial(_without_session, page), told)
+            gr.api(endpoint, api_name=task, concurrency_limit=1, concurrency_id="model")
+    page.queue(max_size=MAX_QUEUED, api_open=False)
     return page
+
+
+@contextlib.contextmanager
+def _without_session(page: gr.Blocks) -> Iterator[None]:
+    """Gradio keeps what was sent for a session to come back to: a program does not, and what it sends may be large."""
+    session: Any = LocalContext.request.get().session_hash  # type: ignore[union-attr]  # there is one in a call
+    try:
+        yield
+    finally:
+        page.state_holder.session_data.pop(session, None)
+        page.state_holder.time_last_used.pop(session, None)
 
 
 def _shopper_column(desk: Desk, shoppers: list[History]) -> gr.Button:
@@ -108,25 +130,25 @@ def _shopper_column(desk: Desk, shoppers: list[History]) -> gr.Button:
     panels, history = desk.panels, desk.history
     if shoppers:
         gr.HTML("<h2>Who is shopping?</h2>")
-        who = desk.board(panels.shoppers(shoppers, 0), elem_id="who")
+        who = desk.board(elem_id="who")
 
         def chosen(event: gr.EventData) -> History:
-            return shoppers[int(event.item)]
+            return shoppers[int(said(event))]
 
         def marked(history: History) -> str:
             return panels.shoppers(shoppers, shoppers.index(history) if history in shoppers else None)
 
-        who.click(chosen, None, history, **AT_ONCE)
+        who.click(in_words(chosen), None, history, **AT_ONCE)
         # A history that was changed is nobody's.
-        history.change(marked, history, who, **AT_ONCE)
+        gr.on([desk.page.load, history.change], in_words(marked), history, who, **AT_ONCE)
     with gr.Row(elem_id="history-head"):
         gr.HTML('<h2>History</h2><p class="note">The latest first</p>')
         add = gr.Button("Add items", size="sm", scale=0, min_width=96, elem_id="add")
         clear = gr.Button("Clear", size="sm", scale=0, min_width=70, elem_id="clear")
-    taken = desk.board(panels.history(history.value), elem_id="history")
+    taken = desk.board(elem_id="history")
     desk.listen(taken)
     clear.click(lambda: [], None, history, **AT_ONCE)
-    history.change(panels.history, history, taken, **AT_ONCE)
+    gr.on([desk.page.load, history.change], in_words(panels.history), history, taken, **AT_ONCE)
     return add
 
 
@@ -149,8 +171,10 @@ def _sheet(desk: Desk) -> None:
     desk.opened.change(show, desk.opened, sheet, **AT_ONCE).then(
         None, None, None, js=TO_SHEET, api_visibility="private"
     )
-    desk.opened.change(fill, [desk.opened, desk.history], about, **ASKING | {"show_progress": "hidden"})
-    close.click(lambda: None, None, desk.opened, js=BACK, **AT_ONCE)
+    steps = in_words(stoppable(fill, meanwhile=gr.skip()))
+    filling = desk.opened.change(steps, [desk.opened, desk.history], about, **ASKING | {"show_progress": "hidden"})
+    close.click(lambda: None, None, desk.opened, js=BACK, cancels=filling, **AT_ONCE)
+    about.click(None, None, None, cancels=filling, api_visibility="private")
 
 
 def look() -> dict[str, Any]:
@@ -161,6 +185,44 @@ def look() -> dict[str, Any]:
         "head": f"<style>{STYLE.read_text(encoding='utf-8')}</style>{ESCAPE}",
         "footer_links": ["api"],
     }
+
+
+def launch(page: gr.Blocks, **options: Any) -> str:
+    """Serve a page to anybody, within `request_limits`, and go on; returns its address.
+
+    Args:
+        page (`gr.Blocks`): of [`make_page`].
+        options: of `Blocks.launch`, such as `server_port`.
+    """
+    _, address, _ = page.launch(
+        prevent_thread_lock=True,
+        mcp_server=True,
+        # No servers of files and pages beside this one, whatever the environment says.
+        num_workers=0,
+        ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        state_session_capacity=MAX_SESSIONS,
+        app_kwargs={"middleware": [Middleware(RequestLimits, page=page)]},
+        **look() | options,
+    )
+    assert page.mcp_server_obj is not None
+    _shorten_errors(page.mcp_server_obj.mcp_server.request_handlers)
+    return address
+
+
+def _shorten_errors(handlers: dict[Any, Any]) -> None:
+    """MCP says of wrong arguments all that is in them."""
+    answer = handlers[CallToolRequest]
+
+    async def in_short(request: CallToolRequest) -> Any:
+        result = await answer(request)
+        if result.root.isError:
+            for block in result.root.content:
+                block.text = block.text[:MAX_WORDS]
+        return result
+
+    handlers[CallToolRequest] = in_short
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -176,7 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
             "(`make demo` makes ./unimp), or a name on the Hub."
         ) from error
     page = make_page(answers, ready_shoppers(answers.catalogue, answers.num_read))
-    page.launch(server_port=given.port, mcp_server=True, **look())
+    launch(page, server_port=given.port)
+    page.block_thread()
 
 
 if __name__ == "__main__":

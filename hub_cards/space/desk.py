@@ -1,14 +1,23 @@
 """What all parts of the page share: the shopper's history, the item that is looked at, and how presses are heard."""
 
+import contextlib
 import functools
 import html
-from collections.abc import Callable
+import inspect
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from processing_unimp.bounds import shown
+from processing_unimp.cell_values import readable
+
 from .panels import Panels
+
+MAX_TAKEN = 100  # items of a history on the page
+MAX_WORDS = 1000  # characters of an error
 
 # Of the model there is one: its answers come one after the other, the last to what was asked last.
 ASKING: dict[str, Any] = {
@@ -39,6 +48,8 @@ watch("value", () => {
 """
 
 History = list[dict[str, Any]]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -72,46 +83,84 @@ class Desk:
         """
 
         def pressed(history: History, words: str | None, event: gr.EventData) -> Any:
-            if event.say == "open":
+            item_id, wish = self.panels.item_id(said(event)), said(event, "say")
+            if wish == "open":
                 asked = {"task": task, "query": words} if query is not None else {"task": task} if task else {}
-                return gr.skip(), {"item_id": event.item, "asked": asked}
-            if event.say == "remove":
-                return [entry for entry in history if entry["item_id"] != event.item], gr.skip()
-            return with_item(history, event.item, getattr(event, "stars", None)), None
+                return gr.skip(), {"item_id": item_id, "asked": asked}
+            if wish == "remove":
+                return [entry for entry in history if entry["item_id"] != item_id], gr.skip()
+            return with_item(history, item_id, said(event, "stars")), None
 
         words = gr.State(None) if query is None else query
-        board.click(pressed, [self.history, words], [self.history, self.opened], **AT_ONCE)
+        board.click(in_words(pressed), [self.history, words], [self.history, self.opened], **AT_ONCE)
 
 
-def said(event: gr.EventData) -> str:
-    """The words on a pressed button."""
-    return str(event.item)
+def said(event: gr.EventData, name: str = "item") -> str:
+    """What a pressed button says in one of its data-* attributes; nothing where it has none."""
+    return str(getattr(event, name, ""))
 
 
-def with_item(history: History, item_id: str, stars: str | None) -> History:
+def with_item(history: History, item_id: str, stars: str = "") -> History:
     """The history with an item as its latest, or with the stars of one that is there changed.
 
     Args:
         history (`list`): latest last; it stays as it is.
         item_id (`str`): the item.
         stars (`str`, *optional*): "1" to "5", "0" to take them back.
+
+    Raises:
+        ValueError: other stars, or more items than a page shows.
     """
+    if stars not in ("", *"012345"):
+        raise ValueError(f"stars of {shown(stars)}: expected 1 to 5, or 0 to take them back.")
     rating = float(stars) if stars and stars != "0" else None
     if stars and any(entry["item_id"] == item_id for entry in history):
         return [entry | {"rating": rating} if entry["item_id"] == item_id else entry for entry in history]
-    return [entry for entry in history if entry["item_id"] != item_id] + [{"item_id": item_id, "rating": rating}]
+    others = [entry for entry in history if entry["item_id"] != item_id]
+    if len(others) == MAX_TAKEN:
+        raise ValueError(f"The history has {MAX_TAKEN} items, and no more fit on the page. Remove one first.")
+    return [*others, {"item_id": item_id, "rating": rating}]
 
 
-def in_words(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A request that cannot be answered is told in the words of its `ValueError`, not as a stack trace."""
+def within(manager: Callable[[], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, or a generator function, that runs inside a context manager of its own each time."""
+    if inspect.isgeneratorfunction(function):
 
-    @functools.wraps(function)
-    def told(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except ValueError as error:
-            # Of a batch it would say which request; here there is one. Gradio shows the message as HTML.
-            words = html.escape(str(error).removeprefix("request 0: "), quote=False)
-            raise gr.Error(words, title="This cannot be answered", print_exception=False) from error
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with manager():
+                yield from function(*args, **kwargs)
 
-    return told
+    else:
+
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with manager():
+                return function(*args, **kwargs)
+
+    return inside
+
+
+def in_words(function: Callable[..., Any], is_page: bool = True) -> Callable[..., Any]:
+    """What cannot be answered is told in the words of its `ValueError`, not as a stack trace.
+
+    Args:
+        function (`Callable`): answers, or yields answers.
+        is_page (`bool`, *optional*, defaults to `True`): a page shows the words as HTML, a program as they are.
+    """
+    return within(functools.partial(_telling, is_page), function)
+
+
+@contextlib.contextmanager
+def _telling(is_page: bool) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ValueError):
+            # Of a batch it would say which request; here there is one.
+            words = readable(str(error).removeprefix("request 0: "))[:MAX_WORDS]
+        else:
+            logger.exception("an answer failed")
+            words = "The answer failed, by a fault of the Space that is now in its log."
+        words = html.escape(words, quote=False) if is_page else words
+        raise gr.Error(words, title="This cannot be answered", print_exception=False) from error

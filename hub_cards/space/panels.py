@@ -7,6 +7,7 @@ from typing import Any
 
 from hub_cards.html_text import one_line
 from modeling_unimp.reasons import blend, leave_one_out, picture_heat
+from processing_unimp.bounds import shown
 
 from .answers import Answers
 from .product_cards import (
@@ -25,6 +26,7 @@ from .product_cards import (
 
 NO_HISTORY = note("Pick a shopper, or add an item to the history: the answers begin with what was taken.")
 WAITING = '<span class="waiting">thinking</span>'
+DRAWING = '<span class="waiting">drawing</span>'
 
 Entry = dict[str, Any]
 
@@ -39,6 +41,19 @@ class Panels:
     def __init__(self, answers: Answers) -> None:
         self.answers = answers
         self.cards = ProductCards(answers.catalogue)
+
+    def masthead(self) -> str:
+        return (
+            "<h1>UniMP</h1><p>One model reads what a shopper took, in pictures, words and stars, and answers over a "
+            f"shop of {len(self.answers.catalogue):,} items.</p>"
+        )
+
+    def item_id(self, number: str) -> str:
+        """The id of the item that a button names by its number."""
+        if not number.isdecimal() or len(number) > 12:
+            raise ValueError(f"an item {shown(number)}: expected the number of one.")
+        item_id: str = self.answers.catalogue.item_id(int(number))
+        return item_id
 
     # --- the shopper ---
 
@@ -90,7 +105,7 @@ class Panels:
             f'<button data-say="query" data-item="{escaped(query)}">{escaped(one_line(query, 40))}</button>'
             for query in queries
         ]
-        return f'<div class="chips">{"".join(buttons)}</div>'
+        return f'<div class="chips">{"".join(buttons)}</div>' if buttons else ""
 
     def shelf(self, words: str, most: int) -> str:
         """What the shop sells, as far as it has these words."""
@@ -104,6 +119,7 @@ class Panels:
     def candidates(self, words: str, ticked: Sequence[str], most: int) -> str:
         """Items to tick; ticked ones stay, before the others where these words do not find them."""
         catalogue, found = self.answers.catalogue, self.answers.find(words, most)
+        ticked = self.answers.on_sale(ticked)
         ids = [item["item_id"] for item in found]
         shown = [catalogue.item(each) for each in ticked if each not in ids] + found
         cards = [
@@ -117,9 +133,10 @@ class Panels:
     def selected(self, history: Sequence[Entry], ticked: Sequence[str]) -> str:
         if not history:
             return NO_HISTORY
-        if not ticked:
+        on_sale = self.answers.on_sale(ticked)
+        if not on_sale:
             return note("Nothing is ticked yet. Tick some items, then press Choose.")
-        items = self.answers.select(list(history), list(ticked))["items"]
+        items = self.answers.select(list(history), list(on_sale))["items"]
         cards = [
             self.cards.card(
                 item,
@@ -166,12 +183,12 @@ class Panels:
         Yields:
             `str`: the sheet, each time longer.
         """
-        item = self.answers.catalogue.item(item_id)
+        item, number = self.answers.catalogue.item(item_id), self.answers.catalogue.number(item_id)
         top = (
             f'<div class="top">{self.cards.picture(item)}<div><h2 dir="auto">{escaped(self.cards.title(item))}</h2>'
             f'<p class="facts" dir="auto">{self.cards.facts(item)}</p><p class="price">{self.cards.price(item)}</p>'
-            f'<button class="add" data-say="add" data-item="{escaped(item_id)}">Add to the history</button>'
-            f'<p class="facts">or with stars {star_buttons(escaped(item_id), None, say="add")}</p></div></div>'
+            f'<button class="add" data-say="add" data-item="{number}">Add to the history</button>'
+            f'<p class="facts">or with stars {star_buttons(number, None, say="add")}</p></div></div>'
         )
         if not history:
             yield top + NO_HISTORY
@@ -218,8 +235,9 @@ class Panels:
             return note("This model gives items no score, so nothing can be said for or against them.")
         request = {"task": task, "history": history, "item": item_id} | (asked if task == asked.get("task") else {})
         pipeline = self.answers.pipeline
-        effects = leave_one_out(pipeline, request, item_id)
-        heat = picture_heat(pipeline, request, item_id)
+        with self.answers.catalogue.lock.answering():
+            effects = leave_one_out(pipeline, request, item_id)
+            heat = picture_heat(pipeline, request, item_id)
         largest = max(map(abs, effects)) or 1.0
         lines = []
         for place in sorted(range(len(history)), key=lambda place: -effects[place]):

@@ -1,6 +1,7 @@
 """Items as the page shows them: HTML in which whatever a merchant or a shopper wrote is text and never markup.
 
-A button says what it wants in `data-say` and of which item in `data-item`; `app.py` listens.
+A button says what it wants in `data-say` and of which item in `data-item`, by its number, since an id may have any
+length and characters that HTML would not give back; `desk.py` listens.
 """
 
 import functools
@@ -14,13 +15,14 @@ from hub_cards.html_text import data_uri, one_line
 
 PICTURE_SIDE = 288  # pixels; a card is half as wide, which is sharp on a phone
 MAX_TITLE, MAX_VALUE, MAX_VALUES, MAX_TEXT = 60, 28, 4, 600  # characters; values a card shows
+MAX_PRICE = 1e12  # what is larger is written as a value like any other
 CACHED_PICTURES = 4096
 STAR, NO_STAR = "&#9733;", "&#9734;"
 TITLES = ("title", "name")
 
 
 class ProductCards:
-    """Draws items of a catalogue; each picture is read once.
+    """Draws items of a catalogue; each picture is read once, and again when the catalogue has changed.
 
     Args:
         catalogue (`Catalogue`): the shop.
@@ -46,13 +48,13 @@ class ProductCards:
 
     def price(self, item: Mapping[str, Any]) -> str:
         price = item.get("price")
-        if isinstance(price, (int, float)):
+        if isinstance(price, int | float) and not isinstance(price, bool) and abs(price) < MAX_PRICE:
             return f"{price:,.0f}" if price == int(price) else f"{price:,.2f}"
         return escaped(one_line(price, MAX_VALUE))
 
     def picture(self, item: Mapping[str, Any]) -> str:
         """An item's picture, or the first letter of its title where it has none."""
-        source = self.picture_of(str(item.get("item_id")))
+        source = self.picture_of(str(item.get("item_id")), self.catalogue.version)
         if source:
             return f'<span class="picture"><img src="{source}" alt=""></span>'
         return f'<span class="picture blank" aria-hidden="true">{escaped(self.title(item)[:1].upper())}</span>'
@@ -69,15 +71,15 @@ class ProductCards:
             say (`str`, *optional*, defaults to `"open"`): what a press on the card means; `"tick"`: it is a checkbox.
             can_add (`bool`, *optional*, defaults to `True`): whether a corner adds the item to the history.
         """
-        item_id, title = escaped(str(item["item_id"])), escaped(self.title(item))
+        number, title = self.catalogue.number(str(item["item_id"])), escaped(self.title(item))
         checked = f' role="checkbox" aria-checked="{str(state == "ticked").lower()}"' if say == "tick" else ""
         corner = (
-            f'<button class="corner" data-say="add" data-item="{item_id}" title="Add to the history" '
+            f'<button class="corner" data-say="add" data-item="{number}" title="Add to the history" '
             f'aria-label="Add {title} to the history">+</button>'
         )
         price = self.price(item)
         return (
-            f'<article class="product {state}"><button class="face" data-say="{say}" data-item="{item_id}"{checked}>'
+            f'<article class="product {state}"><button class="face" data-say="{say}" data-item="{number}"{checked}>'
             f'{self.picture(item)}<span class="title" dir="auto">{title}</span>'
             f'<span class="facts" dir="auto">{self.facts(item)}</span>'
             f'<span class="price">{price}</span>{below}</button>{corner if can_add else ""}</article>'
@@ -86,18 +88,18 @@ class ProductCards:
     def entry(self, entry: Mapping[str, Any], is_read: bool = True) -> str:
         """One line of the history: picture, words, stars to press, a cross to remove it."""
         item = self.catalogue.item(str(entry["item_id"]))
-        item_id, title = escaped(str(item["item_id"])), escaped(self.title(item))
+        number, title = self.catalogue.number(str(item["item_id"])), escaped(self.title(item))
         return (
-            f'<li class="{"" if is_read else "unread"}"><button class="face" data-say="open" data-item="{item_id}" '
+            f'<li class="{"" if is_read else "unread"}"><button class="face" data-say="open" data-item="{number}" '
             f'aria-label="Open {title}">{self.picture(item)}</button>'
             f'<div><span class="title" dir="auto">{title}</span>'
             f'<span class="facts" dir="auto">{self.facts(item)}</span>'
-            f"{star_buttons(item_id, entry.get('rating'))}</div>"
-            f'<button class="remove" data-say="remove" data-item="{item_id}" title="Remove" '
+            f"{star_buttons(number, entry.get('rating'))}</div>"
+            f'<button class="remove" data-say="remove" data-item="{number}" title="Remove" '
             f'aria-label="Remove {title}">&#215;</button></li>'
         )
 
-    def _picture_of(self, item_id: str) -> str:
+    def _picture_of(self, item_id: str, version: Any) -> str:
         picture = self.catalogue.picture(item_id) if item_id in self.catalogue else None
         return as_data(picture, PICTURE_SIDE) if picture is not None else ""
 
@@ -106,11 +108,11 @@ def grid(cards: Sequence[str]) -> str:
     return f'<div class="products">{"".join(cards)}</div>'
 
 
-def star_buttons(item_id: str, rating: float | None, say: str = "stars") -> str:
-    """Five stars to press; `item_id` is escaped already. The given stars once more take them back."""
+def star_buttons(number: int, rating: float | None, say: str = "stars") -> str:
+    """Five stars to press, of the item with this number. The given stars once more take them back."""
     given = 0 if rating is None else round(rating)
     buttons = "".join(
-        f'<button data-say="{say}" data-item="{item_id}" data-stars="{0 if stars == given else stars}" '
+        f'<button data-say="{say}" data-item="{number}" data-stars="{0 if stars == given else stars}" '
         f'aria-label="{stars} star{"s" * (stars > 1)}" aria-pressed="{str(stars == given).lower()}">'
         f"{STAR if stars <= given else NO_STAR}</button>"
         for stars in range(1, 6)

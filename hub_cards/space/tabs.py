@@ -1,11 +1,15 @@
 """The answers on the right: a function a tab, which lays it out and says what happens when."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
+from .answers import MAX_TYPED
 from .desk import ASKING, AT_ONCE, Desk, History, in_words, said
+from .panels import DRAWING
+from .stopping import stoppable
 
 PAGE = 24  # items of the shop at once
 FEW = 12  # items to tick at once
@@ -31,7 +35,7 @@ def search_tab(desk: Desk) -> None:
         "outputs": found,
     } | ASKING
     gr.on([query.submit, desk.history.change], **asked)
-    quick.click(said, None, query, **AT_ONCE).then(**asked)
+    quick.click(in_words(said), None, query, **AT_ONCE).then(**asked)
 
 
 def choose_tab(desk: Desk) -> None:
@@ -39,20 +43,23 @@ def choose_tab(desk: Desk) -> None:
     panels, ticked = desk.panels, gr.State([])
     _heading("Which of these suit?", "Tick some items; the model chooses among them.")
     with gr.Row(elem_id="choosing"):
-        words = gr.Textbox("", show_label=False, placeholder="Filter the items to tick", elem_id="filter-ticks")
+        words = _filter_box("Filter the items to tick", "filter-ticks")
         choose = gr.Button("Choose", variant="primary", scale=0, min_width=120, elem_id="choose")
     selected = desk.board(elem_id="selected")
-    candidates = desk.board(panels.candidates("", [], FEW), elem_id="candidates")
+    candidates = desk.board(elem_id="candidates")
     desk.listen(selected)
 
     def tick(ticked: list[str], words: str, event: gr.EventData) -> tuple[list[str], str]:
-        others = [each for each in ticked if each != event.item]
-        ticked = others if event.item in ticked else [*ticked, event.item]
+        item_id = panels.item_id(said(event))
+        others = [each for each in ticked if each != item_id]
+        ticked = others if item_id in ticked else [*ticked, item_id]
         return ticked, panels.candidates(words, ticked, FEW)
 
-    candidates.click(tick, [ticked, words], [ticked, candidates], **AT_ONCE)
-    filtered = functools.partial(panels.candidates, most=FEW)
-    words.input(filtered, [words, ticked], candidates, **AT_ONCE, trigger_mode="always_last")
+    candidates.click(in_words(tick), [ticked, words], [ticked, candidates], **AT_ONCE)
+    filtered = in_words(functools.partial(panels.candidates, most=FEW))
+    shown: dict[str, Any] = {"fn": filtered, "inputs": [words, ticked], "outputs": candidates} | AT_ONCE
+    desk.page.load(**shown)
+    words.input(**shown, trigger_mode="always_last")
     choose.click(in_words(panels.selected), [desk.history, ticked], selected, **ASKING)
     # What was chosen for one history says nothing about another; nor does what was drawn.
     desk.history.change(lambda: "", None, selected, **AT_ONCE)
@@ -67,39 +74,59 @@ def imagine_tab(desk: Desk) -> None:
     )
     wish, quick = _words_box(desk, "Imagine")
     again = gr.Button("Another picture", size="sm", scale=0, min_width=140, visible=False, elem_id="again")
+    with gr.Row(visible=False, elem_id="drawing") as busy:
+        gr.HTML(DRAWING)
+        stop = gr.Button("Stop", size="sm", scale=0, min_width=70, elem_id="stop")
     seed = gr.State(0)
-    imagined = desk.board(desk.panels.imagined([], "", 0), elem_id="imagined")
-    desk.listen(imagined)
-
-    @in_words
-    def draw(history: History, wish: str, seed: int) -> tuple[str, Any, int]:
-        return desk.panels.imagined(history, wish, seed), gr.update(visible=bool(history and wish.strip())), seed
-
-    drawing: dict[str, Any] = (
-        {"outputs": [imagined, again, seed]} | ASKING | {"show_progress": "full", "show_progress_on": imagined}
-    )
-    first: dict[str, Any] = {"fn": functools.partial(draw, seed=0), "inputs": [desk.history, wish]} | drawing
-    wish.submit(**first)
-    quick.click(said, None, wish, **AT_ONCE).then(**first)
-    again.click(lambda history, wish, seed: draw(history, wish, seed + 1), [desk.history, wish, seed], **drawing)
     nothing = desk.panels.imagined([], "", 0)
-    desk.history.change(lambda: (nothing, gr.update(visible=False)), None, [imagined, again], **AT_ONCE)
+    imagined = desk.board(nothing, elem_id="imagined")
+    desk.listen(imagined)
+    hidden, visible = gr.update(visible=False), gr.update(visible=True)
+
+    def draw(history: History, wish: str, seed: int) -> Iterator[tuple[Any, ...]]:
+        can_draw = bool(history and wish.strip())
+        if can_draw:
+            yield gr.skip(), gr.skip(), visible, gr.skip()
+        try:
+            drawn = desk.panels.imagined(history, wish, seed)
+        except Exception:
+            yield nothing, hidden, hidden, seed
+            raise
+        yield drawn, visible if can_draw else hidden, hidden, seed
+
+    def draw_another(history: History, wish: str, seed: int) -> Iterator[tuple[Any, ...]]:
+        yield from draw(history, wish, seed + 1)
+
+    def drawn_by(function: Any, *inputs: Any) -> dict[str, Any]:
+        steps, outputs = in_words(stoppable(function, meanwhile=gr.skip())), [imagined, again, busy, seed]
+        return {"fn": steps, "inputs": [desk.history, wish, *inputs], "outputs": outputs} | ASKING
+
+    first = drawn_by(functools.partial(draw, seed=0))
+    drawings = [
+        wish.submit(**first),
+        quick.click(in_words(said), None, wish, **AT_ONCE).then(**first),
+        again.click(**drawn_by(draw_another, seed)),
+    ]
+    stop.click(lambda: hidden, None, busy, cancels=drawings, **AT_ONCE)
+    desk.history.change(lambda: (nothing, hidden, hidden), None, [imagined, again, busy], cancels=drawings, **AT_ONCE)
 
 
 def shop_tab(desk: Desk) -> None:
     """The whole catalogue, a page at a time."""
     panels, answers, most = desk.panels, desk.panels.answers, gr.State(PAGE)
     _heading("The shop", "Press + to add an item to the history, or press the item to know more.")
-    words = gr.Textbox("", show_label=False, placeholder="Filter the items", elem_id="filter")
-    shelf = desk.board(panels.shelf("", PAGE), elem_id="shelf")
-    more = gr.Button("Show more", size="sm", visible=len(answers.catalogue) > PAGE, elem_id="more")
+    words = _filter_box("Filter the items", "filter")
+    shelf = desk.board(elem_id="shelf")
+    more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
     desk.listen(shelf)
 
+    @in_words
     def show(words: str, most: int) -> tuple[int, str, Any]:
         return most, panels.shelf(words, most), gr.update(visible=len(answers.find(words, most + 1)) > most)
 
-    show_first = functools.partial(show, most=PAGE)
-    words.input(show_first, words, [most, shelf, more], **AT_ONCE, trigger_mode="always_last")
+    first: dict[str, Any] = {"fn": functools.partial(show, most=PAGE), "inputs": words, "outputs": [most, shelf, more]}
+    desk.page.load(**first | AT_ONCE)
+    words.input(**first | AT_ONCE, trigger_mode="always_last")
     more.click(lambda words, most: show(words, most + PAGE), [words, most], [most, shelf, more], **AT_ONCE)
 
 
@@ -107,15 +134,26 @@ def _heading(heading: str, words: str) -> None:
     gr.HTML(f'<h2>{heading}</h2><p class="note">{words}</p>')
 
 
+def _filter_box(placeholder: str, elem_id: str) -> Any:
+    return gr.Textbox("", show_label=False, placeholder=placeholder, max_length=MAX_TYPED, elem_id=elem_id)
+
+
 def _words_box(desk: Desk, verb: str) -> tuple[Any, Any]:
     """A box that answers to Enter, and under it the commonest queries to press."""
-    queries = desk.panels.answers.quick_queries()
     box = gr.Textbox(
         "",  # not None, as it would be before anything is typed
         show_label=False,
-        placeholder=f"{verb}, e.g. {queries[0]}" if queries else verb,
+        placeholder=verb,
         submit_btn=verb,
-        max_length=200,
+        max_length=MAX_TYPED,
         elem_id=verb.lower(),
     )
-    return box, desk.board(desk.panels.queries(queries), visible=bool(queries))
+    quick = desk.board()
+
+    def offered() -> tuple[Any, str]:
+        queries = desk.panels.answers.quick_queries()
+        example = f"{verb}, e.g. {queries[0]}" if queries else verb
+        return gr.update(placeholder=example), desk.panels.queries(queries)
+
+    desk.page.load(in_words(offered), None, [box, quick], **AT_ONCE)
+    return box, quick

@@ -1,0 +1,240 @@
+"""What reaches the app of all that is sent to it: what its page and its clients send, as JSON of bounded size.
+
+Gradio by itself reads bodies of any size and depth, keeps uploads, fetches and serves files, and opens the path in
+whatever looks like a file of its own; and anybody can send to a Space.
+"""
+
+import inspect
+import json
+from typing import Any
+
+import anyio
+from starlette.responses import JSONResponse
+
+from processing_unimp.bounds import MAX_DATA_URI, shown
+
+MAX_BODY = MAX_DATA_URI + 4_000_000  # bytes; the largest picture, and words
+MAX_BODY_OF_PAGE = 100_000  # bytes of what the page itself sends: the shopper's history lies on the server
+MAX_ENVELOPE = 10_000  # bytes of all but the values of a call: which function, for which session
+MAX_HELD = 8 * MAX_BODY  # bytes of all bodies at a time
+SECONDS = 60  # in which a body has to arrive
+MAX_PARTS = 250_000  # commas and opening brackets of a body: no more values become objects of Python
+MAX_DEPTH = 16  # lists and objects inside one another; the deepest item takes ten, with all that is around it
+
+API = "/gradio_api/"
+OPEN = {"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json"}
+OPEN |= {API + name for name in ("info", "openapi.json", "startup-events", "cancel", "reset")}
+OPEN |= {API + name for name in ("queue/join", "queue/data", "queue/status", "mcp", "mcp/http", "mcp/schema")}
+OPEN_FOLDERS = ("/assets/", "/static/", "/svelte/", "/pwa_icon/", API + "heartbeat/", API + "call/")
+# What a call says beside its values. Gradio would take more, such as a token.
+ENVELOPE = {"session_hash": str, "event_id": str, "fn_index": int, "trigger_id": int, "event_data": object}
+
+
+class Refused(Exception):
+    """A request that does not reach the app.
+
+    Args:
+        status (`int`): of HTTP.
+        words (`str`): for who sent it.
+    """
+
+    call: Any = None  # the id of a call of MCP that this answers
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class RequestLimits:
+    """ASGI middleware before the app of a page.
+
+    Args:
+        app: the app.
+        page (`gr.Blocks`): whose functions may be called.
+    """
+
+    def __init__(self, app: Any, page: Any) -> None:
+        self.app = app
+        self.page = page
+        self._held = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"].rstrip("/") or "/"
+        body = bytearray()
+        try:
+            if path not in OPEN and not path.startswith(OPEN_FOLDERS):
+                raise Refused(404, "There is nothing at this address. The Space takes no files and gives none out.")
+            if scope["method"] == "POST":
+                if not await self._receive(scope, receive, body):
+                    return
+                # In a thread, so that others are served meanwhile.
+                checked = await anyio.to_thread.run_sync(self._checked, path, body)
+                scope, receive = _with_body(scope, receive, checked)
+            await self.app(scope, receive, send)
+        except Refused as refused:
+            await _answer(path, refused)(scope, receive, send)
+        finally:
+            self._held -= len(body)
+
+    async def _receive(self, scope: Any, receive: Any, body: bytearray) -> bool:
+        """Fill `body` as it arrives, as far as it is read at all; `False` where the sender has gone."""
+        headers = dict(scope["headers"])
+        if not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+            raise Refused(415, "Expected the header 'Content-Type: application/json'.")
+        declared = headers.get(b"content-length", b"")
+        size, more = int(declared) if declared.isdigit() else 0, True
+        with anyio.move_on_after(SECONDS) as in_time:
+            while more and size <= MAX_BODY:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return False
+                part = message.get("body", b"")
+                body += part
+                self._held += len(part)
+                if self._held > MAX_HELD:
+                    raise Refused(503, "Too many large requests at once. Try again in a minute.")
+                size, more = max(size, len(body)), message.get("more_body", False)
+        if in_time.cancelled_caught:
+            raise Refused(408, f"The request did not arrive within {SECONDS} seconds.")
+        if size > MAX_BODY:
+            raise Refused(413, f"The request has more than {MAX_BODY} bytes: shrink its pictures, or leave some out.")
+        return True
+
+    def _checked(self, path: str, body: bytearray) -> bytes:
+        """The JSON of a body, written anew, so that whoever reads it reads what was checked."""
+        if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PARTS:
+            raise Refused(422, f"The request has more than {MAX_PARTS} values: leave some out.")
+        try:
+            read = json.loads(body)
+        except RecursionError:
+            raise Refused(422, f"The request has lists or objects more than {MAX_DEPTH} deep: make it flat.") from None
+        except ValueError:
+            raise Refused(422, "The body of the request is no JSON.") from None
+        if path.startswith(API + "mcp"):
+            return _checked_message(read)
+        if not isinstance(read, dict):
+            raise Refused(422, f"The request is {shown(read)}: expected an object, such as {{'data': [...]}}.")
+        _check_values(read)
+        if path.startswith(API + "call/v2/"):
+            self._check_named(self._endpoint(path), read)
+            return json.dumps(read).encode()
+        kept = {name: read[name] for name in ENVELOPE if read.get(name) is not None}
+        for name, value in kept.items():
+            if not isinstance(value, ENVELOPE[name]):
+                expected = "text" if ENVELOPE[name] is str else "a whole number"
+                raise Refused(422, f"{name} is {shown(value)}: expected {expected}.")
+        _check_envelope(kept)
+        if path not in (API + "cancel", API + "reset"):
+            function = self._endpoint(path) if path.startswith(API + "call/") else self._function(kept)
+            if function.api_visibility != "public" and len(body) > MAX_BODY_OF_PAGE:
+                raise Refused(413, f"The request has more than {MAX_BODY_OF_PAGE} bytes, which no page sends.")
+            kept["data"] = _values(function, read.get("data"))
+        return json.dumps(kept).encode()
+
+    def _endpoint(self, path: str) -> Any:
+        """The public function that is called by its name."""
+        name = path.removeprefix(API + "call/").removeprefix("v2/")
+        public = {each.api_name: each for each in self.page.fns.values() if each.api_visibility == "public"}
+        if name not in public:
+            raise Refused(404, f"There is no endpoint {shown(name)}: expected one of {', '.join(public)}.")
+        return public[name]
+
+    def _function(self, envelope: dict[str, Any]) -> Any:
+        """The function that a page or a client calls by its number."""
+        function = self.page.fns.get(envelope.get("fn_index"))
+        if function is None or function.fn is None:
+            raise Refused(404, f"There is no function {shown(envelope.get('fn_index'))}: load the page again.")
+        return function
+
+    def _check_named(self, function: Any, values: dict[str, Any]) -> None:
+        parameters = inspect.signature(function.fn).parameters
+        needed = [name for name, each in parameters.items() if each.default is each.empty]
+        if not set(needed) <= set(values) <= set(parameters):
+            raise Refused(422, f"The values {shown(list(values))}: expected {_signature(function)}.")
+
+
+def _values(function: Any, data: Any) -> list[Any]:
+    """What a function is called with; at the end may be left out what has a default."""
+    left_out = []
+    if isinstance(data, list) and function.api_visibility == "public":
+        left_out = [each.default for each in [*inspect.signature(function.fn).parameters.values()][len(data) :]]
+    if (
+        not isinstance(data, list)
+        or len(data + left_out) != len(function.inputs)
+        or inspect.Parameter.empty in left_out
+    ):
+        raise Refused(422, f"The data is {shown(data)}: expected the list {_signature(function)}.")
+    return data + left_out
+
+
+def _check_values(value: Any) -> None:
+    """Refuse what is too deep, and what Gradio and its client would take for a file of theirs."""
+    waiting = [(value, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        if not isinstance(part, dict | list):
+            continue
+        if depth == MAX_DEPTH:
+            raise Refused(422, f"The request has lists or objects more than {MAX_DEPTH} deep: make it flat.")
+        if isinstance(part, dict) and {"path", "meta"} <= set(part):
+            raise Refused(
+                422,
+                f"The request names a file, {shown(part['path'])}: no file is ever opened. Send a picture as a data "
+                "URI, 'data:image/png;base64,...'.",
+            )
+        waiting += [(inner, depth + 1) for inner in (part.values() if isinstance(part, dict) else part)]
+
+
+def _checked_message(message: Any) -> bytes:
+    """A message of MCP: what it says beside the arguments of a tool is short."""
+    if not isinstance(message, dict) or not isinstance(message.get("method"), str):
+        raise Refused(422, f"The message is {shown(message)}: expected an object with a method, such as tools/call.")
+    try:
+        _check_values(message)
+        parameters = message.get("params")
+        _check_envelope(
+            message | {"params": parameters | {"arguments": None} if isinstance(parameters, dict) else None}
+        )
+    except Refused as refused:
+        if isinstance(message.get("id"), int):
+            refused.call = message["id"]
+        raise
+    return json.dumps(message).encode()
+
+
+def _check_envelope(envelope: Any) -> None:
+    if len(json.dumps(envelope)) > MAX_ENVELOPE:
+        raise Refused(413, f"All but the values of a request may have {MAX_ENVELOPE} bytes.")
+
+
+def _signature(function: Any) -> str:
+    """`[history, top_k]`."""
+    return f"[{', '.join(inspect.signature(function.fn).parameters)}]"
+
+
+def _with_body(scope: Any, receive: Any, body: bytes) -> tuple[Any, Any]:
+    """The same request with another body."""
+    kept = [each for each in scope["headers"] if each[0] not in (b"content-length", b"transfer-encoding")]
+    scope = scope | {"headers": [*kept, (b"content-length", str(len(body)).encode())]}
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Any:
+        return messages.pop() if messages else await receive()
+
+    return scope, again
+
+
+def _answer(path: str, refused: Refused) -> JSONResponse:
+    words, status = str(refused), refused.status
+    detail: Any = words
+    if status == 422:
+        # As Gradio's own validation says it: its clients then raise these words.
+        detail = [{"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": words}]
+    said: dict[str, Any] = {"detail": detail}
+    if path.startswith(API + "mcp"):
+        said = {"jsonrpc": "2.0", "id": refused.call, "error": {"code": -32600, "message": words}}
+        status = status if refused.call is None else 200  # clients of MCP read the words of an answer alone
+    return JSONResponse(said, status_code=status)
