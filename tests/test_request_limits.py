@@ -18,14 +18,14 @@ from modeling_unimp import PersonalizationPipeline
 gradio = pytest.importorskip("gradio", reason='the page needs gradio: pip install -e ".[demo]"')
 
 import httpx  # noqa: E402
-from gradio.utils import get_cache_folder, get_upload_folder  # noqa: E402
+from gradio.utils import get_upload_folder  # noqa: E402
 from gradio_client import Client  # noqa: E402
 
 from hub_cards.space import request_limits  # noqa: E402
 from hub_cards.space.answers import Answers  # noqa: E402
 from hub_cards.space.app import launch, make_page  # noqa: E402
 from hub_cards.space.desk import MAX_TAKEN, MAX_WORDS, with_item  # noqa: E402
-from hub_cards.space.request_limits import MAX_BODY, MAX_BODY_OF_PAGE  # noqa: E402
+from hub_cards.space.request_limits import FAULT, MAX_BODY, MAX_BODY_OF_PAGE  # noqa: E402
 from processing_unimp.bounds import MAX_DATA_URI  # noqa: E402
 
 HISTORY = ["m1"]
@@ -152,7 +152,7 @@ DEEP = b'{"a": ' * 500 + b"1" + b"}" * 500
         (b'{"data": []}', r"expected the list \[history, top_k\]"),
         (b'{"data": [["m1"], 1, 2]}', r"expected the list \[history, top_k\]"),
         (b'{"data": [["m1"]], "session_hash": 5}', "session_hash is 5: expected text"),
-        (b'{"data": [["m1"]], "session_hash": "%s"}' % (b"a" * 20_000), "All but the values"),
+        (b'{"data": [["m1"]], "session_hash": "%s"}' % (b"a" * 20_000), "Beside its values"),
         (b'{"data": [[' + DEEP + b"], 2]}", "more than 16 deep"),
         (b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "more than 16 deep"),
         (b'{"data": [[' + b"0," * 1_000_000 + b"0], 2]}", "more than 250000 values"),
@@ -192,7 +192,7 @@ def test_every_wrong_value_is_answered_or_refused_in_words(page, task):
         told = list(senders.map(lambda values: call(web, task, values), requests))
     assert sum(map(bool, told)) > len(told) // 2
     for words in filter(None, told):
-        assert len(words) <= MAX_WORDS and "fault of the Space" not in words
+        assert len(words) <= MAX_WORDS and FAULT not in words
         assert "Traceback" not in words and str(Path(__file__).parent.parent) not in words
 
 
@@ -203,7 +203,7 @@ def test_every_wrong_value_is_answered_or_refused_in_words(page, task):
         ("recommend", [HISTORY, True], "top_k=True: expected a whole number from 1 to 100"),
         ("recommend", [HISTORY, 0], "top_k=0: expected a whole number"),
         ("recommend", [HISTORY, 10**9], "top_k=1000000000: expected a whole number from 1 to 100"),
-        ("select", [HISTORY, ["m1"] * 101], "'candidates' has 101 entries: at most 100"),
+        ("select", [HISTORY, ["m1"] * 1001], "'candidates' has 1001 entries: at most 1000"),
         ("imagine", [HISTORY, "hat", "7"], "seed='7': expected a whole number"),
         ("search", [HISTORY, "<b>", "3"], "top_k='3'"),
         ("search", [HISTORY, {"<b>": 1}, 3], "<b>"),  # a program gets the words as they are, not as HTML
@@ -236,7 +236,7 @@ def test_a_tool_says_briefly_what_was_wrong(web):
     assert "Unknown tool" in use_tool(web, "nonsense", {})
     assert "not a valid" in use_tool(web, "recommend", {"history": ["m1"], "colour": "red"})
     assert len(use_tool(web, "recommend", {"history": "a" * 1_000_000})) <= MAX_WORDS
-    assert "All but the values" in use_tool(web, "nonsense" * 10_000, {})
+    assert "Beside its values" in use_tool(web, "nonsense" * 10_000, {})
     assert "more than 16 deep" in use_tool(web, "recommend", {"history": [json.loads(DEEP)]})
     reply = web.post("gradio_api/mcp/", content=b'{"a": 1}', headers=MCP)
     assert "expected an object with a method" in reply.json()["error"]["message"]
@@ -246,7 +246,7 @@ def test_a_tool_says_briefly_what_was_wrong(web):
 
 
 def test_no_file_is_given_out(web, tmp_path):
-    known = Path(get_cache_folder()) / "known.txt"
+    known = Path(get_upload_folder()) / "known.txt"
     known.parent.mkdir(parents=True, exist_ok=True)
     known.write_text("a file that Gradio itself would give out")
     (tmp_path / "link.txt").symlink_to("/etc/passwd")
@@ -367,6 +367,13 @@ def test_nothing_is_kept_of_what_a_program_sent(page, web):
     assert call(web, "explain", [HISTORY, {"title": "A mug"}]) == ""
     assert call(web, "recommend", [["m9"], 2])
     assert set(page.state_holder.session_data) <= before
+
+
+def test_an_answer_that_nobody_asked_for_is_not_found(web):
+    for where in ("call/recommend/unknown", "queue/data?session_hash=unknown"):
+        assert "404" in web.get(f"gradio_api/{where}").text
+    for where in ("static/" + "a" * 5000, "assets/" + "a" * 300, "static/%00"):
+        assert web.get(where).status_code == 404
 
 
 def test_requests_beside_the_queue_are_closed(web):

@@ -264,22 +264,22 @@ def test_what_the_shop_changes_is_found_and_shown_as_it_is_now():
 def test_the_shop_is_looked_through_while_it_grows():
     model, processor = make_imagining_model()
     answers = answers_of(model, processor)
-    panels, given_up = Panels(answers), threading.Event()
+    panels, is_done = Panels(answers), threading.Event()
 
     def grow() -> None:
-        for number in range(20):
+        for number in range(10):
             answers.pipeline.add_items([{"item_id": f"cap-{number}", "title": f"Cap {number}", "category": "cap"}])
             answers.pipeline.update_items([{"item_id": "m1", "price": number}])
-        given_up.set()
+        is_done.set()
 
     shop = threading.Thread(target=grow)
     shop.start()
     seen = []
-    while not given_up.is_set():
+    while not is_done.is_set():
         seen.append(len(answers.find("cap", 99)))
         assert "Why?" in [*panels.sheet(HISTORY, "h1", {})][-1]
     shop.join()
-    assert seen == sorted(seen) and len(answers.find("cap", 99)) == 20
+    assert seen == sorted(seen) and len(answers.find("cap", 99)) == 10
 
 
 def test_ready_shoppers_are_those_of_the_made_up_shop():

@@ -64,8 +64,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(folder):
-    answers = load_answers(str(folder))
+def answers(folder):
+    return load_answers(str(folder))
+
+
+@pytest.fixture(scope="module")
+def address(answers):
     page = make_page(answers, ready_shoppers(answers.catalogue, answers.num_read))
     yield launch(page, server_name="127.0.0.1", quiet=True)
     page.close()
@@ -219,6 +223,20 @@ def test_what_cannot_be_answered_is_told_in_words(page):
     toast = page.get_by_test_id("toast-body")
     toast.wait_for()
     assert "expected a text such as" in toast.inner_text() and "Traceback" not in toast.inner_text()
+
+
+def test_a_page_shows_what_is_on_sale_when_it_is_loaded(page, answers):
+    first = "#shelf [data-say=open][data-item='0']"
+    page.get_by_role("tab", name="The shop").click()
+    page.locator(first).wait_for()
+    answers.catalogue.retire([answers.catalogue.item_id(0)])
+    try:
+        page.reload()
+        page.get_by_role("tab", name="The shop").click()
+        page.locator(first.replace("'0'", "'1'")).wait_for()
+        assert page.locator(first).count() == 0
+    finally:
+        answers.catalogue.unretire([answers.catalogue.item_id(0)])
 
 
 def test_a_phone_shows_all_without_scrolling_sideways(browser, address):

@@ -51,6 +51,7 @@ def answers() -> Answers:
 def steps(answers):
     steps = Steps(answers.pipeline.model)
     yield steps
+    steps.go_on.set()
     steps.hook.remove()
 
 
@@ -135,15 +136,36 @@ def test_a_picture_is_not_drawn_on_for_a_page_that_does_not_want_it(address, bro
     check_that_no_step_follows(address, steps)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
+def test_a_sheet_is_not_filled_on_when_it_is_closed(address, browser, steps):
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_selector("#for-you .product")
+    steps.hold = steps.done + 4  # one forward for the stars, then one a word
+    page.locator("#for-you .face").first.click()
+    assert steps.reached.wait(30)
+    with page.expect_response("**/cancel"):
+        page.get_by_role("button", name="Close").click()
+    steps.go_on.set()
+    page.locator("#about .top").wait_for(state="detached")
+    assert steps.done == steps.hold
+    page.locator("#for-you .face").last.click()
+    page.locator("#about .reasons").wait_for()
+    page.close()
+
+
 def test_more_requests_than_can_wait_are_refused_in_words(address, answers, steps):
     steps.hold = 1
     picture = ask(address, "imagine", "hat")
     assert steps.reached.wait(30)
-    waiting = [ask(address, "recommend", 1) for _ in range(MAX_QUEUED)]
-    reply = httpx.post(f"{address}gradio_api/call/recommend", json={"data": [HISTORY, 1]})
+    url, waiting = f"{address}gradio_api/call/recommend", []
+    while (reply := httpx.post(url, json={"data": [HISTORY, 1]})).status_code == 200:
+        waiting.append(f"{url}/{reply.json()['event_id']}")
     assert reply.status_code == 503 and "Queue is full" in reply.json()["detail"]
+    assert 0 < len(waiting) <= MAX_QUEUED
     steps.go_on.set()
-    with httpx.stream("GET", picture, timeout=60):
+    with httpx.stream("GET", picture, timeout=60):  # and leave it
         pass
     for each in waiting:
         assert "event: complete" in httpx.get(each, timeout=60).text

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from processing_unimp import TASK_NAMES
-from processing_unimp.bounds import check_length, shown
+from processing_unimp.bounds import shown
 
 from .product_cards import as_data
 from .stopping import stopping
@@ -22,7 +22,6 @@ MAX_QUICK_QUERY = 40  # characters
 MAX_TYPED = 200  # characters of a line on the page
 MAX_RANKED = 100  # items of an answer
 MAX_SEED = 2**53  # beyond it the numbers of JavaScript have gaps
-MAX_CANDIDATES = 100  # items to choose among, which are read in full
 
 Entry = str | dict[str, Any]
 
@@ -102,10 +101,8 @@ class Answers:
 
         Args:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
-            candidates: at most 100 item ids, or objects that describe an item the shop does not have.
+            candidates: item ids, or objects that describe an item the shop does not have.
         """
-        if isinstance(candidates, list):
-            check_length(candidates, MAX_CANDIDATES, "the list 'candidates'")
         return self._ask("select", history, {"candidates": candidates})
 
     def imagine(self, history: list[Entry], query: str, seed: int = 0) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from processing_unimp.bounds import shown
 from processing_unimp.cell_values import readable
 
 from .panels import Panels
+from .request_limits import FAULT
 
 MAX_TAKEN = 100  # items of a history on the page
 MAX_WORDS = 1000  # characters of an error
@@ -161,6 +162,6 @@ def _telling(is_page: bool) -> Iterator[None]:
             words = readable(str(error).removeprefix("request 0: "))[:MAX_WORDS]
         else:
             logger.exception("an answer failed")
-            words = "The answer failed, by a fault of the Space that is now in its log."
+            words = FAULT
         words = html.escape(words, quote=False) if is_page else words
         raise gr.Error(words, title="This cannot be answered", print_exception=False) from error

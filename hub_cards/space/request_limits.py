@@ -6,6 +6,7 @@ whatever looks like a file of its own; and anybody can send to a Space.
 
 import inspect
 import json
+import logging
 from typing import Any
 
 import anyio
@@ -19,15 +20,20 @@ MAX_ENVELOPE = 10_000  # bytes of all but the values of a call: which function, 
 MAX_HELD = 8 * MAX_BODY  # bytes of all bodies at a time
 SECONDS = 60  # in which a body has to arrive
 MAX_PARTS = 250_000  # commas and opening brackets of a body: no more values become objects of Python
+MAX_ADDRESS = 250  # bytes; no name of a file is longer
 MAX_DEPTH = 16  # lists and objects inside one another; the deepest item takes ten, with all that is around it
 
 API = "/gradio_api/"
 OPEN = {"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json"}
 OPEN |= {API + name for name in ("info", "openapi.json", "startup-events", "cancel", "reset")}
 OPEN |= {API + name for name in ("queue/join", "queue/data", "queue/status", "mcp", "mcp/http", "mcp/schema")}
-OPEN_FOLDERS = ("/assets/", "/static/", "/svelte/", "/pwa_icon/", API + "heartbeat/", API + "call/")
+OPEN_FOLDERS = ("/assets/", "/static/", "/pwa_icon", API + "heartbeat/", API + "call/")
 # What a call says beside its values. Gradio would take more, such as a token.
 ENVELOPE = {"session_hash": str, "event_id": str, "fn_index": int, "trigger_id": int, "event_data": object}
+
+FAULT = "The Space failed, by a fault of its own that is now in its log."
+
+logger = logging.getLogger(__name__)
 
 
 class Refused(Exception):
@@ -63,9 +69,15 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         path = scope["path"].rstrip("/") or "/"
-        body = bytearray()
+        body, has_begun = bytearray(), False
+
+        async def begin(message: Any) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
         try:
-            if path not in OPEN and not path.startswith(OPEN_FOLDERS):
+            if len(path.encode()) > MAX_ADDRESS or path not in OPEN and not path.startswith(OPEN_FOLDERS):
                 raise Refused(404, "There is nothing at this address. The Space takes no files and gives none out.")
             if scope["method"] == "POST":
                 if not await self._receive(scope, receive, body):
@@ -73,9 +85,15 @@ class RequestLimits:
                 # In a thread, so that others are served meanwhile.
                 checked = await anyio.to_thread.run_sync(self._checked, path, body)
                 scope, receive = _with_body(scope, receive, checked)
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, begin)
         except Refused as refused:
             await _answer(path, refused)(scope, receive, send)
+        except Exception:
+            logger.exception("a request failed")
+            if has_begun:  # such as a stream of events that nobody knows, whose words Gradio has sent then
+                await send({"type": "http.response.body"})
+            else:
+                await _answer(path, Refused(500, FAULT))(scope, receive, send)
         finally:
             self._held -= len(body)
 
@@ -86,7 +104,7 @@ class RequestLimits:
             raise Refused(415, "Expected the header 'Content-Type: application/json'.")
         declared = headers.get(b"content-length", b"")
         size, more = int(declared) if declared.isdigit() else 0, True
-        with anyio.move_on_after(SECONDS) as in_time:
+        with anyio.move_on_after(SECONDS) as arriving:
             while more and size <= MAX_BODY:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -97,7 +115,7 @@ class RequestLimits:
                 if self._held > MAX_HELD:
                     raise Refused(503, "Too many large requests at once. Try again in a minute.")
                 size, more = max(size, len(body)), message.get("more_body", False)
-        if in_time.cancelled_caught:
+        if arriving.cancelled_caught:
             raise Refused(408, f"The request did not arrive within {SECONDS} seconds.")
         if size > MAX_BODY:
             raise Refused(413, f"The request has more than {MAX_BODY} bytes: shrink its pictures, or leave some out.")
@@ -207,7 +225,7 @@ def _checked_message(message: Any) -> bytes:
 
 def _check_envelope(envelope: Any) -> None:
     if len(json.dumps(envelope)) > MAX_ENVELOPE:
-        raise Refused(413, f"All but the values of a request may have {MAX_ENVELOPE} bytes.")
+        raise Refused(413, f"Beside its values a request may have at most {MAX_ENVELOPE} bytes.")
 
 
 def _signature(function: Any) -> str:

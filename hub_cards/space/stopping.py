@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-SECONDS = 120.0  # that a request may hold the model
+SECONDS = 300.0  # that a request may hold the model
 BEAT = 0.25  # seconds between two looks whether somebody waits
 
 # One answer is made at a time: the next begins when one that was given up has ended.
