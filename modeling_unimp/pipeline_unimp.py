@@ -3,9 +3,10 @@
 import difflib
 import inspect
 import itertools
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -174,9 +175,7 @@ class PersonalizationPipeline(Pipeline):
     ) -> tuple[dict, dict, dict]:
         ranking: dict[str, Any] = {}
         if top_k is not None:
-            if not isinstance(top_k, int) or top_k < 1:
-                raise ValueError(f"top_k={top_k!r}: expected a whole number of at least 1.")
-            ranking["top_k"] = top_k
+            ranking["top_k"] = _at_least_one(top_k, "top_k")
         if exclude_seen is not None:
             ranking["exclude_seen"] = exclude_seen
         if allowed is not None:
@@ -205,9 +204,7 @@ class PersonalizationPipeline(Pipeline):
                 f"a request of type {type(requests).__name__}: expected a dict such as "
                 "{'task': 'recommend', 'history': [...]}, or a list of them."
             )
-        size = batch_size if batch_size is not None else self._batch_size or 32
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"batch_size={size!r}: expected a whole number of at least 1.")
+        size = _at_least_one(batch_size if batch_size is not None else self._batch_size or 32, "batch_size")
         if isinstance(requests, (list, tuple)):
             return self._answer_all(requests, size, kwargs)
         return self._answer_lazily(iter(requests), size, kwargs)
@@ -314,3 +311,9 @@ class PersonalizationPipeline(Pipeline):
                 if item_id is not None and str(item_id) in catalogue:
                     mask[catalogue.number(str(item_id))] = False
         return mask
+
+
+def _at_least_one(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < 1:
+        raise ValueError(f"{name}={repr(value)[:40]}: expected a whole number of at least 1.")
+    return operator.index(value)

@@ -1,5 +1,6 @@
 """One value of a table or a request, as Python, numpy, pandas or a database driver has it, to the kinds we use."""
 
+import contextlib
 import io
 import math
 import os
@@ -15,13 +16,16 @@ from PIL import Image
 from .bounds import shown
 
 LARGEST_WHOLE_FLOAT = 2**53  # beyond it a float cannot tell a whole number from its neighbours
+WHOLE_NUMBERS = range(-(2**63), 2**63)  # of a column; others become floats or text, whichever is exact
 
 
 def is_missing(value: Any) -> bool:
     """Tells whether a value stands for nothing: None, NaN, and pandas' NaT and NA."""
     if value is None or type(value).__name__ in ("NaTType", "NAType"):
         return True
-    return isinstance(value, float | np.floating | Decimal) and math.isnan(value)
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    return isinstance(value, float | np.floating) and math.isnan(value)
 
 
 def readable(text: str) -> str:
@@ -41,7 +45,7 @@ def _of_python(value: Any) -> Any:
 
 
 def plain_value(value: Any, what: str) -> Any:
-    """Brings one attribute to None, bool, int, float, str or list of str.
+    """Brings one attribute to None, bool, int, float, str or list of str; numbers too large for these become text.
 
     Args:
         value: None, NaN and the like are missing values, also inside a list.
@@ -55,10 +59,12 @@ def plain_value(value: Any, what: str) -> Any:
         return None
     if isinstance(value, str):
         return readable(str.__str__(value))  # of an enumeration its value
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | float):
         return value
+    if isinstance(value, int):
+        return value if value in WHOLE_NUMBERS else _float_or_text(value)
     if isinstance(value, Decimal):
-        return float(value)
+        return float(value) if value.is_infinite() or math.isfinite(float(value)) else str(value)
     if isinstance(value, datetime):
         return datetime.isoformat(value)  # of a pandas Timestamp without its nanoseconds
     if isinstance(value, date | time):
@@ -73,6 +79,13 @@ def plain_value(value: Any, what: str) -> Any:
         f"{what} is {type(value).__name__}: {shown(value)}. "
         "Expected text, a number, a truth value or a list of those; split it into several attributes."
     )
+
+
+def _float_or_text(number: int) -> float | str:
+    with contextlib.suppress(OverflowError):
+        if float(number) == number:
+            return float(number)
+    return str(number)
 
 
 def id_as_text(value: Any, name: str) -> str | None:
@@ -125,7 +138,8 @@ def as_seconds(value: Any) -> float:
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     raise ValueError(
         f"timestamp {shown(value)} is {type(value).__name__}. Expected a number, an ISO text or a datetime."
     )

@@ -240,7 +240,10 @@ def attribute_column(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
     if pa.types.is_boolean(kind):
         return column
     if pa.types.is_integer(kind):
-        return column.cast(pa.int64())
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:  # of 64 bits without a sign
+            return column.cast(pa.string())
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         column = _as_floats(column)
         return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)

@@ -251,6 +251,7 @@ def test_seen_items_are_left_out_of_recommend_alone(unimp):
 
 def test_top_k(unimp):
     assert [len(unimp(RECOMMEND, top_k=k)["items"]) for k in (1, 4, 5)] == [1, 4, 4]
+    assert len(unimp(RECOMMEND, top_k=np.int64(2), batch_size=np.int32(1))["items"]) == 2
     few = PersonalizationPipeline(model=unimp.model, processor=unimp.processor, device="cpu", top_k=2)
     assert len(few(RECOMMEND)["items"]) == 2 and len(few(RECOMMEND, top_k=3)["items"]) == 3
 
@@ -365,6 +366,8 @@ def test_silly_requests(unimp, requests, message):
     ("arguments", "message"),
     [
         ({"top_k": 0}, "top_k=0: expected a whole number of at least 1"),
+        ({"top_k": True}, "top_k=True: expected a whole number of at least 1"),
+        ({"top_k": "9" * 9999}, "top_k='9+: expected a whole number of at least 1"),
         ({"top_k": "3"}, "top_k='3'"),
         ({"allowed": ["m1", "m7"]}, "item 'm7' is not among the 6 items"),
         ({"allowed": "m1"}, "allowed='m1': expected a list"),

@@ -116,6 +116,7 @@ def test_attributes_of_every_type():
 
     assert read(["a", None], pa.string_view()) == ["a", None]
     assert read([1, None], pa.uint8()) == [1, None]
+    assert read([1, 2**64 - 1], pa.uint64()) == ["1", "18446744073709551615"]
     assert read([0.5, float("nan")], pa.float16()) == [0.5, None]
     assert read([decimal.Decimal("19.90")]) == [19.9]
     assert read([date(2024, 5, 1), None]) == ["2024-05-01", None]
