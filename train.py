@@ -210,6 +210,8 @@ def publication_of(args: UniMPTrainingArguments) -> dict[str, Any] | None:
     if not args.push_to_hub:
         return None
     args.push_to_hub = False
+    if args.hub_always_push or args.hub_strategy not in ("every_save", "end"):
+        raise SystemExit("push_to_hub publishes the finished model: leave out hub_strategy and hub_always_push.")
     if args.hub_model_id is None:
         raise SystemExit("push_to_hub: no name to publish under. Add --hub_model_id ORG/NAME.")
     named = {"private": args.hub_private_repo, "revision": args.hub_revision, "token": args.hub_token}

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from transformers import ProgressCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
 from .evaluator import headline, judgements_of
 from .focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from .length_groups import LengthGroups
@@ -39,7 +40,7 @@ class UniMPTrainer(Trainer):
         evaluation_cases (`Sequence[EvaluationCases]`, *optional*): what an evaluation during training answers.
         vision_features (`FeatureStore`, *optional*): frozen features of the catalogue's pictures.
         task_names (`Sequence[str]`): names that `task_ids` of a batch index.
-        kwargs (*optional*): the other arguments of `Trainer`.
+        kwargs (*optional*): the other arguments of `Trainer`, but those that would have no effect.
 
     Logs, beside the Trainer's own: `loss/{task}_{kind}` (mean focal loss of a labelled token since the last line),
     `gate/{layer}_{attention|feed_forward}` (tanh of each gate), `tokens_per_second` and `share_supervised`.
@@ -61,6 +62,12 @@ class UniMPTrainer(Trainer):
         vision_features: Any = None,
         **kwargs: Any,
     ) -> None:
+        for name in ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "eval_dataset"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(
+                    f"{name} has no effect: the loss is the focal loss of the paper, and an evaluation answers "
+                    "evaluation_cases, whose task says how they are judged. Leave it out."
+                )
         # A JSON text was made a dict by TrainingArguments.
         weight_of: Any = args.task_weights
         unknown = set(weight_of) - set(task_names)
@@ -83,6 +90,8 @@ class UniMPTrainer(Trainer):
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingBar)
+        self._epochs = EpochCallback()
+        self.add_callback(self._epochs)
         self.model_accepts_loss_kwargs = True
         self.task_names = list(task_names)
         self.evaluation_cases = list(evaluation_cases)
@@ -100,11 +109,42 @@ class UniMPTrainer(Trainer):
         self._tokens = torch.zeros((), dtype=torch.float64, device=device)
         self._since = time.perf_counter()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy == "group_by_length" and hasattr(dataset, "sizes"):
-            return LengthGroups(dataset, self.args.train_batch_size * self.args.world_size, self.args.seed)
-        return super()._get_train_sampler(train_dataset)
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """The Trainer's, of [`EpochRows`]: a row follows from index and epoch alone, and none comes twice an epoch."""
+        if not hasattr(self.train_dataset, "__len__"):
+            if self.args.world_size > 1 or self.train_dataset is None:
+                raise ValueError(
+                    f"train_dataset is {type(self.train_dataset).__name__}: expected rows by number, such as a "
+                    "TaskMixture; an iterable data set cannot be shared among processes."
+                )
+            return super().get_train_dataloader()
+        loader: torch.utils.data.DataLoader = self._get_dataloader(
+            dataset=EpochRows(self.train_dataset),
+            description="Training",
+            batch_size=self._train_batch_size,
+            sampler_fn=self._get_train_sampler,
+            is_training=True,
+        )
+        return loader
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset.dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        is_split = self.accelerator.dataloader_config.split_batches
+        global_batch = self._train_batch_size * (1 if is_split else self.args.world_size)
+        order: torch.utils.data.Sampler[int] = RandomOrder(len(rows), seed)
+        if self.args.train_sampling_strategy == "group_by_length":
+            if not hasattr(rows, "sizes"):
+                raise ValueError(
+                    f"train_sampling_strategy='group_by_length': a {type(rows).__name__} has no method `sizes`, the "
+                    "lengths of its rows, as a TaskMixture has. Choose 'random'."
+                )
+            order = LengthGroups(rows, global_batch, seed)
+        elif self.args.train_sampling_strategy == "sequential":
+            order = torch.utils.data.SequentialSampler(rows)
+        needs_fillers = self.args.world_size > 1 and not self.args.dataloader_drop_last
+        self._epochs.sampler = EpochSampler(rows, order, global_batch if needs_fillers else 1)
+        return self._epochs.sampler
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The Trainer's, with a learning rate of their own for the rows of words, control tokens and codes."""

@@ -1,7 +1,7 @@
 """Everything a recipe can say, in three groups: the data, the model, the training."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
@@ -120,6 +120,25 @@ class ModelArguments:
         return self.vision_model in VISION_SIZES if self.train_vision is None else self.train_vision
 
 
+_ANSWERS = "an evaluation answers requests and gathers no logits"
+_OUR_LOSS = "the loss is the focal loss of the paper, see focal_gamma, averaged over the global batch"
+# Options of TrainingArguments that nothing would come of, and why.
+_WITHOUT_EFFECT = {
+    "label_smoothing_factor": _OUR_LOSS,
+    "average_tokens_across_devices": _OUR_LOSS,
+    "use_liger_kernel": "there are no such kernels for UniMP",
+    "remove_unused_columns": "requests are dicts, and the collator needs all of them",
+    "length_column_name": "a TaskMixture knows how long its rows are",
+    "label_names": _ANSWERS,
+    "prediction_loss_only": _ANSWERS,
+    "eval_do_concat_batches": _ANSWERS,
+    "eval_use_gather_object": _ANSWERS,
+    "eval_accumulation_steps": _ANSWERS,
+    "include_for_metrics": _ANSWERS,
+    "batch_eval_metrics": _ANSWERS,
+}
+
+
 @dataclass
 class UniMPTrainingArguments(TrainingArguments):
     """
@@ -155,6 +174,9 @@ class UniMPTrainingArguments(TrainingArguments):
     share of all steps), `remove_unused_columns` `False`, `eval_strategy` and `save_strategy` epoch,
     `load_best_model_at_end` `True`, `save_total_limit` 2, `logging_steps` 50, `report_to` TensorBoard where it is
     installed, `ddp_find_unused_parameters` `True` (a batch without pictures or ratings leaves parameters unused).
+
+    Raises:
+        ValueError: a value out of range, or an option of `TrainingArguments` that would have no effect.
     """
 
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "task_weights"]
@@ -188,6 +210,7 @@ class UniMPTrainingArguments(TrainingArguments):
         if self.report_to is None:
             self.report_to = ["tensorboard"] if _tensorboard_is_installed() else "none"
         super().__post_init__()
+        self._refuse_what_has_no_effect()
         if self.context_loss not in ("attributes", "id", "none"):
             raise ValueError(f"context_loss={self.context_loss!r}: expected 'attributes', 'id' or 'none'.")
         if self.loss_reduction not in ("token", "sample"):
@@ -196,6 +219,30 @@ class UniMPTrainingArguments(TrainingArguments):
             raise ValueError(f"embedding_lr_scale={self.embedding_lr_scale}: expected more than 0.")
         if self.focal_gamma < 0:
             raise ValueError(f"focal_gamma={self.focal_gamma}: expected 0 (cross-entropy) or more.")
+
+    def _refuse_what_has_no_effect(self) -> None:
+        for each in fields(self):
+            usual = each.default if each.default_factory is MISSING else each.default_factory()
+            value = getattr(self, each.name)
+            if each.name in _WITHOUT_EFFECT and value != usual:
+                raise ValueError(f"{each.name}={value!r} has no effect: {_WITHOUT_EFFECT[each.name]}. Leave it out.")
+        if self.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
+            raise ValueError(
+                f"train_sampling_strategy={self.train_sampling_strategy!r}: expected 'random', 'sequential' or "
+                "'group_by_length'."
+            )
+        accelerator_config: Any = self.accelerator_config  # made an AcceleratorConfig by now
+        if accelerator_config is not None and accelerator_config.dispatch_batches:
+            raise ValueError(
+                "dispatch_batches: a batch holds each distinct picture once and cannot be cut by rows. Leave it out; "
+                "each process reads its own rows."
+            )
+        parallel = self.parallelism_config
+        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+            raise ValueError(
+                f"parallelism_config with cp_size={parallel.cp_size}, sp_size={parallel.sp_size}: expected 1, since a "
+                "sequence and its pictures cannot be shared among processes. Shard the model instead (fsdp)."
+            )
 
 
 def _tensorboard_is_installed() -> bool:

@@ -6,13 +6,16 @@ from typing import Any
 
 import torch
 
-from .processing_unimp import UniMPProcessor
+from .processing_unimp import IGNORED, UniMPProcessor
 from .task import Request
+
+IS_FILLER = "is_filler"
 
 
 @dataclass
 class UniMPCollator:
-    """Encodes and pads a batch; each distinct picture once, every label with its kind.
+    """Encodes and pads a batch; each distinct picture once, every label with its kind. A request with the key
+    `"is_filler"` gets no labels: with several processes a Trainer fills up the last batches with some.
 
     Args:
         processor (`UniMPProcessor`): the model's own.
@@ -27,7 +30,9 @@ class UniMPCollator:
     vision_features: Any = None
 
     def __call__(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
-        return dict(
+        is_filler = torch.tensor([IS_FILLER in request for request in requests])
+        requests = [{key: value for key, value in each.items() if key != IS_FILLER} for each in requests]
+        batch = dict(
             self.processor(
                 requests=requests,
                 labels=True,
@@ -36,3 +41,5 @@ class UniMPCollator:
                 vision_features=self.vision_features,
             )
         )
+        batch["labels"][is_filler], batch["label_kinds"][is_filler] = IGNORED, 0
+        return batch

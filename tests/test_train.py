@@ -79,6 +79,7 @@ def test_the_demo_recipe_from_nothing_to_a_model_that_answers_and_is_published(t
         ([], "hf_ada", "Add --hub_model_id ORG/NAME"),
         (["--hub_model_id", "mugs"], "hf_ada", "names no owner"),
         (["--hub_model_id", "shop/mugs"], "hf_eve", "does not accept the token"),
+        (["--hub_model_id", "shop/mugs", "--hub_strategy", "checkpoint"], "hf_ada", "publishes the finished model"),
     ],
 )
 def test_a_publication_that_cannot_work_is_told_before_any_training(tmp_path, hub, options, token, message):

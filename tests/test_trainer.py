@@ -1,10 +1,12 @@
 """The trainer: its objective by hand, and the runs that must come out alike."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from shop import make_histories, make_model, make_model_processor
@@ -16,9 +18,19 @@ from processing_unimp import TASK_NAMES, EvaluationCases, ExampleSource, TaskMix
 TASKS = ["recommend", "search", "rate", "explain", "select"]
 
 
-def make_trainer(folder, *, batch_size=6, accumulation=1, max_steps=4, evaluate=False, **kwargs) -> UniMPTrainer:
-    import numpy as np
+DEFAULTS = {
+    "save_steps": 2,
+    "eval_steps": 2,
+    "save_strategy": "steps",
+    "context_weight": 0.5,
+    "next_item_weight": 0.7,
+    "task_weights": {"rate": 2.0},
+}
 
+
+def make_trainer(
+    folder, *, batch_size=6, accumulation=1, max_steps=4, evaluate=False, repeats=8, **kwargs
+) -> UniMPTrainer:
     processor = make_model_processor()
     split = leave_last_out(make_histories(processor.catalogue), new_users=0.0)
     source = {"query_attribute": "category", "num_candidates": 3}
@@ -37,22 +49,19 @@ def make_trainer(folder, *, batch_size=6, accumulation=1, max_steps=4, evaluate=
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
         max_steps=max_steps,
-        save_steps=2,
-        save_strategy="steps",
         eval_strategy="steps" if evaluate else "no",
-        eval_steps=2,
         load_best_model_at_end=evaluate,
         logging_steps=1,
         learning_rate=1e-3,
         report_to="none",
         disable_tqdm=True,
-        **({"context_weight": 0.5, "next_item_weight": 0.7, "task_weights": {"rate": 2.0}} | kwargs),
+        **DEFAULTS | kwargs,
     )
     return UniMPTrainer(
         model=make_model(processor, item_rows="both"),
         args=args,
         task_names=TASK_NAMES,
-        train_dataset=TaskMixture(split.train, processor.catalogue, TASKS, repeats=8, **source),
+        train_dataset=TaskMixture(split.train, processor.catalogue, TASKS, repeats=repeats, **source),
         evaluation_cases=cases if evaluate else (),
         data_collator=UniMPCollator(processor, context="attributes", next_item=True),
         processing_class=processor,
@@ -70,6 +79,11 @@ def assert_close(first, second, atol):
 
 def losses(trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def norms(trainer) -> list[float]:
+    """Of the gradient; AdamW forgets how large it was."""
+    return [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample"])
@@ -107,14 +121,92 @@ def test_gradient_accumulation_changes_nothing(tmp_path):
     assert_close(weights_of(whole), weights_of(parts), atol=2e-4)
 
 
-def test_a_resumed_run_is_the_straight_run(tmp_path):
-    straight = make_trainer(tmp_path / "a")
+# Three epochs of 21 rows in batches of six: four steps an epoch, the last of three rows.
+THREE_EPOCHS = {"max_steps": -1, "num_train_epochs": 3, "repeats": 7}
+
+
+@pytest.mark.parametrize("strategy, workers", [("random", 0), ("group_by_length", 2)])
+def test_a_run_resumed_at_any_step_is_the_straight_run(tmp_path, strategy, workers):
+    """To the last bit of every weight; the best checkpoint is not loaded, which would hide a difference."""
+    options = THREE_EPOCHS | {
+        "train_sampling_strategy": strategy,
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": workers > 0,
+        "accumulation": 1 + (workers > 0),
+        "batch_size": 6 - workers,
+        "save_steps": 1,
+        "save_total_limit": None,
+    }
+    straight = make_trainer(tmp_path, **options)
     straight.train()
-    make_trainer(tmp_path / "b").train()
-    resumed = make_trainer(tmp_path / "b")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-2"))
-    assert losses(straight) == losses(resumed)
-    assert_close(weights_of(straight), weights_of(resumed), atol=0)
+    num_steps = straight.state.global_step
+    assert num_steps == (12 if workers == 0 else 9)
+    for step in range(1, num_steps, 1 if workers == 0 else 4):
+        resumed = make_trainer(tmp_path, **options | {"save_strategy": "no"})
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert losses(straight) == losses(resumed)
+        assert_close(weights_of(straight), weights_of(resumed), atol=0)
+
+
+class Seen(torch.utils.data.Dataset):
+    """A mixture that tells which rows of which epoch it was asked for, through a file, also from other processes."""
+
+    def __init__(self, mixture, folder):
+        self.mixture, self.folder = mixture, Path(folder)
+
+    def __len__(self):
+        return len(self.mixture)
+
+    def set_epoch(self, epoch):
+        self.mixture.set_epoch(epoch)
+
+    def sizes(self):
+        return self.mixture.sizes()
+
+    def __getitem__(self, row):
+        request = self.mixture[row]
+        with (self.folder / f"seen-{os.getpid()}").open("a") as file:
+            print(json.dumps([self.mixture.epoch, row, request], sort_keys=True), file=file)
+        return request
+
+    @staticmethod
+    def by(folder):
+        return sorted(line for path in Path(folder).glob("seen-*") for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("strategy", ["random", "sequential", "group_by_length"])
+def test_each_epoch_has_every_row_once_and_is_another(tmp_path, strategy):
+    trainer = make_trainer(tmp_path, **THREE_EPOCHS, train_sampling_strategy=strategy, save_strategy="no")
+    mixture = trainer.train_dataset
+    trainer.train_dataset = Seen(mixture, tmp_path)
+    trainer.train()
+    seen = [json.loads(line) for line in Seen.by(tmp_path)]
+    assert sorted((epoch, row) for epoch, row, _ in seen) == [(e, row) for e in range(3) for row in range(21)]
+    for epoch, row, request in seen:
+        mixture.set_epoch(epoch)
+        assert request == mixture[row]
+    windows = [[request["history"] for epoch, _, request in seen if epoch == each] for each in range(3)]
+    assert windows[0] != windows[1] != windows[2]
+
+
+def test_data_seed_orders_the_rows_and_nothing_else(tmp_path):
+    orders = []
+    for options in ({}, {"data_seed": 1}, {"data_seed": 1, "seed": 9}):
+        trainer = make_trainer(tmp_path, **THREE_EPOCHS, **options)
+        orders.append([index.row for index in trainer.get_train_dataloader().batch_sampler.sampler])
+    assert orders[0] != orders[1] == orders[2]
+
+
+def test_an_iterable_data_set_is_read_by_one_process(tmp_path):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            while True:
+                yield {"task": "recommend", "history": ["m1"], "answer": "s1"}
+
+    trainer = make_trainer(tmp_path, max_steps=2)
+    trainer.train_dataset = Endless()
+    trainer.train()
+    assert trainer.state.global_step == 2
 
 
 def test_activation_checkpointing_changes_nothing(tmp_path):
@@ -166,6 +258,31 @@ def test_bad_options(tmp_path, options):
         UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **options)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"label_smoothing_factor": 0.1}, {"average_tokens_across_devices": False}, {"use_liger_kernel": True},
+        {"remove_unused_columns": True}, {"length_column_name": "size"}, {"label_names": ["labels"]},
+        {"prediction_loss_only": True}, {"eval_do_concat_batches": False}, {"eval_use_gather_object": True},
+        {"eval_accumulation_steps": 2}, {"include_for_metrics": ["inputs"]}, {"batch_eval_metrics": True},
+        {"train_sampling_strategy": "batch_rebalance"}, {"accelerator_config": {"dispatch_batches": True}},
+    ],
+)  # fmt: skip
+def test_options_that_nothing_would_come_of_are_refused(tmp_path, option):
+    ((name, _),) = option.items()
+    with pytest.raises(ValueError, match=f"{name}|dispatch_batches"):
+        UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **option)
+
+
+@pytest.mark.parametrize(
+    "name", ["compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "eval_dataset"]
+)
+def test_arguments_that_nothing_would_come_of_are_refused(tmp_path, name):
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(ValueError, match=f"{name} has no effect"):
+        UniMPTrainer(trainer.model, trainer.args, task_names=TASK_NAMES, **{name: [{}]})
+
+
 def test_weights_that_nothing_could_restore_are_not_left_out(tmp_path):
     from modeling_unimp import add_lora
 
@@ -185,12 +302,15 @@ def test_weights_that_nothing_could_restore_are_not_left_out(tmp_path):
 RUN = """
 import json, sys
 sys.path.insert(0, {tests!r})
-from test_trainer import losses, make_trainer
-trainer = make_trainer({folder!r}, batch_size={batch_size}, max_steps=3, evaluate=True)
+from test_trainer import THREE_EPOCHS, Seen, losses, make_trainer, norms
+at_the_end = dict(evaluate=True, eval_steps=12, save_steps=12)
+trainer = make_trainer({folder!r}, batch_size={batch_size}, **at_the_end, **THREE_EPOCHS)
+trainer.train_dataset = Seen(trainer.train_dataset, {folder!r})
 trainer.train()
 if trainer.is_world_process_zero():
     checksum = sum(p.double().abs().sum().item() for p in trainer.bare_model.parameters())
     found = {{"world": trainer.args.world_size, "losses": losses(trainer), "checksum": checksum}}
+    found["norms"] = norms(trainer)
     found["eval"] = {{k: v for e in trainer.state.log_history for k, v in e.items() if k.startswith("eval_recommend")}}
     print("FOUND", json.dumps(found))
 """
@@ -214,9 +334,15 @@ def test_two_processes_are_one(tmp_path):
         found.append(json.loads(line[line.index("{") :]))
     one, two = found
     assert (one["world"], two["world"]) == (1, 2)
+    assert len(one["losses"]) == 12
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
+    assert one["norms"] == pytest.approx(two["norms"], rel=1e-3)
     assert one["checksum"] == pytest.approx(two["checksum"], rel=1e-5)
     assert one["eval"] == pytest.approx(two["eval"])
+    # The last batches are uneven: both processes fill them up, with row 0.
+    fillers = (-21 % 6) * 3
+    alone, together = Seen.by(tmp_path / "out_1"), Seen.by(tmp_path / "out_2")
+    assert len(alone) == 63 and len(together) == 63 + fillers and set(together) == set(alone)
 
 
 def test_embedding_rows_learn_at_a_rate_of_their_own(tmp_path):
