@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from hub_cards.export import check_login, push
 from hub_cards.report import shoppers_of, write_report
@@ -39,6 +38,7 @@ from modeling_unimp import (
     add_lora,
     load_image_processor,
 )
+from modeling_unimp.checkpoints import last_checkpoint as whole_checkpoint
 from modeling_unimp.codec_training import measure_codec, train_codec
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.recipe import parse_recipe
@@ -247,9 +247,9 @@ def last_checkpoint(args: UniMPTrainingArguments) -> str | None:
         return None
     if asked.lower() != "true":
         return asked
-    latest = get_last_checkpoint(str(args.output_dir))
+    latest = whole_checkpoint(str(args.output_dir))
     if latest is None:
-        logger.warning(f"{args.output_dir} holds no checkpoint to resume from: training starts anew.")
+        logger.warning(f"{args.output_dir} holds no whole checkpoint to resume from: training starts anew.")
     return latest
 
 

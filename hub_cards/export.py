@@ -42,9 +42,13 @@ import modeling_unimp
 import processing_unimp
 from modeling_unimp import DataArguments, ModelArguments, UniMPConfig, UniMPForConditionalGeneration
 from modeling_unimp.backbones import is_unused_vision_part
+from modeling_unimp.image_codec import CODEC_WEIGHTS
 from modeling_unimp.imagining import CODEC_FOLDER
+from modeling_unimp.manifest import MANIFEST, check_weights, write_manifest
 from processing_unimp import Catalogue
-from processing_unimp.processing_unimp import CATALOGUE_FILE
+from processing_unimp.catalogue import CATALOGUE_FILE
+from processing_unimp.processing_unimp import TOKENIZER_FILE
+from processing_unimp.processor_manifest import check_hash, hash_of, write_hashes
 
 from .cards import write_model_card
 
@@ -157,7 +161,16 @@ class ModelFolder:
         folder = cls(path, config, results, _weight_files(path))
         folder._check_catalogue()
         folder.elsewhere = folder._backbones_elsewhere()
+        folder._check_hashes()
         return folder
+
+    def _check_hashes(self) -> None:
+        """Refuse what is not what was saved."""
+        check_weights(self.path)
+        check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
+        for name in (CATALOGUE_FILE, TOKENIZER_FILE):
+            if (self.path / name).is_file():
+                check_hash(self.path / name)
 
     def _check_catalogue(self) -> None:
         file = self.path / CATALOGUE_FILE
@@ -279,14 +292,22 @@ def export_folder(
         ValueError: a folder that cannot be published; the message says what is missing.
     """
     model, folder = ModelFolder.open(model_dir), Path(output_dir)
-    _write(model, folder, with_pictures, with_report, link=False)
-    _write_card(model, folder, with_pictures, repo_id, license, dataset_id)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"output_dir={str(folder)!r} is not empty: expected a folder that does not exist.")
+    # Under its own name only when it is whole; what a killed export left is written over.
+    unfinished = folder.resolve().with_name(f".{folder.resolve().name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        _write(model, unfinished, with_pictures, with_report, link=False)
+        _write_card(model, unfinished, with_pictures, repo_id, license, dataset_id)
+        unfinished.replace(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     return folder
 
 
 def _write(model: ModelFolder, folder: Path, with_pictures: bool, with_report: bool, link: bool) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"output_dir={str(folder)!r} is not empty: expected a folder that does not exist.")
     if with_report and not with_pictures:
         raise ValueError("report.html shows pictures of the catalogue: --with_report needs --with_pictures.")
     if with_report and not (model.path / REPORT).is_file():
@@ -296,7 +317,7 @@ def _write(model: ModelFolder, folder: Path, with_pictures: bool, with_report: b
         _place(model.path / name, folder / name, link)
     if model.config.get("num_codes"):
         for file in sorted((model.path / CODEC_FOLDER).iterdir()):
-            if file.suffix in (".json", ".safetensors"):
+            if file.suffix in (".json", ".safetensors") and file.name != MANIFEST:
                 _place(file, folder / CODEC_FOLDER / file.name, link)
     for name in ("generation_config.json", "preprocessor_config.json", *TOKENIZER_FILES, *[REPORT] * with_report):
         if (model.path / name).is_file():
@@ -314,6 +335,11 @@ def _write(model: ModelFolder, folder: Path, with_pictures: bool, with_report: b
         _place(model.path / CATALOGUE_FILE, folder / CATALOGUE_FILE, link)
     else:
         Catalogue(pq.read_table(model.path / CATALOGUE_FILE, columns=kept)).save(folder)
+    write_manifest(folder, [name for name in model.weights if name.endswith(".safetensors")])
+    if (codec := folder / CODEC_FOLDER).is_dir():
+        write_manifest(codec, sorted(file.name for file in codec.glob("*.safetensors")))
+    hashed = [folder / name for name in (CATALOGUE_FILE, TOKENIZER_FILE) if (folder / name).is_file()]
+    write_hashes(folder, {file.name: [hash_of(file)] for file in hashed})
     for file in code_files():
         _place(file, folder / file.name)
     recipe = _public_recipe(model.results.get("recipe") or {})

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
+from .manifest import check_weights, write_manifest
 from .taming_vqgan import convert_taming
 
+CODEC_WEIGHTS = "diffusion_pytorch_model"
 TAMING_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
@@ -70,7 +73,12 @@ class ImageCodec:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | os.PathLike, *, subfolder: str | None = None, **hub_kwargs: Any
+        cls,
+        name_or_folder: str | os.PathLike,
+        *,
+        subfolder: str | None = None,
+        verify: bool = True,
+        **hub_kwargs: Any,
     ) -> "ImageCodec":
         """
         Load a `diffusers.VQModel`.
@@ -78,10 +86,11 @@ class ImageCodec:
         Args:
             name_or_folder (`str` or `Path`): what `save_pretrained` wrote, or a Hub name.
             subfolder (`str`, *optional*): where in it the VQModel is.
+            verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved.
             hub_kwargs (*optional*): such as `revision` and `token`.
 
         Raises:
-            ValueError: nothing there, or a model of another class.
+            ValueError: nothing there, a model of another class, or weights that are damaged or exchanged.
         """
         model_class, name = vq_model_class(), os.fspath(name_or_folder)
         try:
@@ -96,11 +105,20 @@ class ImageCodec:
                 f"{name!r} holds a {config.get('_class_name') or config.get('model_type') or 'model of no class'}; "
                 "expected a diffusers VQModel. Name its folder (subfolder= if it is part of a pipeline)."
             )
-        return cls(model_class.from_pretrained(name, subfolder=subfolder, **hub_kwargs))
+        if verify:
+            check_weights(name, stem=CODEC_WEIGHTS, subfolder=subfolder, **hub_kwargs)
+        try:
+            return cls(model_class.from_pretrained(name, subfolder=subfolder, **hub_kwargs))
+        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"the image codec in {name!r} cannot be loaded ({type(error).__name__}: {error}). It may be "
+                "damaged: copy, download or save it again."
+            ) from error
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the VQModel's config.json and weights."""
+        """Write the VQModel's config.json and weights, and a manifest.json of these."""
         self.vq_model.save_pretrained(os.fspath(folder))
+        write_manifest(folder, sorted(each.name for each in Path(folder).glob("*.safetensors")))
 
     def to(self, device: str | torch.device) -> "ImageCodec":
         """Move the VQModel; encode and decode take and give what is on the CPU all the same."""

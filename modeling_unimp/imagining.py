@@ -106,7 +106,6 @@ class UniMPImagining:
                 rows.tokens[first:stop] = alike.to(rows.tokens.dtype)
 
     def save_pretrained(self: Any, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        # Before the weights: with push_to_hub=True these upload the whole folder.
         if self.image_codec is not None and kwargs.get("is_main_process", True):
             self.image_codec.save_pretrained(os.path.join(save_directory, CODEC_FOLDER))
         parent: Any = super()
@@ -124,7 +123,8 @@ class UniMPImagining:
         if model.config.num_codes and cached_file(
             name, "config.json", subfolder=subfolder, _raise_exceptions_for_missing_entries=False, **hub
         ):
-            model.image_codec = ImageCodec.from_pretrained(name, subfolder=subfolder, **hub)
+            verify = kwargs.get("verify", True)
+            model.image_codec = ImageCodec.from_pretrained(name, subfolder=subfolder, verify=verify, **hub)
         return (model, info) if output_loading_info else model
 
     @torch.no_grad()

@@ -4,12 +4,15 @@ Shapes: B users, T text tokens, U distinct pictures of the batch, P patches, F w
 of a latent, V words of the language model, K added tokens that are no items, N items, W width of an embedding.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
@@ -39,6 +42,7 @@ from .gated_cross_attention import (
 )
 from .imagining import UniMPImagining
 from .item_embeddings import UniMPItemEmbeddings, UniMPRows
+from .manifest import check_weights, write_manifest
 from .partial_training import UniMPPartialTraining, grow_words
 from .perceiver import UniMPPerceiverResampler
 from .ranking import check_numbers, rank_items
@@ -124,6 +128,47 @@ class UniMPPreTrainedModel(PreTrainedModel):
                 for part in reversed(list(module.modules())):
                     self._initialize_weights(part)
         super().initialize_weights()
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As `PreTrainedModel.save_pretrained`; a manifest.json says what the weights are."""
+        super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+        if is_main_process:
+            weights = Path(save_directory).glob("model*.safetensors")
+            write_manifest(save_directory, sorted(file.name for file in weights))
+        if push_to_hub:
+            known = ("commit_message", "private", "token", "create_pr", "max_shard_size")
+            given = {name: kwargs[name] for name in known if name in kwargs}
+            self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **given)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, verify: bool = True, **kwargs: Any
+    ) -> Any:
+        """As `PreTrainedModel.from_pretrained`.
+
+        Args:
+            verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved.
+
+        Raises:
+            ValueError: weights that are missing, damaged or exchanged, or a config that cannot be read.
+        """
+        name = pretrained_model_name_or_path
+        if verify and name is not None and kwargs.get("state_dict") is None:
+            check_weights(name, **kwargs)
+        try:
+            return super().from_pretrained(name, *args, **kwargs)
+        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"the model in {str(name)!r} cannot be loaded ({type(error).__name__}: {error}). It may be "
+                "damaged: copy, download or save it again."
+            ) from error
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """The words' embedding as it is: ids of added tokens begin right after the words, so it cannot be resized."""

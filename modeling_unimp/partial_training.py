@@ -82,13 +82,26 @@ class UniMPPartialTraining:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        output_loading_info: bool = False,
+        verify: bool = True,
+        **kwargs: Any,
     ) -> Any:
         """As `PreTrainedModel.from_pretrained`; weights that a checkpoint of trained weights leaves out
-        (`trained_state_dict`) come from the backbones named in its config."""
+        (`trained_state_dict`) come from the backbones named in its config. Others that are missing are an error,
+        unless `output_loading_info` or `verify=False` says that this is known."""
         parent: Any = super()
-        model, info = parent.from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        name = pretrained_model_name_or_path
+        model, info = parent.from_pretrained(name, *args, output_loading_info=True, verify=verify, **kwargs)
         info["missing_keys"] -= model._load_left_out(set(info["missing_keys"]))
+        if info["missing_keys"] and name is not None and verify and not output_loading_info:
+            some = ", ".join(sorted(info["missing_keys"])[:3])
+            raise ValueError(
+                f"the weights in {str(name)!r} lack {len(info['missing_keys'])}, such as {some}: random ones would "
+                "take their place. Save the whole model again; verify=False loads it as it is."
+            )
         return (model, info) if output_loading_info else model
 
     @torch.no_grad()

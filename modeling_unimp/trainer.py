@@ -2,6 +2,7 @@
 answering."""
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +11,18 @@ import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import ProgressCallback, Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.utils import logging
 
+from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
 from .evaluator import headline, judgements_of
 from .focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from .length_groups import LengthGroups
+from .termination import SaveOnTermination
 from .training_args import UniMPTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 KIND_NAMES = {TASK: "answer", CONTEXT: "context", NEXT_ITEM: "next_item"}
 
@@ -91,7 +97,9 @@ class UniMPTrainer(Trainer):
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingBar)
         self._epochs = EpochCallback()
+        self._termination = SaveOnTermination(self.accelerator)
         self.add_callback(self._epochs)
+        self.add_callback(self._termination)
         self.model_accepts_loss_kwargs = True
         self.task_names = list(task_names)
         self.evaluation_cases = list(evaluation_cases)
@@ -108,6 +116,48 @@ class UniMPTrainer(Trainer):
         self._loss_counts = torch.zeros_like(self._loss_sums)
         self._tokens = torch.zeros((), dtype=torch.float64, device=device)
         self._since = time.perf_counter()
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`. SIGTERM saves a checkpoint and raises `SystemExit`.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*): a checkpoint, or `True` for the latest whole one.
+
+        Raises:
+            ValueError: no such checkpoint, or one that is damaged or was not written to its end.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise ValueError(f"{self.args.output_dir} holds no whole checkpoint to resume from.")
+        if isinstance(resume_from_checkpoint, str):
+            check_whole(resume_from_checkpoint)
+            if lost := missing_state(resume_from_checkpoint):
+                logger.warning(
+                    f"{resume_from_checkpoint} has no {', '.join(lost)}: moments of the optimizer, learning rate or "
+                    "chance begin anew, and the training goes on otherwise than it would have."
+                )
+        try:
+            return super().train(resume_from_checkpoint or None, *args, **kwargs)
+        finally:
+            self._termination.stop_listening()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the Trainer's, and whole before an older one is deleted; ends the training after SIGTERM."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        # Each process writes its own state of chance.
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = self._get_output_dir(trial)
+            note_whole(os.path.join(folder, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"))
+            rotate_checkpoints(folder, limit, self.state.best_model_checkpoint, use_mtime=True)
+        if self._termination.was_asked:
+            self.callback_handler.on_train_end(self.args, self.state, self.control)
+            raise SystemExit(128 + signal.SIGTERM)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """The Trainer's, of [`EpochRows`]: a row follows from index and epoch alone, and none comes twice an epoch."""

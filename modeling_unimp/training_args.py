@@ -129,6 +129,7 @@ _WITHOUT_EFFECT = {
     "use_liger_kernel": "there are no such kernels for UniMP",
     "remove_unused_columns": "requests are dicts, and the collator needs all of them",
     "length_column_name": "a TaskMixture knows how long its rows are",
+    "enable_jit_checkpoint": "SIGTERM saves a checkpoint and ends the training in any case",
     "label_names": _ANSWERS,
     "prediction_loss_only": _ANSWERS,
     "eval_do_concat_batches": _ANSWERS,

@@ -23,6 +23,7 @@ from PIL import Image
 from .bounds import shown
 from .picture import UnreadablePicture, open_picture
 from .picture_folder import PictureFolder
+from .processor_manifest import check_hash, replace_file
 from .shop_lock import ShopLock
 from .table_columns import (
     IMAGE,
@@ -145,7 +146,12 @@ class Catalogue:
         return self.__dict__ | {"_digest": None}  # which cannot be pickled, and is made again
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], image_root: str | os.PathLike[str] | None = None) -> "Catalogue":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        image_root: str | os.PathLike[str] | None = None,
+        verify: bool = True,
+    ) -> "Catalogue":
         """Reads an items table.
 
         Args:
@@ -154,12 +160,16 @@ class Catalogue:
                 leading zeros; ids are always text.
             image_root (`str` or `Path`, *optional*, defaults to the table's folder): where relative picture paths
                 start, and what no picture path may lead out of.
+            verify (`bool`, *optional*, defaults to `True`): whether the catalogue of a processor has to be what was
+                saved.
 
         Raises:
             ValueError: no such table, no item_id column, no rows, duplicate item ids, a column of an unusable type, a
-                row that cannot be read.
+                row that cannot be read, a file that was damaged or exchanged.
         """
         file = find_table(path, "items", also=[CATALOGUE_FILE])
+        if verify:
+            check_hash(file)
         table = read_table(file)
         if kind_of(file) == "csv":
             for position, name in enumerate(table.column_names):
@@ -223,7 +233,7 @@ class Catalogue:
                         part = part.append_column("image", pa.array(sources, IMAGE))
                     writer.write_table(part.cast(features.arrow_schema))
             os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, folder / CATALOGUE_FILE)
+            replace_file(Path(name), folder / CATALOGUE_FILE)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise

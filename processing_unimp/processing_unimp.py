@@ -29,12 +29,14 @@ from .catalogue import CATALOGUE_FILE, Catalogue
 from .control_tokens import ControlTokens
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
+from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, write_hashes
 from .request_reading import picture_of_request, read_request
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
 from .task_imagine import completed_wish
 
 logger = logging.get_logger(__name__)
 
+TOKENIZER_FILE = "tokenizer.json"
 IGNORED = -100
 # Kinds of labels, see `UniMPProcessor.__call__`.
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
@@ -487,21 +489,46 @@ class UniMPProcessor(ProcessorMixin):
         os.makedirs(save_directory, exist_ok=True)
         if self._catalogue is not None:
             self._catalogue.save(save_directory, images=save_pictures)
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        written = super().save_pretrained(save_directory, **kwargs)
+        files = [Path(save_directory, name) for name in (CATALOGUE_FILE, TOKENIZER_FILE)]
+        write_hashes(Path(save_directory), {file.name: [hash_of(file)] for file in files if file.is_file()})
+        if push_to_hub:
+            known = ("commit_message", "private", "token", "create_pr")
+            given = {name: kwargs[name] for name in known if name in kwargs}
+            self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **given)
+        return written
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, verify: bool = True, **kwargs: Any
+    ) -> Any:
+        """As `ProcessorMixin.from_pretrained`, with the catalogue.
+
+        Args:
+            verify (`bool`, *optional*, defaults to `True`): whether catalogue and tokenizer have to be what was saved.
+
+        Raises:
+            ValueError: one of them was damaged or exchanged.
+        """
         hub = {
             name: kwargs[name]
             for name in ("cache_dir", "revision", "subfolder", "token", "local_files_only")
             if name in kwargs
         }
-        file = cached_file(
-            str(pretrained_model_name_or_path), CATALOGUE_FILE, _raise_exceptions_for_missing_entries=False, **hub
-        )
-        if file is not None:
-            processor.catalogue = Catalogue.load(Path(file))
+
+        def found(name: str) -> Path | None:
+            file = cached_file(
+                str(pretrained_model_name_or_path), name, _raise_exceptions_for_missing_entries=False, **hub
+            )
+            return None if file is None else Path(file)
+
+        found(PROCESSOR_MANIFEST)  # from the Hub, to beside the files that it is about
+        tokenizer, catalogue = found(TOKENIZER_FILE), found(CATALOGUE_FILE)
+        if verify and tokenizer is not None:
+            check_hash(tokenizer)
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if catalogue is not None:
+            processor.catalogue = Catalogue.load(catalogue, verify=verify)
         return processor
 
     def to_dict(self) -> dict[str, Any]:

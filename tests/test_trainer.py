@@ -262,6 +262,7 @@ def test_bad_options(tmp_path, options):
     "option",
     [
         {"label_smoothing_factor": 0.1}, {"average_tokens_across_devices": False}, {"use_liger_kernel": True},
+        {"enable_jit_checkpoint": True},
         {"remove_unused_columns": True}, {"length_column_name": "size"}, {"label_names": ["labels"]},
         {"prediction_loss_only": True}, {"eval_do_concat_batches": False}, {"eval_use_gather_object": True},
         {"eval_accumulation_steps": 2}, {"include_for_metrics": ["inputs"]}, {"batch_eval_metrics": True},

@@ -1,0 +1,74 @@
+"""manifest.json: size and hash of the weights in a folder, so that damage is found before it answers."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.utils.sha import sha_fileobj
+from transformers.utils import cached_file
+
+MANIFEST = "manifest.json"
+AGAIN = "It was damaged or exchanged: copy, download or save it again; verify=False loads it as it is."
+HUB_ARGUMENTS = ("cache_dir", "revision", "subfolder", "token", "local_files_only", "force_download")
+
+
+def write_manifest(folder: str | os.PathLike, names: Iterable[str]) -> None:
+    """Note what files of a folder are, in place of what was noted before."""
+    folder, entries = Path(folder), {}
+    for name in names:
+        with (folder / name).open("rb") as file:
+            entries[name] = {"bytes": (folder / name).stat().st_size, "sha256": sha_fileobj(file).hex()}
+    unfinished = folder / f"{MANIFEST}.unfinished"
+    unfinished.write_text(json.dumps(entries, indent=2), encoding="utf-8")
+    os.replace(unfinished, folder / MANIFEST)
+
+
+def check_manifest(manifest: Path, file_of: Callable[[str], Path | None], wanted: Callable[[str], bool]) -> None:
+    """
+    Compare files with what was noted of them.
+
+    Args:
+        manifest (`Path`): what [`write_manifest`] wrote.
+        file_of (`Callable`): from a name in it to the file; `None` where there is none.
+        wanted (`Callable`): whether a name is looked at.
+
+    Raises:
+        ValueError: a file that is not what it was; the message names it.
+    """
+    try:
+        entries: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        noted = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items() if wanted(name)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{manifest} is damaged: {error!r}. {AGAIN}") from error
+    for name, (size, digest) in noted.items():
+        file = file_of(name)
+        if file is None:
+            continue  # who needs it says so
+        if file.stat().st_size != size:
+            raise ValueError(f"{file} has {file.stat().st_size} bytes where {size} were written. {AGAIN}")
+        with file.open("rb") as opened:
+            if sha_fileobj(opened).hex() != digest:
+                raise ValueError(f"{file} is not what was written: its sha256 is not that of {MANIFEST}. {AGAIN}")
+
+
+def check_weights(name: str | os.PathLike, stem: str = "model", variant: str | None = None, **hub: Any) -> None:
+    """Compare the weights of a folder, or of a repository on the Hub, with its manifest, if it has one.
+
+    Args:
+        name (`str` or `Path`)
+        stem (`str`, *optional*, defaults to `"model"`): how the files of weights are called.
+        variant (`str`, *optional*): of the weights, as in `from_pretrained`.
+        hub (*optional*): arguments of `from_pretrained`, of which those that find files are used.
+    """
+    where = {key: hub[key] for key in HUB_ARGUMENTS if hub.get(key) is not None}
+
+    def file_of(file: str) -> Path | None:
+        found = cached_file(str(name), file, _raise_exceptions_for_missing_entries=False, **where)
+        return None if found is None else Path(found)
+
+    manifest = file_of(MANIFEST)
+    if manifest is not None:
+        begins = f"{stem}.{variant}" if variant else stem
+        check_manifest(manifest, file_of, lambda each: each.startswith((f"{begins}.safetensors", f"{begins}-")))
