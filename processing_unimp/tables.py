@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -128,8 +129,13 @@ def arrow_table(dataset: Any) -> "pa.Table":
     return table
 
 
-def read_rows(path: Path) -> tuple[list[str] | None, Iterator[Row]]:
+def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None, Iterator[Row]]:
     """Reads a CSV or JSON file row by row; a row that cannot be read does not end it.
+
+    Args:
+        path (`Path`): the file.
+        encoding (`str`, *optional*): of a CSV, such as `"latin-1"`; bytes that are no text in it become U+FFFD.
+            Without it the text is UTF-8, and a line that is not is a row that cannot be read.
 
     Returns:
         `tuple`: the columns of a CSV (`None` of JSON), and the rows.
@@ -138,8 +144,8 @@ def read_rows(path: Path) -> tuple[list[str] | None, Iterator[Row]]:
         ValueError: a CSV with an unusable header; while reading, a file that is no whole gzip file.
     """
     if kind_of(path) != "csv":
-        return None, _json_rows(_lines(path), path.name)
-    records = _csv_records(_lines(path))
+        return None, _json_rows(_pieces(path), path.name)
+    records = _csv_records(read_lines(path), encoding)
     _, header, problem, further = next(records, (1, [], None, []))
     if problem is not None:
         raise ValueError(f"the header of {path.name} cannot be read: {problem}.")
@@ -182,24 +188,45 @@ def _text_table(names: list[str], rows: Iterator[dict[str, Any]]) -> "pa.Table":
 # -------------------------------------------------------------------------------------------------------------- lines
 
 
-def _lines(path: Path) -> Lines:
-    """Numbered lines with their ends; a longer one than `MAX_ROW_BYTES` comes in pieces of that size."""
+def read_lines(path: Path) -> Lines:
+    """Numbered lines of a file, also gzipped, with their ends and without a byte order mark.
+
+    Of a line that is longer than `MAX_ROW_BYTES` only that much comes: too much for anybody, and never more in memory.
+
+    Raises:
+        ValueError: while reading, a file that is no whole gzip file.
+    """
+    return _whole_lines(_pieces(path))
+
+
+def _whole_lines(pieces: Lines) -> Lines:
+    last = 0
+    for number, line in pieces:
+        if number != last:
+            yield number, line
+        last = number
+
+
+def _pieces(path: Path) -> Lines:
+    """Numbered lines; a longer one than `MAX_ROW_BYTES` comes in pieces of that size, under one number."""
     try:
         opened: Any = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
         file: IO[bytes]
         with opened as file:
-            for number in itertools.count(1):
-                line = file.readline(MAX_ROW_BYTES)
-                if not line:
-                    return
-                yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-    except (EOFError, gzip.BadGzipFile) as error:
+            number, is_start = 1, True
+            while line := file.readline(MAX_ROW_BYTES):
+                yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 and is_start else line
+                is_start = line.endswith(b"\n")
+                number += is_start
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path.name} is no whole gzip file: {error}. Copy it again.") from error
 
 
-def _decoded(line: bytes) -> str:
+def _decoded(line: bytes, encoding: str | None = None) -> str:
     if len(line) >= MAX_ROW_BYTES:
         raise ValueError(f"longer than {MAX_ROW_BYTES} bytes")
+    if encoding is not None:
+        return line.decode(encoding, "replace")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -209,7 +236,9 @@ def _decoded(line: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------------- CSV
 
 
-def _csv_records(lines: Lines) -> Iterator[tuple[int, list[str], str | None, list[tuple[int, bytes]]]]:
+def _csv_records(
+    lines: Lines, encoding: str | None
+) -> Iterator[tuple[int, list[str], str | None, list[tuple[int, bytes]]]]:
     """Line number, cells, what is wrong with them, and the further lines of each record: cells may hold line breaks.
 
     Whoever clears the further lines takes them for part of the record. Otherwise, and where it is wrong, reading goes
@@ -225,7 +254,7 @@ def _csv_records(lines: Lines) -> Iterator[tuple[int, list[str], str | None, lis
             if len(taken) > MAX_ROW_LINES or sum(len(each) for _, each in taken[1:]) > MAX_ROW_BYTES:
                 raise csv.Error("a quote that is left open")
             try:
-                yield _decoded(line[1])
+                yield _decoded(line[1], encoding)
             except ValueError as error:
                 raise csv.Error(error) from error
 
@@ -287,7 +316,7 @@ def _json_table(rows: Iterator[dict[str, Any]], columns: Sequence[str] | None, p
 
 def _json_rows(lines: Lines, name: str) -> Iterator[Row]:
     is_first = True
-    for number, line in lines:
+    for number, line in _whole_lines(lines):
         if is_first and line.lstrip().startswith(b"["):
             yield from _json_array(line, lines, name)
         elif line.strip():

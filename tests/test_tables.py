@@ -153,7 +153,7 @@ def test_other_files_are_told(tmp_path):
     with pytest.raises(ValueError, match="as parquet"):
         read(tmp_path / "items.parquet", "no parquet")
     whole = gzip.compress(b"item_id\n" + b"a\n" * 1000)
-    for broken in (whole[:40], b"no gzip"):
+    for broken in (whole[:40], whole[:10] + b"\xff" * 40, b"no gzip"):
         with pytest.raises(ValueError, match="items.csv.gz is no whole gzip file"):
             read(tmp_path / "items.csv.gz", broken)
     with pytest.raises(ValueError, match="holds no items table"):
@@ -182,9 +182,19 @@ def test_lines_without_end_are_put_aside(tmp_path, monkeypatch):
     monkeypatch.setattr("processing_unimp.tables.MAX_ROW_BYTES", 100)
     long = json.dumps({"user_id": "x" * 150})
     read_, problems = rows_of(tmp_path / "a.jsonl", f'{{"user_id": "a"}}\n{long}\n{{"user_id": "b"}}\n')
-    assert read_ == [{"user_id": "a"}, {"user_id": "b"}] and len(problems) == 2
-    read_, problems = rows_of(tmp_path / "a.csv", "user_id,x\na,1\nb," + "y" * 300 + "\nc,2\n")
-    assert [row["user_id"] for row in read_] == ["a", "c"] and problems
+    assert read_ == [{"user_id": "a"}, {"user_id": "b"}] and list(problems) == ["line 2 of a.jsonl"]
+    # The end of the long line has as many cells as the header, and is no row all the same.
+    read_, problems = rows_of(tmp_path / "a.csv", "user_id,x\na,1\nb," + "y" * 250 + ",z\nc,2\nd\n")
+    assert [row["user_id"] for row in read_] == ["a", "c"]
+    assert list(problems) == ["line 3 of a.csv", "line 5 of a.csv"]
+
+
+def test_a_csv_in_another_encoding_is_read_if_it_is_named(tmp_path):
+    path = write(tmp_path / "a.csv", "title,café\nZürich,1\n".encode("latin-1"))
+    header, rows = read_rows(path, "latin-1")
+    assert header == ["title", "café"] and [row.values for row in rows] == [{"title": "Zürich", "café": "1"}]
+    header, rows = read_rows(write(path, b"title\nZ\xfcrich\n"), "utf-8")
+    assert [row.values for row in rows] == [{"title": "Z\N{REPLACEMENT CHARACTER}rich"}]
 
 
 def test_an_array_is_read_as_far_as_the_next_row_needs(tmp_path):
