@@ -10,6 +10,7 @@ import gzip
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import zlib
@@ -34,6 +35,8 @@ TABLE_KINDS = ("parquet", "jsonl", "json", "csv")
 NULL_CELLS = frozenset({"", "NULL", "\\N"})
 MAX_ROW_BYTES = 16 * 2**20  # of one line, or of one CSV row of several lines
 MAX_ROW_LINES = 1_000  # beyond it a quote was left open
+MAX_UNPACKED = 200  # times its size that a gzip file may grow: text grows 5 to 20 times, a bomb 1,000 times
+MAX_UNPACKED_BYTES = 2**30  # that any gzip file may have
 
 # The index of a data frame, under the names it gets.
 _UNNAMED = re.compile(r"|Unnamed: [0-9]+(?:\.[0-9]+)?|__index_level_[0-9]+__")
@@ -209,12 +212,20 @@ def _whole_lines(pieces: Lines) -> Lines:
 
 def _pieces(path: Path) -> Lines:
     """Numbered lines; a longer one than `MAX_ROW_BYTES` comes in pieces of that size, under one number."""
+    is_packed = path.name.lower().endswith(".gz")
+    left = max(MAX_UNPACKED_BYTES, MAX_UNPACKED * path.stat().st_size) if is_packed else math.inf
     try:
-        opened: Any = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+        opened: Any = gzip.open(path) if is_packed else path.open("rb")
         file: IO[bytes]
         with opened as file:
             number, is_start = 1, True
             while line := file.readline(MAX_ROW_BYTES):
+                left -= len(line)
+                if left < 0:
+                    raise ValueError(
+                        f"{path.name} grows to more than {MAX_UNPACKED} times its size, as no table does. Unpack it "
+                        "yourself if it is in order."
+                    )
                 yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 and is_start else line
                 is_start = line.endswith(b"\n")
                 number += is_start
