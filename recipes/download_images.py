@@ -1,31 +1,40 @@
-"""Downloads the pictures of a catalogue: parallel, with time and size limits, retries, and resumable.
+"""Downloads the pictures of a catalogue: parallel, with limits, retries, and resumable.
 
 A dead link is a missing picture: it is noted in failures.jsonl and the rest goes on. A file has its final name only
-once Pillow has decoded it whole, so what is there is good and a second run fetches only what is missing.
+once the picture in it has been decoded whole, so what is there is good and a second run fetches only what is missing.
 """
 
-import hashlib
+import io
 import json
 import os
 import random
-import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, unquote
-from urllib.request import Request, urlopen
 
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 from tqdm import tqdm
 
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif"}
-MAX_PIXELS = 50_000_000  # what the catalogue opens; see `processing_unimp/picture.py`
+from processing_unimp.bounds import shown
+from processing_unimp.picture import FORMATS, UnreadablePicture, open_picture, read_picture_file
+from recipes.picture_files import hashed_name
+from recipes.public_http import FetchError, Hosts, fetch, named_hosts
+from recipes.work_folder import work_folder
+
+SUFFIXES = {name: f".{name.lower()}" for name in FORMATS} | {"JPEG": ".jpg", "TIFF": ".tif"}
 MAX_WAIT = 60.0  # seconds before a retry, however long the server asks for
-_CHUNK = 65_536
+_LEAST = {
+    "num_download_workers": 1,
+    "image_timeout": 0.001,
+    "image_retries": 0,
+    "image_backoff": 0,
+    "max_image_megabytes": 0.001,
+}
+_decoding = threading.BoundedSemaphore(2)  # one picture takes up to 400 MB
 
 
 @dataclass(kw_only=True)
@@ -42,29 +51,43 @@ class DownloadArguments:
         default=1.0, metadata={"help": "Seconds before the first retry; doubled for each one after it."}
     )
     max_image_megabytes: float = field(default=10.0, metadata={"help": "Larger files are not fetched."})
+    private_hosts: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Hosts of your own network that pictures may come from, such as images.shop.internal:8080. "
+            "Everything else has to have a public address."
+        },
+    )
 
 
 @dataclass
 class DownloadSummary:
-    """How many pictures were asked for, and what became of them."""
+    """How many pictures were asked for, and what became of them; of the failed ones how many of each kind, and one."""
 
     asked: int = 0
     present: int = 0
     downloaded: int = 0
     failed: int = 0
     bytes: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
 
-
-class _Failure(Exception):
-    def __init__(self, reason: str, again: bool = False, after: float = 0.0):
-        super().__init__(reason)
-        self.again, self.after = again, after
+    def add(self, result: dict[str, Any]) -> None:
+        """Counts one picture; takes from its result what is only of use here."""
+        outcome = result.pop("outcome")
+        self.asked += 1
+        self.bytes += result.pop("bytes", 0)
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        if outcome == "failed":
+            kind = result.pop("kind")
+            self.failures[kind] = self.failures.get(kind, 0) + 1
+            self.examples.setdefault(kind, f"{shown(result['item_id'])} at {shown(result['url'])}")
 
 
 def download_images(
     addresses: Iterable[tuple[str, str]], folder: Path, arguments: DownloadArguments, total: int | None = None
 ) -> DownloadSummary:
-    """Fetches one picture an item into `<folder>/<2 hex digits>/<item id>.<kind>`.
+    """Fetches one picture an item into `<folder>/<2 hex digits>/<SHA-256 of the item id>.<kind>`.
 
     Args:
         addresses (`Iterable[tuple[str, str]]`): item id and http(s) address, each item once; read as it is needed.
@@ -77,157 +100,125 @@ def download_images(
         `DownloadSummary`: counts; `present` are good files of an earlier run.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; nothing else stops the run.
+        ValueError: the disk is full, the folder cannot be written, or an argument is unusable; nothing else stops the
+            run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    for name, least in _LEAST.items():
+        if not least <= getattr(arguments, name) < 1e6:  # also false for NaN
+            raise ValueError(
+                f"{name} is {getattr(arguments, name)}. Expected {least} or more, and less than a million."
+            )
     done = DownloadSummary()
-    waiting: set[Future[dict[str, Any]]] = set()
     with (
+        work_folder(folder, is_shared=True) as unfinished,
         (folder / "failures.jsonl").open("w", encoding="utf-8") as failures,
         tqdm(total=total, desc="pictures", unit=" pictures") as bar,
-        ThreadPoolExecutor(arguments.num_download_workers) as workers,
     ):
-
-        def settle(finished: Iterable[Future[dict[str, Any]]]) -> None:
-            for future in finished:
-                result = future.result()
-                outcome = result.pop("outcome")
-                done.bytes += result.pop("bytes", 0)
-                setattr(done, outcome, getattr(done, outcome) + 1)
-                if outcome == "failed":
+        download = _Download(folder, unfinished, arguments, named_hosts(arguments.private_hosts))
+        with closing(download.pictures(addresses)) as results:
+            for result in results:
+                done.add(result)
+                if "reason" in result:
                     failures.write(json.dumps(result) + "\n")
                     failures.flush()
                 bar.update()
                 bar.set_postfix(new=done.downloaded, there=done.present, failed=done.failed, refresh=False)
-
-        try:
-            for item_id, url in addresses:
-                done.asked += 1
-                waiting.add(workers.submit(_fetch, item_id, url, folder, arguments))
-                if len(waiting) >= 4 * arguments.num_download_workers:  # a bounded queue for millions of addresses
-                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    settle(finished)
-            settle(waiting)
-        except BaseException:
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
     return done
 
 
-def item_of(stem: str) -> str | None:
-    """Returns the item id that a downloaded file's name stands for."""
-    return unquote(stem)
+@dataclass
+class _Download:
+    folder: Path
+    unfinished: Path
+    arguments: DownloadArguments
+    private_hosts: Hosts
+    stop: threading.Event = field(default_factory=threading.Event)
 
+    def pictures(self, addresses: Iterable[tuple[str, str]]) -> Generator[dict[str, Any], None, None]:
+        """Yields what became of each picture, as they end; the queue is bounded, for there may be millions."""
+        # Not a ThreadPoolExecutor, whose `wait` keeps its locks when a signal ends it: the program would never end.
+        tasks: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
+        results: SimpleQueue[dict[str, Any] | BaseException] = SimpleQueue()
 
-def _place(item_id: str, folder: Path) -> Path:
-    shard = hashlib.sha256(item_id.encode()).hexdigest()[:2]  # a million files do not belong in one folder
-    return folder / shard / quote(item_id, safe="")
+        def work() -> None:
+            while (task := tasks.get()) is not None and not self.stop.is_set():
+                try:
+                    results.put(self.picture(*task))
+                except BaseException as error:
+                    results.put(error)
 
+        def settled() -> dict[str, Any]:
+            if isinstance(result := results.get(), BaseException):
+                raise result
+            return result
 
-def _fetch(item_id: str, url: str, folder: Path, arguments: DownloadArguments) -> dict[str, Any]:
-    place = _place(item_id, folder)
-    for suffix in dict.fromkeys(SUFFIXES.values()):
-        path = place.with_name(place.name + suffix)
-        if path.is_file():
-            if _reads(path):
-                return {"outcome": "present"}
-            path.unlink()
-    place.parent.mkdir(exist_ok=True)
-    part = place.with_name(place.name + ".part")
-    attempts = 0
-    while True:
-        attempts += 1
+        workers = [threading.Thread(target=work, daemon=True) for _ in range(self.arguments.num_download_workers)]
+        for worker in workers:
+            worker.start()
+        running = 0
         try:
-            with part.open("wb") as file:
-                size = 0
-                for chunk in _read(url, arguments.image_timeout, int(arguments.max_image_megabytes * 1_000_000)):
-                    size += file.write(chunk)
-            suffix = _check(part)
-            os.replace(part, place.with_name(place.name + suffix))
-            return {"outcome": "downloaded", "bytes": size}
-        except _Failure as failure:
-            part.unlink(missing_ok=True)
-            if failure.again and attempts <= arguments.image_retries:
-                pause = arguments.image_backoff * 2 ** (attempts - 1) * random.uniform(0.8, 1.2)
-                time.sleep(min(max(pause, failure.after), MAX_WAIT))
-                continue
-            return {
-                "outcome": "failed",
-                "item_id": item_id,
-                "url": url,
-                "reason": str(failure),
-                "attempts": attempts,
-            }
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+            for address in addresses:
+                tasks.put(address)
+                running += 1
+                if running == 4 * len(workers):
+                    yield settled()
+                    running -= 1
+            for _ in range(running):
+                yield settled()
+        finally:
+            self.stop.set()
+            for _ in workers:
+                tasks.put(None)
+
+    def picture(self, item_id: str, url: str) -> dict[str, Any]:
+        name = hashed_name(item_id)
+        place = self.folder / name[:2] / name  # a million files do not belong in one folder
+        if _is_there(place):
+            return {"outcome": "present"}
+        max_bytes = int(self.arguments.max_image_megabytes * 1_000_000)
+        for attempt in range(1, 2 + self.arguments.image_retries):
+            try:
+                data = fetch(url, self.arguments.image_timeout, max_bytes, self.private_hosts)
+                suffix = _suffix(data)
+                break
+            except FetchError as error:
+                pause = self.arguments.image_backoff * 2 ** (attempt - 1) * random.uniform(0.8, 1.2)
+                is_last = not error.again or attempt > self.arguments.image_retries
+                if is_last or self.stop.wait(min(max(pause, error.after), MAX_WAIT)):
+                    failure = {"item_id": item_id, "url": url, "reason": str(error), "attempts": attempt}
+                    return {"outcome": "failed", "kind": error.kind, **failure}
+        unfinished = self.unfinished / f"{name}-{threading.get_ident()}"
+        unfinished.write_bytes(data)
+        place.parent.mkdir(exist_ok=True)
+        os.replace(unfinished, f"{place}{suffix}")
+        return {"outcome": "downloaded", "bytes": len(data)}
 
 
-def _read(url: str, timeout: float, max_bytes: int) -> Iterator[bytes]:
-    """Yields the body; what the network does wrong becomes `_Failure`, what the disk does wrong does not pass here."""
-    if not url.lower().startswith(("http://", "https://")):
-        raise _Failure("not an http(s) address")
-    deadline = time.monotonic() + timeout
-    received, expected = 0, None
-    try:
-        with urlopen(Request(url, headers={"User-Agent": "unimp-recipes"}), timeout=timeout) as response:
-            if (length := response.headers.get("Content-Length", "")).isdecimal():
-                expected = int(length)
-            while True:
-                if max(received, expected or 0) > max_bytes:
-                    raise _Failure(f"more than {max_bytes} bytes")
-                # read1 returns what is there: `read` would wait for a whole chunk of a dripping server.
-                chunk = response.read1(_CHUNK)
-                if not chunk:
-                    break
-                received += len(chunk)
-                yield chunk
-                if time.monotonic() > deadline:
-                    raise _Failure(f"not done after {timeout:g} seconds", again=True)
-    except HTTPError as error:
-        error.close()
-        after = error.headers.get("Retry-After", "")
-        busy = error.code in (408, 425, 429) or error.code >= 500
-        raise _Failure(f"HTTP {error.code}", again=busy, after=float(after) if after.isdecimal() else 0.0) from error
-    except TimeoutError as error:
-        raise _Failure(f"not done after {timeout:g} seconds", again=True) from error
-    except URLError as error:
-        reason = f"not done after {timeout:g} seconds" if isinstance(error.reason, TimeoutError) else str(error.reason)
-        raise _Failure(reason, again=True) from error
-    except (HTTPException, OSError) as error:
-        raise _Failure(f"{type(error).__name__}: {error}", again=True) from error
-    except ValueError as error:  # an address with control characters or a broken port
-        raise _Failure(f"unusable address: {error}") from error
-    if expected is not None and received < expected:
-        raise _Failure(f"{received} of {expected} bytes came", again=True)
-
-
-def _check(path: Path) -> str:
+def _suffix(data: bytes) -> str:
     """Decodes the whole picture and returns the ending of its kind."""
-    if path.stat().st_size == 0:
-        raise _Failure("an empty file came", again=True)
+    if not data:
+        raise FetchError("an empty file came", again=True)
     try:
-        with Image.open(path) as image:
-            kind, pixels = image.format or "", image.width * image.height
-            if kind not in SUFFIXES:
-                raise _Failure(f"a picture of the kind {kind}; expected {', '.join(SUFFIXES)}")
-            if isinstance(image, JpegImagePlugin.JpegImageFile):
-                image.draft("RGB", (image.width // 8, image.height // 8))  # reads the whole file at 1/64 of the pixels
-            elif pixels > MAX_PIXELS:
-                raise _Failure(f"{pixels} pixels, more than {MAX_PIXELS}")
-            image.load()
-    except _Failure:
-        raise
-    except Image.DecompressionBombError as error:
-        raise _Failure(f"too many pixels: {error}") from error
-    except Exception as error:  # decoders raise nearly anything
-        raise _Failure(f"not a whole picture: {type(error).__name__}") from error
-    return SUFFIXES[kind]
+        with _decoding:
+            open_picture(data)
+    except UnreadablePicture as error:
+        raise FetchError("no picture", str(error)) from error
+    if data[:3] == b"\xff\xd8\xff":  # of any size, where Image.open has a limit
+        return SUFFIXES["JPEG"]
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return SUFFIXES[str(image.format)]
 
 
-def _reads(path: Path) -> bool:
-    try:
-        _check(path)
-    except _Failure:
-        return False
-    return True
+def _is_there(place: Path) -> bool:
+    """Whether there is a good picture; removes what is none."""
+    for path in (Path(f"{place}{suffix}") for suffix in SUFFIXES.values()):
+        if os.path.lexists(path):
+            try:
+                if not path.is_symlink():
+                    with _decoding:
+                        open_picture(read_picture_file(path))
+                    return True
+            except (OSError, UnreadablePicture):
+                pass
+            path.unlink()
+    return False

@@ -4,34 +4,42 @@ A prepare script fills `events` and `items`; repeated events, k-core, pictures, 
 was removed are the same for all data sets and live here. Nothing in Python grows with the dump.
 """
 
-import ast
-import csv
-import gzip
 import json
 import os
 import platform
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
-from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 from tqdm import tqdm
 from transformers import HfArgumentParser
+
+from processing_unimp.bounds import shown
+from processing_unimp.tables import Row
+from recipes.picture_files import find_pictures
+from recipes.raw_files import csv_rows, in_batches, quoted
+from recipes.raw_values import TEXT, Kind
+from recipes.work_folder import work_folder
 
 try:
     import duckdb
 except ImportError as error:
     raise ImportError('raw dumps are prepared with DuckDB; pip install -e ".[train]" brings it') from error
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-_ROWS_A_BATCH = 10_000
+# What a full disk or memory is to DuckDB: when it writes, commits, spills, and at whatever comes after that.
+_NO_SPACE = (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException, duckdb.FatalException)
+# Ids of a CSV that data frames wrote as fractions, and what is left of an id that a spreadsheet and the like change.
+MACROS = r"""
+CREATE MACRO id_of_cell(cell) AS regexp_replace(cell, '^(-?(?:0|[1-9][0-9]*))\.0+$', '\1');
+CREATE MACRO bare_id(id) AS regexp_replace(ltrim(lower(trim(id)), '0'), '\.0+$', '');
+"""
 
 
 @dataclass(kw_only=True)
@@ -63,105 +71,6 @@ def parse_arguments(kind: type[Arguments]) -> Arguments:
     """Reads the command line."""
     (arguments,) = HfArgumentParser(cast(Any, kind)).parse_args_into_dataclasses()
     return cast(Arguments, arguments)
-
-
-def quoted(text: str | os.PathLike[str]) -> str:
-    """Returns text as an SQL string."""
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
-    """Opens a text file, also gzipped."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=encoding, newline="")
-    return path.open(encoding=encoding, newline="")
-
-
-def csv_rows(path: Path, required: Iterable[str]) -> str:
-    """Returns the SQL that reads a CSV file with a header, every cell as text (leading zeros stay).
-
-    Lines that are not CSV are left out and counted by DuckDB in `reject_errors`. Select plain columns into a table
-    before you convert them: DuckDB 2.0 moves a `TRY_CAST` into the reader, where what fails it drops the whole line.
-
-    Raises:
-        ValueError: a required column is missing.
-    """
-    with open_text(path, "utf-8-sig") as file:
-        header = next(csv.reader(file), [])
-    if missing := [name for name in required if name not in header]:
-        raise ValueError(
-            f"{path.name} has no column {', '.join(missing)}; it has {', '.join(header) or 'none'}. "
-            "Expected the publisher's own file."
-        )
-    columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in header)
-    return (
-        f"read_csv({quoted(path)}, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"', "
-        f"columns = {{{columns}}}, store_rejects = true)"
-    )
-
-
-def json_rows(path: Path, columns: dict[str, str]) -> str:
-    """Returns the SQL that reads newline-delimited JSON; a line that is not JSON becomes a row of nulls."""
-    types = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in columns.items())
-    return (
-        f"read_json({quoted(path)}, format = 'newline_delimited', ignore_errors = true, "
-        f"maximum_object_size = 67108864, columns = {{{types}}})"
-    )
-
-
-def is_strict_json(path: Path) -> bool:
-    """Tells from the first line whether a file holds JSON or, as many files of 2014, Python literals."""
-    try:
-        with open_text(path) as file:
-            first = next((line for line in file if line.strip()), "{}")
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path.name} is no whole gzip file: {error}. Download it again.") from error
-    try:
-        json.loads(first)
-    except ValueError:
-        return False
-    return True
-
-
-def read_records(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yields one record a line, from JSON or from a Python literal (never `eval`); None for an unreadable line."""
-    with path.open("rb") as packed, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc=path.name) as bar:
-        lines: Any = gzip.open(packed) if path.suffix == ".gz" else packed
-        try:
-            for line in lines:
-                bar.update(packed.tell() - bar.n)
-                if line.strip():
-                    yield _record(line.decode("utf-8", errors="replace"))
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path.name} is no whole gzip file: {error}. Download it again.") from error
-
-
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        try:
-            record = ast.literal_eval(line.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return None
-    return record if isinstance(record, dict) else None
-
-
-def find_pictures(folder: Path, item_of: Callable[[str], str | None]) -> Iterator[tuple[str, Path, int]]:
-    """Yields (item id, path, bytes) of the picture files below a folder.
-
-    Args:
-        folder (`Path`): nothing is yielded where it does not exist.
-        item_of (`Callable`): a file's name without its ending -> item id, or None to pass over the file.
-    """
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            item_id = item_of(stem) if suffix.lower() in IMAGE_SUFFIXES else None
-            if item_id is not None:
-                path = Path(place, name)
-                yield item_id, path, path.stat().st_size
 
 
 class RawTables:
@@ -197,39 +106,50 @@ class RawTables:
             "read": {},
             "removed": {},
             "changed": {},
+            "examples": {},
         }
         self._forgotten: dict[str, str] = {}
         self._picture_root: Path | None = None
         self._started = time.monotonic()
 
     def __enter__(self) -> "RawTables":
-        self._make_work_dir()
-        self.connection = duckdb.connect(
-            str(self._work_dir / "raw.duckdb"),
-            config={
-                "memory_limit": self.arguments.memory_limit,
-                "temp_directory": str(self._work_dir / "spill"),
-                "preserve_insertion_order": "true",  # rowid is the order of the file, which breaks ties in time
-            },
-        )
-        self.connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+        with ExitStack() as stack:
+            self._made_dir = stack.enter_context(work_folder(self.output_dir))
+            self._work_dir = self._made_dir
+            if self.arguments.temp_dir:
+                place = Path(self.arguments.temp_dir).expanduser()
+                self._work_dir = stack.enter_context(work_folder(place, is_shared=True))
+            try:
+                self.connection = duckdb.connect(
+                    str(self._work_dir / "raw.duckdb"),
+                    config={
+                        "memory_limit": self.arguments.memory_limit,
+                        "temp_directory": str(self._work_dir / "spill"),
+                        # rowid is the order of the file, which breaks ties in time.
+                        "preserve_insertion_order": "true",
+                    },
+                )
+            except duckdb.Error as error:
+                raise ValueError(
+                    f"DuckDB cannot work in {str(self._work_dir)!r} with the memory_limit "
+                    f"{self.arguments.memory_limit!r}: {error} Expected free space on the disk and a size such as 4GB."
+                ) from error
+            stack.callback(self.connection.close)
+            self.connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+            self.connection.execute(MACROS)
+            self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.connection.close()
-        shutil.rmtree(self._work_dir)
-
-    def _make_work_dir(self) -> None:
-        place = Path(self.arguments.temp_dir).expanduser() if self.arguments.temp_dir else self.output_dir
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.output_dir).close()
-            place.mkdir(parents=True, exist_ok=True)
-            self._work_dir = Path(tempfile.mkdtemp(prefix=".preparing-", dir=place))
-        except OSError as error:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+        if isinstance(error, _NO_SPACE):
             raise ValueError(
-                f"cannot write to the output or temporary folder: {error}. Choose another one."
+                f"{error} Raise --memory_limit, or free space on the disk of --output_dir and --temp_dir."
             ) from error
+        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # DuckDB's name for a signal
+            raise KeyboardInterrupt from error
 
     def source(self, *names: str) -> Path:
         """Returns the first of these raw files that exists (also with `.gz` appended) and notes it as a source.
@@ -250,25 +170,30 @@ class RawTables:
 
     def run(self, sql: str, what: str, leave: bool = True) -> None:
         """Runs a statement with a progress bar named `what`; `leave=False` wipes the bar afterwards."""
-        done = threading.Event()
-        shape = "{desc}: {percentage:3.0f}% |{bar:20}| {elapsed}"
-        with tqdm(total=100, desc=what, bar_format=shape, leave=leave) as bar:
+        errors: list[BaseException] = []
 
-            def follow() -> None:
-                while not done.wait(0.1):
-                    bar.update(max(0.0, self.connection.query_progress() - bar.n))
-
-            watcher = threading.Thread(target=follow, daemon=True)
-            watcher.start()
+        def execute() -> None:
             try:
                 self.connection.execute(sql)
-            except duckdb.OutOfMemoryException as error:
-                raise ValueError(f"{what}: {error} Raise --memory_limit or free disk space in --temp_dir.") from error
-            except duckdb.IOException as error:
-                raise ValueError(f"{what}: {error} Expected whole raw files and free space on the disk.") from error
-            finally:
-                done.set()
-                watcher.join()
+            except BaseException as error:
+                errors.append(error)
+
+        # In a thread of its own, for DuckDB loses a signal now and then that comes while it is at work.
+        worker = threading.Thread(target=execute, daemon=True)
+        shape = "{desc}: {percentage:3.0f}% |{bar:20}| {elapsed}"
+        with tqdm(total=100, desc=what, bar_format=shape, leave=leave) as bar:
+            worker.start()
+            try:
+                while worker.is_alive():
+                    worker.join(0.1)
+                    bar.update(max(0.0, self.connection.query_progress() - bar.n))
+            except BaseException:
+                while worker.is_alive():
+                    self.connection.interrupt()
+                    worker.join(0.1)
+                raise
+            if errors:
+                raise errors[0]
             bar.update(100 - bar.n)
 
     def number(self, sql: str) -> int:
@@ -277,40 +202,86 @@ class RawTables:
         ((value,),) = self.connection.execute(sql).fetchall()
         return int(value)
 
-    def fill(self, table: str, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
-        """Makes a table of dicts, batch by batch; keys that are not in the schema are left out."""
+    def fill(self, table: str, columns: Mapping[str, Kind], rows: Iterable[Mapping[str, Any]]) -> None:
+        """Makes a table of dicts, batch by batch.
+
+        Args:
+            table (`str`): its name.
+            columns (`Mapping[str, Kind]`): what it holds. A value of another kind becomes null and is counted.
+            rows (`Iterable[Mapping[str, Any]]`): other keys are left out; read as they are needed.
+        """
+        schema = pa.schema([(name, kind.arrow) for name, kind in columns.items()])
+
+        def cell(row: Mapping[str, Any], name: str, kind: Kind) -> Any:
+            try:
+                return kind.read(row.get(name))
+            except ValueError as error:
+                self.count("changed", f"{name} that is not {kind.name} set to null", 1, str(error))
+                return None
+
         # Not one RecordBatchReader: DuckDB would bury a ValueError of `rows` in an error of its own.
-        statement = f"CREATE TABLE {table} AS"
-        for batch in chain([pa.RecordBatch.from_pylist([], schema=schema)], _batches(rows, schema)):
-            self.connection.register("rows_of_python", pa.Table.from_batches([batch]))
-            self.connection.execute(f"{statement} SELECT * FROM rows_of_python")
-            statement = f"INSERT INTO {table}"
+        self.connection.register("rows_of_python", schema.empty_table())
+        self.connection.execute(f"CREATE TABLE {table} AS SELECT * FROM rows_of_python")
+        for batch in in_batches([cell(row, name, kind) for name, kind in columns.items()] for row in rows):
+            arrays = [pa.array(cells, kind.arrow) for cells, kind in zip(batch, columns.values(), strict=True)]
+            self.connection.register("rows_of_python", pa.table(arrays, schema))
+            self.connection.execute(f"INSERT INTO {table} SELECT * FROM rows_of_python")
         self.connection.unregister("rows_of_python")
 
-    def count(self, section: str, what: str, number: int) -> None:
-        """Adds to the account: section is `read`, `removed` or `changed`; zeros are not noted."""
+    def whole(self, rows: Iterable[Row], what: str, form: str) -> Iterator[Mapping[str, Any]]:
+        """Yields what rows hold; those that cannot be read are counted, as read and as removed.
+
+        Args:
+            rows (`Iterable[Row]`): read as they are needed.
+            what (`str`): what they are, in the account.
+            form (`str`): what they cannot be read as, such as `"JSON"`.
+
+        Raises:
+            ValueError: there are rows, but none that can be read.
+        """
+        any_read, first = False, None
+        for row in rows:
+            if row.problem is None:
+                any_read = True
+                yield row.values
+            else:
+                first = first or row
+                self._reject(row, what, form)
+        if first is not None and not any_read:
+            raise ValueError(
+                f"{first.place}: {first.problem}. No line can be read; expected the publisher's own file."
+            )
+
+    def csv_rows(self, path: Path, required: Iterable[str], what: str) -> str:
+        """Returns the SQL that reads a CSV file (see `csv_rows`), and counts the rows that cannot be read."""
+        return csv_rows(path, required, self._work_dir, lambda row: self._reject(row, what, "CSV"))
+
+    def _reject(self, row: Row, what: str, form: str) -> None:
+        self.count("read", what, 1)
+        self.count("removed", f"{what}: lines that are not {form}", 1, f"{row.place}: {row.problem}")
+
+    def count(self, section: str, what: str, number: int, example: str | None = None) -> None:
+        """Adds to a section of the account, such as `removed`; zeros are not noted, nor second examples."""
         if number:
             self.report[section][what] = self.report[section].get(what, 0) + number
+            if example is not None:
+                self.report["examples"].setdefault(what, example)
 
-    def count_rejects(self, path: Path, what: str) -> None:
-        """Counts the lines of a CSV file that DuckDB could not read, as read and as removed."""
-        rejected = self.number(
-            "SELECT count(DISTINCT e.line) FROM reject_errors e JOIN reject_scans s USING (scan_id, file_id) "
-            f"WHERE s.file_path = {quoted(path)}"
-        )
-        self.count("read", what, rejected)
-        self.count("removed", f"{what}: lines that are not CSV", rejected)
+    def count_where(self, section: str, what: str, table: str, condition: str, column: str) -> None:
+        """Counts the rows of a table where an SQL condition holds, with a value of `column` as the example."""
+        for (value,) in self.connection.execute(f"SELECT {column} FROM {table} WHERE {condition} LIMIT 1").fetchall():
+            self.count(section, what, self.number(f"SELECT count(*) FROM {table} WHERE {condition}"), shown(value))
 
     def forget(self, column: str, condition: str, what: str) -> None:
         """Writes null for a column of `events` where an SQL condition holds; the events stay and are counted."""
-        self.count("changed", f"{what} set to null", self.number(f"SELECT count(*) FROM events WHERE {condition}"))
+        self.count_where("changed", f"{what} set to null", "events", condition, column)
         self._forgotten[column] = f"CASE WHEN {condition} THEN NULL ELSE {column} END AS {column}"
 
     def drop_incomplete(self) -> None:
         """Passes over events without user, item or time; the order of file is from here on `kept.position`."""
         self.run(
             "CREATE TABLE kept AS SELECT rowid AS position, user_id, item_id, timestamp FROM events "
-            "WHERE trim(user_id) <> '' AND trim(item_id) <> '' AND isfinite(timestamp)",
+            r"WHERE regexp_matches(user_id, '\S') AND regexp_matches(item_id, '\S') AND isfinite(timestamp)",
             "complete interactions",
         )
         dropped = self.number("SELECT (SELECT count(*) FROM events) - (SELECT count(*) FROM kept)")
@@ -385,14 +356,20 @@ class RawTables:
         """Makes the table `catalogue`: one row an item of the core, in the order of `items`.
 
         Items without a row in `items` follow with nothing but their id. With k = 0 untouched items stay.
+
+        Raises:
+            ValueError: no item of the events has a row in `items`: the ids of the two files are not the same.
         """
-        distinct = self.number("SELECT count(*) FROM (SELECT DISTINCT item_id FROM items)")
-        repeated = self.number("SELECT count(*) FROM items") - distinct
-        self.count("removed", "repeated rows of an item (the first is kept)", repeated)
+        self.connection.execute(r"CREATE VIEW named AS SELECT *, rowid FROM items WHERE regexp_matches(item_id, '\S')")
+        self._check_ids_meet()
+        rows = self.number("SELECT count(*) FROM named")
+        distinct = self.number("SELECT count(DISTINCT item_id) FROM named")
+        self.count("removed", "rows of items without an id", self.number("SELECT count(*) FROM items") - rows)
+        self.count("removed", "repeated rows of an item (the first is kept)", rows - distinct)
         touched = "" if self.arguments.k_core == 0 else "SEMI JOIN (SELECT DISTINCT item_id FROM kept) USING (item_id)"
         self.run(
             "CREATE TABLE catalogue AS SELECT items.* FROM items JOIN "
-            f"(SELECT item_id, min(rowid) AS first FROM items {touched} GROUP BY item_id) chosen "
+            f"(SELECT item_id, min(rowid) AS first FROM named {touched} GROUP BY item_id) chosen "
             "ON items.rowid = chosen.first ORDER BY chosen.first",
             "items",
         )
@@ -400,41 +377,94 @@ class RawTables:
         outside = "rows of items outside the tables (not in the core, or never touched)"
         self.count("removed", outside, distinct - described)
         self.connection.execute(
-            "INSERT INTO catalogue BY NAME SELECT DISTINCT item_id FROM kept ANTI JOIN catalogue USING (item_id) "
+            "INSERT INTO catalogue BY NAME SELECT DISTINCT item_id FROM kept ANTI JOIN named USING (item_id) "
             "ORDER BY item_id"
         )
         items = self.number("SELECT count(*) FROM catalogue")
         self.report["items"] = {"items": items, "without a row of their own (id only)": items - described}
+        self._count_ids_that_do_not_meet()
+
+    def _check_ids_meet(self) -> None:
+        """Refuses events and items of which not one id is in both: each would be read, and none would be of use."""
+        if not self.number("SELECT count(*) FROM named"):
+            return
+        if self.number("SELECT count(*) FROM (FROM named SEMI JOIN numbers_i USING (item_id) LIMIT 1)"):
+            return
+        all_pairs = "SELECT e.item_id, i.item_id FROM numbers_i e, named i"
+        alike = self._pairs(f"{all_pairs} WHERE bare_id(e.item_id) = bare_id(i.item_id)")
+        ((event, item),) = alike or self._pairs(all_pairs)
+        raise ValueError(
+            f"no interaction is with an item that is described: the interactions have item ids such as "
+            f"{shown(event)}, the descriptions such as {shown(item)} (read: {', '.join(self._sources())}). "
+            + (
+                "The two are the same but for zeros, blanks or letter case: a spreadsheet or a data frame has "
+                "probably rewritten one of the files. Get it anew, or save it with its ids as text."
+                if alike
+                else "Expected files of one data set; ids are compared as text, letter by letter."
+            )
+        )
+
+    def _pairs(self, sql: str) -> list[tuple[str, str]]:
+        return self.connection.execute(f"{sql} LIMIT 1").fetchall()
+
+    def _sources(self) -> list[str]:
+        return [source["name"] for source in self.report["sources"]]
+
+    def _count_ids_that_do_not_meet(self) -> None:
+        lost = "FROM kept e ANTI JOIN named i USING (item_id)"
+        alike = f"(SELECT DISTINCT e.item_id {lost}) e JOIN named i ON bare_id(e.item_id) = bare_id(i.item_id)"
+        self.count("items", "interactions of items without a row", self.number(f"SELECT count(*) {lost}"))
+        for event, item in self._pairs(f"SELECT e.item_id, i.item_id FROM {alike}"):
+            self.count(
+                "items",
+                "without a row, but with an id like one",
+                self.number(f"SELECT count(DISTINCT e.item_id) FROM {alike}"),
+                f"{shown(event)} and {shown(item)}",
+            )
 
     def match_pictures(self, folder: Path, item_of: Callable[[str], str | None] = lambda stem: stem) -> None:
-        """Makes the table `pictures` of the picture files below a folder; empty files count as missing.
+        """Makes the table `pictures` of the picture files below a folder.
 
-        The path is relative to the output folder if the file is inside it, absolute otherwise: photographs stay
-        where they are, and who loads the table names their folder (`image_root`).
+        A file is of the item whose id its name is, or the SHA-256 of whose id (see `hashed_name`). The path is
+        relative to the output folder if the file is inside it, absolute otherwise: photographs stay where they are,
+        and who loads the table names their folder (`image_root`).
+
+        Args:
+            folder (`Path`): where to look; it need not exist.
+            item_of (`Callable[[str], str | None]`, *optional*): a file's name without its ending -> what to take for
+                its name, or None to pass over the file.
         """
-        output_dir = self.output_dir.resolve()
+        output_dir, pictures_dir = self.output_dir.resolve(), folder.resolve()
+        is_inside = pictures_dir.is_relative_to(output_dir)
 
         def rows() -> Iterator[dict[str, Any]]:
-            for item_id, path, size in find_pictures(folder.resolve(), item_of):
-                inside = path.is_relative_to(output_dir)
-                yield {
-                    "item_id": item_id,
-                    "image": path.relative_to(output_dir).as_posix() if inside else str(path),
-                    "empty": size == 0,
-                }
+            for file in find_pictures(pictures_dir, output_dir if is_inside else pictures_dir):
+                if (name := item_of(file.stem)) is None:
+                    continue
+                self.count("read", "picture files", 1)
+                if file.problem is not None:
+                    self.count("removed", file.problem, 1, repr(file.path.name))
+                    continue
+                path = file.path.relative_to(output_dir).as_posix() if is_inside else str(file.path)
+                yield {"name": name, "image": path}
 
-        schema = pa.schema([("item_id", pa.string()), ("image", pa.string()), ("empty", pa.bool_())])
-        self.fill("picture_files", schema, tqdm(rows(), desc="picture files", unit=" files"))
-        self.count("read", "picture files", self.number("SELECT count(*) FROM picture_files"))
-        self.count("removed", "empty picture files", self.number("SELECT count(*) FROM picture_files WHERE empty"))
+        self.fill("picture_files", {"name": TEXT, "image": TEXT}, tqdm(rows(), desc="picture files", unit=" files"))
         self.connection.execute(
-            "CREATE TABLE pictures AS SELECT item_id, min(image) AS image FROM picture_files "
-            "WHERE NOT empty GROUP BY item_id"
+            "CREATE TABLE named_pictures AS SELECT item_id, name, image FROM picture_files JOIN ("
+            "SELECT item_id, item_id AS name FROM catalogue UNION ALL "
+            "SELECT item_id, sha256(item_id) AS name FROM catalogue) USING (name)"
         )
-        if not folder.resolve().is_relative_to(output_dir) and self.number("SELECT count(*) FROM pictures"):
+        self.connection.execute(
+            "CREATE TABLE pictures AS SELECT item_id, min(image) AS image FROM named_pictures GROUP BY item_id"
+        )
+        if not is_inside and self.number("SELECT count(*) FROM pictures"):
             self._picture_root = folder
-        unused = self.number("SELECT count(*) FROM pictures ANTI JOIN catalogue USING (item_id)")
-        self.count("removed", "pictures of items that are not in the table (the files are left alone)", unused)
+        unused = "FROM picture_files ANTI JOIN named_pictures USING (name)"
+        what = "pictures of items that are not in the table (the files are left alone)"
+        self.count("removed", what, self.number(f"SELECT count(DISTINCT name) {unused}"))
+        for (name,) in self.connection.execute(f"SELECT min(name) {unused}").fetchall():
+            if name is not None:
+                self.report["examples"][what] = shown(name)
 
     def write(self, without: Iterable[str] = ()) -> dict[str, Any]:
         """Writes items.parquet, interactions.parquet and, last, preparation.json; prints and returns the account.
@@ -462,18 +492,20 @@ class RawTables:
         with_picture = self.number("SELECT count(*) FROM catalogue SEMI JOIN pictures USING (item_id)")
         self.report["items"] |= {"with picture": with_picture}
         for name, _ in attributes:
-            filled = f'SELECT count("{name}") FROM read_parquet({quoted(self.output_dir / "items.parquet")})'
+            filled = f'SELECT count("{name}") FROM read_parquet({quoted(self._made_dir / "items.parquet")})'
             self.report["items"][f"with {name}"] = self.number(filled)
         for name in ("rating", "review", "explanation"):
             if name in self._event_columns():
                 self.report["after_k_core"][f"with {name}"] = self.number(
-                    f"SELECT count({name}) FROM read_parquet({quoted(self.output_dir / 'interactions.parquet')})"
+                    f"SELECT count({name}) FROM read_parquet({quoted(self._made_dir / 'interactions.parquet')})"
                 )
         self.report["minutes"] = round((time.monotonic() - self._started) / 60, 2)
-        target = self.output_dir / "preparation.json"
-        part = target.with_suffix(".json.part")
-        part.write_text(json.dumps(self.report, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, target)
+        account = "preparation.json"
+        (self._made_dir / account).write_text(json.dumps(self.report, indent=2) + "\n", encoding="utf-8")
+        # While it is there, the tables beside it are those it is about.
+        (self.output_dir / account).unlink(missing_ok=True)
+        for name in ("items.parquet", "interactions.parquet", account):
+            os.replace(self._made_dir / name, self.output_dir / name)
         print(summary(self.report))
         if self._picture_root is not None:
             print(f"  The pictures are outside the tables' folder: add image_root: {self._picture_root} to a recipe.")
@@ -483,9 +515,8 @@ class RawTables:
         return [row[0] for row in self.connection.execute("DESCRIBE events").fetchall()]
 
     def _write_table(self, name: str, sql: str) -> None:
-        part = self.output_dir / f"{name}.part"
-        self.run(f"COPY ({sql}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd)", f"writing {name}")
-        os.replace(part, self.output_dir / name)
+        target = quoted(self._made_dir / name)
+        self.run(f"COPY ({sql}) TO {target} (FORMAT parquet, COMPRESSION zstd)", f"writing {name}")
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -495,20 +526,31 @@ def summary(report: dict[str, Any]) -> str:
     lines = [f"\n{report['dataset']}: prepared in {report['minutes']} minutes"]
     for section in ("read", "removed", "changed"):
         if report[section]:
-            lines += [f"  {section}:"] + [f"    {number:>12,}  {what}" for what, number in report[section].items()]
+            lines += [f"  {section}:"]
+            lines += [f"    {number:>12,}  {what}{_such_as(what, report)}" for what, number in report[section].items()]
     lines += [f"  missing: {name}; its items have nothing but their id" for name in report.get("missing", [])]
+    if "download" in report:
+        download = report["download"]
+        lines += ["  download:"]
+        lines += [
+            f"    {download[what]:>12,}  pictures {what}" for what in ("asked", "present", "downloaded", "failed")
+        ]
+        lines += [
+            f"    {number:>12,}  {kind}; such as {download['examples'][kind]}"
+            for kind, number in download["failures"].items()
+        ]
     lines += [f"  {'':16}{'before':>14}{f'{k}-core':>14}"]
     lines += [f"  {what:16}{before[what]:>14,}{after[what]:>14,}" for what in ("users", "items", "interactions")]
     lines += [
-        f"  {what:40}{number:>8,}" for what, number in {**report["items"], **after}.items() if what not in before
+        f"  {what:40}{number:>8,}{_such_as(what, report)}"
+        for what, number in {**report["items"], **after}.items()
+        if what not in before
     ]
     return "\n".join(lines)
 
 
-def _batches(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    rows = iter(rows)
-    while batch := list(islice(rows, _ROWS_A_BATCH)):
-        yield pa.RecordBatch.from_pylist(batch, schema=schema)
+def _such_as(what: str, report: dict[str, Any]) -> str:
+    return f"; such as {report['examples'][what]}" if what in report["examples"] else ""
 
 
 def _versions() -> dict[str, str]:

@@ -198,13 +198,13 @@ def test_a_csv_in_another_encoding_is_read_if_it_is_named(tmp_path):
 
 
 def test_a_gzip_file_that_grows_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("processing_unimp.tables.MAX_UNPACKED_BYTES", 1_000_000)
+    monkeypatch.setattr("processing_unimp.tables.MAX_UNPACKED_BYTES", 300_000)
     for kind in ("csv", "jsonl", "json"):
-        path = write(tmp_path / f"items.{kind}.gz", gzip.compress(b"\n" * 2_000_000))
+        path = write(tmp_path / f"items.{kind}.gz", gzip.compress(b"\n" * 600_000))
         with pytest.raises(ValueError, match=f"items.{kind}.gz grows to more than 200 times its size"):
             list(read_rows(path)[1])
-    path = write(tmp_path / "items.csv.gz", gzip.compress(b"title\n" + b"x\n" * 450_000))
-    assert len(list(read_rows(path)[1])) == 450_000
+    path = write(tmp_path / "items.csv.gz", gzip.compress(b"title\n" + b"x\n" * 140_000))
+    assert len(list(read_rows(path)[1])) == 140_000
 
 
 def test_an_array_is_read_as_far_as_the_next_row_needs(tmp_path):

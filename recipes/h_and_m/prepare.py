@@ -7,7 +7,7 @@ Reads articles.csv, transactions_train.csv and images/<first 3 digits>/<article_
 
 from typing import Any
 
-from recipes.raw_tables import PreparationArguments, RawTables, csv_rows, parse_arguments
+from recipes.raw_tables import PreparationArguments, RawTables, parse_arguments
 
 # The order is the order in the model's text: what tells articles apart comes first.
 ATTRIBUTES = {
@@ -29,22 +29,27 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
     An article that a customer buys several times on one day is a quantity and becomes one event; bought again on a
     later day it is a second event. `t_dat` is a day, so the timestamp is its midnight (UTC) plus one second for each
     article this customer bought before on that day, in the order of the file. `price` is the mean over all purchases
-    of the article in the publisher's scaled unit (0.05 is not money). `domain` is the index group (Ladieswear, ...).
+    of the article in the publisher's scaled unit (0.05 is not money); prices that are no number above 0 are counted
+    and left out of it. `domain` is the index group (Ladieswear, ...).
     """
     with RawTables(arguments, "h-and-m") as tables:
-        transactions = tables.source("transactions_train.csv")
-        columns = ("t_dat", "customer_id", "article_id", "price")
+        path = tables.source("transactions_train.csv")
+        transactions = tables.csv_rows(path, ("t_dat", "customer_id", "article_id", "price"), "transactions")
         tables.run(
-            f"CREATE TABLE purchases AS SELECT {', '.join(columns)} FROM {csv_rows(transactions, columns)}",
+            "CREATE TABLE purchases AS SELECT TRY_CAST(t_dat AS DATE) AS day, id_of_cell(customer_id) AS customer_id, "
+            f"id_of_cell(article_id) AS article_id, price, TRY_CAST(price AS DOUBLE) AS number FROM {transactions}",
             "purchases",
         )
         tables.count("read", "transactions", purchases := tables.number("SELECT count(*) FROM purchases"))
-        tables.count_rejects(transactions, "transactions")
+        unpriced = "price IS NOT NULL AND NOT coalesce(isfinite(number) AND number > 0, false)"
+        tables.count_where(
+            "changed", "prices that are no number above 0 left out of the mean", "purchases", unpriced, "price"
+        )
         tables.run(
             "CREATE TABLE events AS SELECT customer_id AS user_id, article_id AS item_id, epoch(day) - 1 + "
             "row_number() OVER (PARTITION BY customer_id, day ORDER BY first_row) AS timestamp FROM "
-            "(SELECT customer_id, article_id, TRY_CAST(t_dat AS DATE) AS day, min(rowid) AS first_row FROM purchases "
-            "GROUP BY ALL) ORDER BY first_row",
+            "(SELECT customer_id, article_id, day, min(rowid) AS first_row FROM purchases GROUP BY ALL) "
+            "ORDER BY first_row",
             "one event an article, customer and day",
         )
         merged = purchases - tables.number("SELECT count(*) FROM events")
@@ -52,18 +57,18 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
         tables.drop_incomplete()
         tables.keep_core()
 
-        articles = tables.source("articles.csv")
-        raw = csv_rows(articles, ("article_id", "detail_desc", "index_group_name", *ATTRIBUTES.values()))
+        path = tables.source("articles.csv")
+        columns = ("article_id", "detail_desc", "index_group_name", *ATTRIBUTES.values())
+        articles = tables.csv_rows(path, columns, "articles")
         named = ", ".join(f'{column} AS "{name}"' for name, column in ATTRIBUTES.items())
         tables.run(
-            f"CREATE TABLE items AS SELECT article_id AS item_id, {named}, prices.price, detail_desc AS description, "
-            f"index_group_name AS domain FROM {raw} articles LEFT JOIN (SELECT article_id AS sold, "
-            "round(avg(TRY_CAST(price AS DOUBLE)), 4) AS price FROM purchases GROUP BY article_id) prices "
-            "ON article_id = sold ORDER BY article_id",
+            f"CREATE TABLE items AS SELECT item_id, {named}, prices.price, detail_desc AS description, "
+            f"index_group_name AS domain FROM (SELECT *, id_of_cell(article_id) AS item_id FROM {articles}) LEFT JOIN "
+            "(SELECT article_id AS sold, round(avg(number), 4) AS price FROM purchases "
+            f"WHERE NOT ({unpriced}) GROUP BY article_id) prices ON item_id = sold ORDER BY item_id",
             "articles",
         )
         tables.count("read", "articles", tables.number("SELECT count(*) FROM items"))
-        tables.count_rejects(articles, "articles")
         tables.choose_items()
         tables.match_pictures(tables.data_dir / "images")
         return tables.write()

@@ -6,24 +6,23 @@ Pictures are read from images/<item_id>.jpg below data_dir in every layout; with
 """
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
-from recipes.raw_tables import PreparationArguments, RawTables, json_rows, open_text, parse_arguments, quoted
+from recipes.raw_files import read_fields, read_records
+from recipes.raw_tables import PreparationArguments, RawTables, parse_arguments
+from recipes.raw_values import ID, NUMBER, TEXT, TEXTS, YEAR
 
 ITEM_COLUMNS = {
-    "item_id": "VARCHAR",
-    "title": "VARCHAR",
-    "year": "INTEGER",
-    "genres": "VARCHAR[]",
-    "director": "VARCHAR",
-    "actors": "VARCHAR",
-    "plot": "VARCHAR",
+    "item_id": ID,
+    "title": TEXT,
+    "year": YEAR,
+    "genres": TEXTS,
+    "director": TEXT,
+    "actors": TEXT,
+    "plot": TEXT,
 }
-EVENT_COLUMNS = {"user_id": "VARCHAR", "item_id": "VARCHAR", "timestamp": "DOUBLE", "rating": "DOUBLE"}
+EVENT_COLUMNS = {"user_id": ID, "item_id": ID, "timestamp": NUMBER, "rating": NUMBER}
 # The 19 flags at the end of a line of u.item; the first is "unknown".
 GENRES = (
     "unknown Action Adventure Animation Children Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
@@ -44,9 +43,14 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
         if tables.has("interactions.jsonl"):
             _read_with_posters(tables)
         elif tables.has("u.data"):
-            _read_grouplens(tables, "u.data", "u.item", "\t", _films_of_100k)
+            _read_ratings(tables, "u.data", "\t")
+            fields = ("item_id", "title", "released", "released_on_video", "address", *GENRES)
+            films = read_fields(tables.source("u.item"), fields, "|")
+            _fill_films(tables, _films_of_100k(tables.whole(films, "films", "CSV")))
         elif tables.has("ratings.dat"):
-            _read_grouplens(tables, "ratings.dat", "movies.dat", "::", _films_of_dat)
+            _read_ratings(tables, "ratings.dat", "::")
+            films = read_fields(tables.source("movies.dat"), ("item_id", "title", "genres"), "::")
+            _fill_films(tables, _films_of_dat(tables.whole(films, "films", "CSV")))
         else:
             raise ValueError(
                 f"the folder {str(tables.data_dir)!r} holds no MovieLens layout. Expected items.jsonl and "
@@ -64,11 +68,11 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
 
 
 def _read_with_posters(tables: RawTables) -> None:
-    events = tables.source("interactions.jsonl")
-    tables.run(f"CREATE TABLE events AS SELECT * FROM {json_rows(events, EVENT_COLUMNS)}", "ratings")
-    items = tables.source("items.jsonl")
-    tables.run(f"CREATE TABLE raw_items AS SELECT * FROM {json_rows(items, ITEM_COLUMNS)}", "films")
-    texts = [name for name, kind in ITEM_COLUMNS.items() if kind == "VARCHAR"]
+    ratings = read_records(tables.source("interactions.jsonl"))
+    tables.fill("events", EVENT_COLUMNS, tables.whole(ratings, "ratings", "JSON"))
+    films = read_records(tables.source("items.jsonl"))
+    tables.fill("raw_items", ITEM_COLUMNS, tables.whole(films, "films", "JSON"))
+    texts = [name for name, kind in ITEM_COLUMNS.items() if kind is TEXT]
     for name in texts:
         missing = tables.number(f"SELECT count(*) FROM raw_items WHERE {name} = 'N/A'")
         tables.count("changed", f'{name} "N/A" set to null', missing)
@@ -76,54 +80,26 @@ def _read_with_posters(tables: RawTables) -> None:
     tables.connection.execute(f"CREATE TABLE items AS SELECT * REPLACE ({known}) FROM raw_items")
 
 
-def _read_grouplens(tables: RawTables, ratings: str, films: str, separator: str, read_films: Any) -> None:
-    path = tables.source(ratings)
-    columns = "{'user_id': 'VARCHAR', 'item_id': 'VARCHAR', 'rating': 'VARCHAR', 'timestamp': 'VARCHAR'}"
-    tables.run(
-        f"CREATE TABLE raw_events AS SELECT * FROM read_csv({quoted(path)}, header = false, auto_detect = false, "
-        f"delim = {quoted(separator)}, quote = '', escape = '', columns = {columns}, store_rejects = true)",
-        "ratings",
-    )
-    tables.count_rejects(path, "ratings")
-    tables.connection.execute(
-        "CREATE TABLE events AS SELECT user_id, item_id, TRY_CAST(timestamp AS DOUBLE) AS timestamp, "
-        "TRY_CAST(rating AS DOUBLE) AS rating FROM raw_events"
-    )
-    schema = pa.schema(
-        [
-            ("item_id", pa.string()),
-            ("title", pa.string()),
-            ("year", pa.int32()),
-            ("genres", pa.list_(pa.string())),
-        ]
-    )
-    tables.fill("items", schema, read_films(tables.source(films)))
+def _read_ratings(tables: RawTables, name: str, separator: str) -> None:
+    ratings = read_fields(tables.source(name), ("user_id", "item_id", "rating", "timestamp"), separator)
+    tables.fill("events", EVENT_COLUMNS, tables.whole(ratings, "ratings", "CSV"))
 
 
-def _films_of_100k(path: Path) -> Iterator[dict[str, Any]]:
-    with open_text(path, "latin-1") as file:
-        for line in filter(str.strip, file):
-            item_id, title, *rest = _fields(path, line, "|", 5 + len(GENRES))
-            flags = zip(GENRES, rest[-len(GENRES) :], strict=True)
-            genres = [name for name, flag in flags if flag == "1" and name != "unknown"]
-            yield {"item_id": item_id, **_title_and_year(title), "genres": genres or None}
+def _fill_films(tables: RawTables, films: Iterable[Mapping[str, Any]]) -> None:
+    tables.fill("items", {name: ITEM_COLUMNS[name] for name in ("item_id", "title", "year", "genres")}, films)
 
 
-def _films_of_dat(path: Path) -> Iterator[dict[str, Any]]:
-    with open_text(path, "latin-1") as file:
-        for line in filter(str.strip, file):
-            item_id, title, genres = _fields(path, line, "::", 3)
-            known = genres and genres != "(no genres listed)"
-            yield {"item_id": item_id, **_title_and_year(title), "genres": genres.split("|") if known else None}
+def _films_of_100k(films: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for film in films:
+        genres = [name for name in GENRES[1:] if film[name] == "1"]
+        yield {"item_id": film["item_id"], **_title_and_year(film["title"]), "genres": genres}
 
 
-def _fields(path: Path, line: str, separator: str, count: int) -> list[str]:
-    fields = line.rstrip("\r\n").split(separator)
-    if len(fields) != count:
-        raise ValueError(
-            f"{path.name} has a line of {len(fields)} fields, {line[:80]!r}. Expected {count} between {separator!r}."
-        )
-    return fields
+def _films_of_dat(films: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for film in films:
+        known = film["genres"] and film["genres"] != "(no genres listed)"
+        genres = film["genres"].split("|") if known else None
+        yield {"item_id": film["item_id"], **_title_and_year(film["title"]), "genres": genres}
 
 
 def _title_and_year(text: str) -> dict[str, Any]:

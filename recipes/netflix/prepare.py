@@ -2,19 +2,18 @@
 
 python -m recipes.netflix.prepare --data_dir ../data/netflix --output_dir data/netflix
 
-Reads train.json, val.json, test.json ({user: [item, ...]}), item_attribute.csv (id, year, title; Latin-1, no header,
-commas in titles) and Netflix_Posters/. The release is small (13,187 users), so its JSON is read whole.
+Reads train.json, val.json, test.json ({user: [item, ...]}), item_attribute.csv (id, year, title; Latin-1 as released,
+no header, commas in titles) and Netflix_Posters/. The release is small (13,187 users), so its JSON is read whole.
 """
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from recipes.raw_tables import PreparationArguments, RawTables, open_text, parse_arguments
+from recipes.raw_files import read_fields, read_whole_json
+from recipes.raw_tables import PreparationArguments, RawTables, parse_arguments
+from recipes.raw_values import ID, NUMBER, TEXT, YEAR
 
 LISTS = ("train.json", "val.json", "test.json")
 
@@ -28,11 +27,10 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
     """
     with RawTables(arguments, "netflix") as tables:
         lists = [_read_lists(tables.source(name)) for name in LISTS]
-        schema = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", pa.float64())])
-        tables.fill("events", schema, _events(lists))
+        tables.fill("events", {"user_id": ID, "item_id": ID, "timestamp": NUMBER}, _events(lists))
         tables.count("read", "interactions", tables.number("SELECT count(*) FROM events"))
-        schema = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("year", pa.int32())])
-        tables.fill("items", schema, _films(tables.source("item_attribute.csv")))
+        films = read_fields(tables.source("item_attribute.csv"), ("item_id", "year", "title"), ",", True)
+        tables.fill("items", {"item_id": ID, "title": TEXT, "year": YEAR}, _films(tables.whole(films, "films", "CSV")))
         tables.count("read", "films", tables.number("SELECT count(*) FROM items"))
         tables.drop_incomplete()
         tables.keep_last()
@@ -43,8 +41,7 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
 
 
 def _read_lists(path: Path) -> dict[str, list[Any]]:
-    with open_text(path) as file:
-        lists = json.load(file)
+    lists = read_whole_json(path)
     if not isinstance(lists, dict) or not all(isinstance(items, list) for items in lists.values()):
         raise ValueError(f"{path.name} does not hold {{user: [item, ...]}}. Expected the file of LLMRec's release.")
     return lists
@@ -54,19 +51,14 @@ def _events(lists: list[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:
     for user_id in dict.fromkeys(user_id for part in lists for user_id in part):
         joined = [item for part in lists for item in part.get(user_id, [])]
         for position, item in enumerate(joined):
-            yield {"user_id": user_id, "item_id": str(item), "timestamp": float(position)}
+            yield {"user_id": user_id, "item_id": item, "timestamp": position}
 
 
-def _films(path: Path) -> Iterator[dict[str, Any]]:
-    with open_text(path, "latin-1") as file:
-        for line in filter(str.strip, file):
-            fields = line.rstrip("\r\n").split(",", 2)
-            if len(fields) != 3:
-                raise ValueError(f"{path.name} has the line {line[:80]!r}. Expected id,year,title.")
-            item_id, year, title = fields
-            match = re.match(r"\d{4}", year.strip())
-            title = title[1:-1].replace('""', '"') if re.fullmatch(r'".*"', title) else title
-            yield {"item_id": item_id.strip(), "title": title, "year": int(match[0]) if match else None}
+def _films(films: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for film in films:
+        title = film["title"]
+        title = title[1:-1].replace('""', '"') if re.fullmatch(r'".*"', title) else title
+        yield {"item_id": film["item_id"].strip(), "title": title, "year": film["year"]}
 
 
 def _leading_number(stem: str) -> str | None:
