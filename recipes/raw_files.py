@@ -25,7 +25,7 @@ from processing_unimp.tables import MAX_ROW_BYTES, TOO_DEEP, Lines, Row, read_li
 
 MAX_LITERAL_BYTES = 2**20  # of a line of Python literals, which take some 500 times their size to parse
 MAX_WHOLE_BYTES = 100 * 2**20  # of a file that is read whole, unpacked
-MAX_BATCH = 100_000  # rows
+MAX_BATCH = 10_000  # rows
 MAX_BATCH_CHARACTERS = 50_000_000
 
 
@@ -72,7 +72,9 @@ def in_batches(rows: Iterable[Sequence[Any]]) -> Iterator[list[tuple[Any, ...]]]
     size = 0
     for row in rows:
         batch.append(row)
-        size += sum(len(cell) for cell in row if isinstance(cell, str))
+        for cell in row:
+            if cell.__class__ is str:
+                size += len(cell)
         if len(batch) == MAX_BATCH or size > MAX_BATCH_CHARACTERS:
             yield list(zip(*batch, strict=True))
             batch, size = [], 0

@@ -26,7 +26,7 @@ from processing_unimp.tables import Row
 from recipes.picture_files import find_pictures
 from recipes.raw_files import csv_rows, in_batches, quoted
 from recipes.raw_values import TEXT, Kind
-from recipes.work_folder import work_folder
+from recipes.work_folder import clear_left_over, work_folder
 
 try:
     import duckdb
@@ -171,12 +171,15 @@ class RawTables:
     def run(self, sql: str, what: str, leave: bool = True) -> None:
         """Runs a statement with a progress bar named `what`; `leave=False` wipes the bar afterwards."""
         errors: list[BaseException] = []
+        done = threading.Event()  # a thread whose join a signal ends passes for ended in Python 3.11
 
         def execute() -> None:
             try:
                 self.connection.execute(sql)
             except BaseException as error:
                 errors.append(error)
+            finally:
+                done.set()
 
         # In a thread of its own, for DuckDB loses a signal now and then that comes while it is at work.
         worker = threading.Thread(target=execute, daemon=True)
@@ -184,13 +187,11 @@ class RawTables:
         with tqdm(total=100, desc=what, bar_format=shape, leave=leave) as bar:
             worker.start()
             try:
-                while worker.is_alive():
-                    worker.join(0.1)
+                while not done.wait(0.1):
                     bar.update(max(0.0, self.connection.query_progress() - bar.n))
             except BaseException:
-                while worker.is_alive():
+                while not done.wait(0.1):
                     self.connection.interrupt()
-                    worker.join(0.1)
                 raise
             if errors:
                 raise errors[0]
@@ -212,21 +213,29 @@ class RawTables:
         """
         schema = pa.schema([(name, kind.arrow) for name, kind in columns.items()])
 
-        def cell(row: Mapping[str, Any], name: str, kind: Kind) -> Any:
+        readers = [(name, kind.read) for name, kind in columns.items()]
+
+        def cells_of(row: Mapping[str, Any]) -> list[Any]:
             try:
-                return kind.read(row.get(name))
-            except ValueError as error:
-                self.count("changed", f"{name} that is not {kind.name} set to null", 1, str(error))
-                return None
+                return [read(row.get(name)) for name, read in readers]
+            except ValueError:
+                return [self._cell(row.get(name), name, kind) for name, kind in columns.items()]
 
         # Not one RecordBatchReader: DuckDB would bury a ValueError of `rows` in an error of its own.
         self.connection.register("rows_of_python", schema.empty_table())
         self.connection.execute(f"CREATE TABLE {table} AS SELECT * FROM rows_of_python")
-        for batch in in_batches([cell(row, name, kind) for name, kind in columns.items()] for row in rows):
+        for batch in in_batches(map(cells_of, rows)):
             arrays = [pa.array(cells, kind.arrow) for cells, kind in zip(batch, columns.values(), strict=True)]
             self.connection.register("rows_of_python", pa.table(arrays, schema))
             self.connection.execute(f"INSERT INTO {table} SELECT * FROM rows_of_python")
         self.connection.unregister("rows_of_python")
+
+    def _cell(self, value: Any, name: str, kind: Kind) -> Any:
+        try:
+            return kind.read(value)
+        except ValueError as error:
+            self.count("changed", f"{name} that is not {kind.name} set to null", 1, str(error))
+            return None
 
     def whole(self, rows: Iterable[Row], what: str, form: str) -> Iterator[Mapping[str, Any]]:
         """Yields what rows hold; those that cannot be read are counted, as read and as removed.
@@ -436,6 +445,8 @@ class RawTables:
         """
         output_dir, pictures_dir = self.output_dir.resolve(), folder.resolve()
         is_inside = pictures_dir.is_relative_to(output_dir)
+        if is_inside:
+            clear_left_over(pictures_dir)
 
         def rows() -> Iterator[dict[str, Any]]:
             for file in find_pictures(pictures_dir, output_dir if is_inside else pictures_dir):
@@ -502,10 +513,15 @@ class RawTables:
         self.report["minutes"] = round((time.monotonic() - self._started) / 60, 2)
         account = "preparation.json"
         (self._made_dir / account).write_text(json.dumps(self.report, indent=2) + "\n", encoding="utf-8")
-        # While it is there, the tables beside it are those it is about.
-        (self.output_dir / account).unlink(missing_ok=True)
-        for name in ("items.parquet", "interactions.parquet", account):
-            os.replace(self._made_dir / name, self.output_dir / name)
+        try:
+            # While it is there, the tables beside it are those it is about.
+            (self.output_dir / account).unlink(missing_ok=True)
+            for name in ("items.parquet", "interactions.parquet", account):
+                os.replace(self._made_dir / name, self.output_dir / name)
+        except OSError as error:
+            raise ValueError(
+                f"the tables are made, but cannot be put into place: {error}. Move away what is there."
+            ) from error
         print(summary(self.report))
         if self._picture_root is not None:
             print(f"  The pictures are outside the tables' folder: add image_root: {self._picture_root} to a recipe.")

@@ -33,7 +33,7 @@ def _id(value: Any) -> str | None:
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return readable(value)
-    if is_missing(value):
+    if value is None or is_missing(value):
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)

@@ -38,8 +38,7 @@ def work_folder(place: Path, is_shared: bool = False) -> Iterator[Path]:
             f"cannot write to the output or temporary folder {str(place)!r}: {error}. Choose another one."
         ) from error
     try:
-        others = [other for other in place.glob(f"{PREFIX}*") if other != folder and not _cleared(other)]
-        if others and not is_shared:
+        if clear_left_over(place) != [folder] and not is_shared:
             raise ValueError(
                 f"another run is at work in {str(place)!r}. Wait until it has ended, or choose another folder."
             )
@@ -52,6 +51,11 @@ def work_folder(place: Path, is_shared: bool = False) -> Iterator[Path]:
     finally:
         lock.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_left_over(place: Path) -> list[Path]:
+    """Removes the folders that killed runs left in a place, and returns those of runs that are at work there."""
+    return [folder for folder in place.glob(f"{PREFIX}*") if not _cleared(folder)]
 
 
 def _locked_folder(place: Path) -> tuple[Path, FileLock]:

@@ -260,6 +260,11 @@ def test_amazon_2023_joins_on_the_parent(tmp_path: Path) -> None:
     assert amazon._image_url(record) == "http://x/main.jpg"
 
 
+def test_an_edition_that_there_is_not_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no edition '2020'. Expected one of 2014, 2018, 2023"):
+        amazon.prepare(amazon_arguments(tmp_path, tmp_path / "out", "2020", "Toys"))
+
+
 def test_categories_together_are_domains_and_missing_meta_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,6 +333,20 @@ def test_movielens_100k(tmp_path: Path) -> None:
     rows = [(row["user_id"], row["item_id"], row["rating"]) for row in read(tmp_path / "out", "interactions")]
     assert rows == [("196", "12", 3.0), ("196", "267", 5.0), ("7", "12", 1.0)]
     assert report["after_k_core"]["with rating"] == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "title", "year"),
+    [
+        ("Heat (1995)", "Heat", 1995), ("Heat", "Heat", None), ("(1995)", "", 1995), ("Heat(1995) ", "Heat", 1995),
+        ("Postman, The (Il Postino) (1994)", "Postman, The (Il Postino)", 1994), ("A (1995) B", "A (1995) B", None),
+        ("Beautiful Mind, A (2001)", "A Beautiful Mind", 2001),
+        ("a" + " " * 200_000 + "b", "a" + " " * 200_000 + "b", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)  # fmt: skip
+def test_titles_and_years(written: str, title: str, year: int | None) -> None:
+    assert movielens._title_and_year(written) == {"title": title, "year": year}
 
 
 def test_movielens_dat(tmp_path: Path) -> None:

@@ -293,6 +293,18 @@ def test_only_regular_files_inside_are_pictures(tmp_path: Path) -> None:
     assert all(catalogue.picture(item_id) is not None for item_id in pictures)
 
 
+def test_what_a_killed_download_left_is_cleared(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "images"
+    write_picture(folder / "a.png")
+    write_picture(folder / ".preparing-killed" / "b.png")
+    with RawTables(arguments(tmp_path, tmp_path / "out"), "made") as tables:
+        described(tables, ["a", "b"], ["a", "b"])
+        tables.choose_items()
+        tables.match_pictures(folder)
+        assert tables.write()["read"] == {"picture files": 1}
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
+
+
 # --- runs that end early
 
 
@@ -346,6 +358,13 @@ def test_a_full_disk_is_told_and_leaves_the_last_tables_whole(tmp_path: Path, li
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_what_is_in_the_way_of_the_tables_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out" / "items.parquet" / "mine").mkdir(parents=True)
+    with pytest.raises(ValueError, match="cannot be put into place: .*items.parquet.*Move away what is there"):
+        _make(tmp_path, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["items.parquet"]
 
 
 def test_a_memory_limit_that_is_none_is_told(tmp_path: Path) -> None:

@@ -116,6 +116,8 @@ def prepare(arguments: AmazonArguments) -> dict[str, Any]:
     line in the meta file stay, with nothing but their id; so do all items where the meta file is missing. `price` is
     in the currency of the file, which is US dollars in the publisher's; "12.99 EUR" becomes 12.99.
     """
+    if arguments.edition not in EVENTS:
+        raise ValueError(f"there is no edition {arguments.edition!r}. Expected one of {', '.join(sorted(EVENTS))}.")
     with RawTables(arguments, f"amazon-{arguments.edition}") as tables:
         tables.report["arguments"] |= {"edition": arguments.edition, "categories": arguments.categories}
         tables.connection.execute(PLAIN_TEXT)

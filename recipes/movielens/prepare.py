@@ -103,8 +103,8 @@ def _films_of_dat(films: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
 
 
 def _title_and_year(text: str) -> dict[str, Any]:
-    match = re.fullmatch(r"(.*?)\s*\((\d{4})\)", text.strip())
-    title, year = (match[1], int(match[2])) if match else (text.strip(), None)
+    match = re.search(r"\(([0-9]{4})\)$", text.strip())
+    title, year = (text.strip()[: match.start()].rstrip(), int(match[1])) if match else (text.strip(), None)
     return {"title": re.sub(r"^(.+), (The|An|A)$", r"\2 \1", title), "year": year}
 
 
