@@ -44,13 +44,17 @@ def find_pictures(folder: Path, root: Path) -> Iterator[PictureFile]:
             follow them there.
     """
     inside = PictureFolder(root)
-    for place, folders, names in os.walk(folder):
+    errors: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=errors.append):
         folders.sort()
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in SUFFIXES:
                 path = Path(place, name)
                 yield PictureFile(stem, path, _problem(path, inside))
+    for error in errors:
+        if error.filename != str(folder):
+            yield PictureFile("", Path(error.filename), "picture folders that cannot be listed")
 
 
 def _problem(path: Path, inside: PictureFolder) -> str | None:

@@ -66,6 +66,29 @@ def _with_bar(path: Path, what: str, leave: bool = True) -> Lines:
             yield number, line
 
 
+def whole_rows(rows: Iterable[Row], reject: Callable[[Row], None] | None = None) -> Iterator[dict[str, Any]]:
+    """Yields what rows hold.
+
+    Args:
+        rows (`Iterable[Row]`): read as they are needed.
+        reject (`Callable[[Row], None]`, *optional*): is given each row that cannot be read.
+
+    Raises:
+        ValueError: there are rows, but none that can be read.
+    """
+    is_any_read, first = False, None
+    for row in rows:
+        if row.problem is None:
+            is_any_read = True
+            yield row.values
+        else:
+            first = first or row
+            if reject is not None:
+                reject(row)
+    if first is not None and not is_any_read:
+        raise ValueError(f"{first.place}: {first.problem}. No row can be read; expected the publisher's own file.")
+
+
 def in_batches(rows: Iterable[Sequence[Any]]) -> Iterator[list[tuple[Any, ...]]]:
     """Yields the columns of some rows at a time; of fewer rows where they hold much text."""
     batch: list[Sequence[Any]] = []
@@ -100,7 +123,8 @@ def csv_rows(
         reject (`Callable[[Row], None]`, *optional*): is given each row that cannot be read; it is not in the copy.
 
     Raises:
-        ValueError: a required column is missing, the header has a name twice, or the file is no whole gzip file.
+        ValueError: a required column is missing, the header has a name twice, no row can be read, or the file is no
+            whole gzip file.
     """
     header, rows = read_rows(path, _encoding_of_file(path))
     header, required = header or [], list(required)
@@ -116,7 +140,7 @@ def csv_rows(
     os.close(descriptor)
     schema = pa.schema([(name, pa.string()) for name in header])
     with pq.ParquetWriter(copy, schema) as writer:
-        whole = _whole(tqdm(rows, desc=path.name, unit=" rows", unit_scale=True), reject)
+        whole = whole_rows(tqdm(rows, desc=path.name, unit=" rows", unit_scale=True), reject)
         for batch in in_batches([row[name] for name in header] for row in whole):
             writer.write_batch(pa.record_batch([pa.array(cells, pa.string()) for cells in batch], schema))
     return f"read_parquet({quoted(copy)})"
@@ -129,14 +153,6 @@ def _until_the_end() -> str:
     if not _folders:
         _folders.append(tempfile.TemporaryDirectory(prefix="csv-rows-"))
     return _folders[0].name
-
-
-def _whole(rows: Iterable[Row], reject: Callable[[Row], None] | None) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        if row.problem is None:
-            yield row.values
-        elif reject is not None:
-            reject(row)
 
 
 # ------------------------------------------------------------------------------------------------------- other layouts

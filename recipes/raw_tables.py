@@ -24,7 +24,7 @@ from transformers import HfArgumentParser
 from processing_unimp.bounds import shown
 from processing_unimp.tables import Row
 from recipes.picture_files import find_pictures
-from recipes.raw_files import csv_rows, in_batches, quoted
+from recipes.raw_files import csv_rows, in_batches, quoted, whole_rows
 from recipes.raw_values import TEXT, Kind
 from recipes.work_folder import clear_left_over, work_folder
 
@@ -248,18 +248,7 @@ class RawTables:
         Raises:
             ValueError: there are rows, but none that can be read.
         """
-        any_read, first = False, None
-        for row in rows:
-            if row.problem is None:
-                any_read = True
-                yield row.values
-            else:
-                first = first or row
-                self._reject(row, what, form)
-        if first is not None and not any_read:
-            raise ValueError(
-                f"{first.place}: {first.problem}. No line can be read; expected the publisher's own file."
-            )
+        return whole_rows(rows, lambda row: self._reject(row, what, form))
 
     def csv_rows(self, path: Path, required: Iterable[str], what: str) -> str:
         """Returns the SQL that reads a CSV file (see `csv_rows`), and counts the rows that cannot be read."""
@@ -450,11 +439,11 @@ class RawTables:
 
         def rows() -> Iterator[dict[str, Any]]:
             for file in find_pictures(pictures_dir, output_dir if is_inside else pictures_dir):
-                if (name := item_of(file.stem)) is None:
+                if file.problem is None and (name := item_of(file.stem)) is None:
                     continue
                 self.count("read", "picture files", 1)
                 if file.problem is not None:
-                    self.count("removed", file.problem, 1, repr(file.path.name))
+                    self.count("removed", file.problem, 1, shown(file.path.name))
                     continue
                 path = file.path.relative_to(output_dir).as_posix() if is_inside else str(file.path)
                 yield {"name": name, "image": path}

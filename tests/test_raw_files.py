@@ -86,6 +86,12 @@ def test_a_row_that_cannot_be_read_costs_itself_alone(tmp_path: Path) -> None:
     assert "1 cells, and the header has 2" in str(rejected[0].problem)
 
 
+def test_a_file_without_one_row_that_can_be_read_is_refused(tmp_path: Path) -> None:
+    assert select(write(tmp_path / "a.csv", "id,title\n"), ["id"]) == []
+    with pytest.raises(ValueError, match="line 2 of a.csv: 3 cells, and the header has 2.*No row can be read"):
+        csv_rows(write(tmp_path / "a.csv", "id,price\n1,0,05\n2,0,06\n"), ["id"])
+
+
 def test_all_lines_after_a_quote_left_open_are_there(tmp_path: Path) -> None:
     # A reader that looks for the end of the quote loses them.
     path = write(tmp_path / "a.csv", 'id,title\n0,"x\n' + "".join(f"{number},x\n" for number in range(1, 200_001)))

@@ -293,6 +293,20 @@ def test_only_regular_files_inside_are_pictures(tmp_path: Path) -> None:
     assert all(catalogue.picture(item_id) is not None for item_id in pictures)
 
 
+def test_a_folder_of_pictures_that_cannot_be_listed_is_counted(tmp_path: Path) -> None:
+    places = [os.open(tmp_path, os.O_RDONLY)]
+    for _ in range(20):  # until the path is too long for the system
+        os.mkdir("x" * 250, dir_fd=places[-1])
+        places.append(os.open("x" * 250, os.O_RDONLY, dir_fd=places[-1]))
+    for place in places:
+        os.close(place)
+    with RawTables(arguments(tmp_path, tmp_path / "out"), "made") as tables:
+        described(tables, ["a"], ["a"])
+        tables.choose_items()
+        tables.match_pictures(tmp_path)
+        assert tables.write()["removed"] == {"picture folders that cannot be listed": 1}
+
+
 def test_what_a_killed_download_left_is_cleared(tmp_path: Path) -> None:
     folder = tmp_path / "out" / "images"
     write_picture(folder / "a.png")
