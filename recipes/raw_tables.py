@@ -148,8 +148,6 @@ class RawTables:
             raise ValueError(
                 f"{error} Raise --memory_limit, or free space on the disk of --output_dir and --temp_dir."
             ) from error
-        if isinstance(error, RuntimeError) and str(error) == "Query interrupted":  # DuckDB's name for a signal
-            raise KeyboardInterrupt from error
 
     def source(self, *names: str) -> Path:
         """Returns the first of these raw files that exists (also with `.gz` appended) and notes it as a source.
@@ -170,37 +168,42 @@ class RawTables:
 
     def run(self, sql: str, what: str, leave: bool = True) -> None:
         """Runs a statement with a progress bar named `what`; `leave=False` wipes the bar afterwards."""
+        shape = "{desc}: {percentage:3.0f}% |{bar:20}| {elapsed}"
+        with tqdm(total=100, desc=what, bar_format=shape, leave=leave) as bar:
+            self.answers(sql, lambda: bar.update(max(0.0, self.connection.query_progress() - bar.n)))
+            bar.update(100 - bar.n)
+
+    def answers(self, sql: str, meanwhile: Callable[[], object] = lambda: None) -> list[tuple[Any, ...]]:
+        """Runs a statement and returns the rows it answers with; `meanwhile` is called ten times a second."""
+        found: list[tuple[Any, ...]] = []
         errors: list[BaseException] = []
         done = threading.Event()  # a thread whose join a signal ends passes for ended in Python 3.11
 
         def execute() -> None:
             try:
-                self.connection.execute(sql)
+                # Since 2.0 DuckDB refuses the next statement until a result is read to its end.
+                found.extend(self.connection.execute(sql).fetchall())
             except BaseException as error:
                 errors.append(error)
             finally:
                 done.set()
 
         # In a thread of its own, for DuckDB loses a signal now and then that comes while it is at work.
-        worker = threading.Thread(target=execute, daemon=True)
-        shape = "{desc}: {percentage:3.0f}% |{bar:20}| {elapsed}"
-        with tqdm(total=100, desc=what, bar_format=shape, leave=leave) as bar:
-            worker.start()
-            try:
-                while not done.wait(0.1):
-                    bar.update(max(0.0, self.connection.query_progress() - bar.n))
-            except BaseException:
-                while not done.wait(0.1):
-                    self.connection.interrupt()
-                raise
-            if errors:
-                raise errors[0]
-            bar.update(100 - bar.n)
+        threading.Thread(target=execute, daemon=True).start()
+        try:
+            while not done.wait(0.1):
+                meanwhile()
+        except BaseException:
+            while not done.wait(0.1):
+                self.connection.interrupt()
+            raise
+        if errors:
+            raise errors[0]
+        return found
 
     def number(self, sql: str) -> int:
         """Returns the single whole number a query answers."""
-        # Since 2.0 DuckDB refuses the next statement until a result is read to its end: fetchall, never fetchone.
-        ((value,),) = self.connection.execute(sql).fetchall()
+        ((value,),) = self.answers(sql)
         return int(value)
 
     def fill(self, table: str, columns: Mapping[str, Kind], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -223,11 +226,11 @@ class RawTables:
 
         # Not one RecordBatchReader: DuckDB would bury a ValueError of `rows` in an error of its own.
         self.connection.register("rows_of_python", schema.empty_table())
-        self.connection.execute(f"CREATE TABLE {table} AS SELECT * FROM rows_of_python")
+        self.answers(f"CREATE TABLE {table} AS SELECT * FROM rows_of_python")
         for batch in in_batches(map(cells_of, rows)):
             arrays = [pa.array(cells, kind.arrow) for cells, kind in zip(batch, columns.values(), strict=True)]
             self.connection.register("rows_of_python", pa.table(arrays, schema))
-            self.connection.execute(f"INSERT INTO {table} SELECT * FROM rows_of_python")
+            self.answers(f"INSERT INTO {table} SELECT * FROM rows_of_python")
         self.connection.unregister("rows_of_python")
 
     def _cell(self, value: Any, name: str, kind: Kind) -> Any:
@@ -267,7 +270,7 @@ class RawTables:
 
     def count_where(self, section: str, what: str, table: str, condition: str, column: str) -> None:
         """Counts the rows of a table where an SQL condition holds, with a value of `column` as the example."""
-        for (value,) in self.connection.execute(f"SELECT {column} FROM {table} WHERE {condition} LIMIT 1").fetchall():
+        for (value,) in self.answers(f"SELECT {column} FROM {table} WHERE {condition} LIMIT 1"):
             self.count(section, what, self.number(f"SELECT count(*) FROM {table} WHERE {condition}"), shown(value))
 
     def forget(self, column: str, condition: str, what: str) -> None:
@@ -293,7 +296,7 @@ class RawTables:
             "(PARTITION BY user_id, item_id ORDER BY timestamp DESC, position DESC) = 1",
             "repeated interactions",
         )
-        self.connection.execute("DROP TABLE kept; ALTER TABLE last_kept RENAME TO kept")
+        self.answers("DROP TABLE kept; ALTER TABLE last_kept RENAME TO kept")
         repeated = before - self.number("SELECT count(*) FROM kept")
         self.count("removed", "earlier interactions of a user with the same item", repeated)
 
@@ -307,7 +310,7 @@ class RawTables:
         self.report["before_k_core"] = before = self._sizes()
         # Ids are numbered once, so that the rounds move 24 bytes an event instead of text.
         for name, number in (("user_id", "u"), ("item_id", "i")):
-            self.connection.execute(
+            self.answers(
                 f"CREATE TABLE numbers_{number} AS SELECT {name}, row_number() OVER () AS {number} "
                 f"FROM (SELECT DISTINCT {name} FROM kept)"
             )
@@ -326,12 +329,12 @@ class RawTables:
                     f"{k}-core, round {rounds}, {'users' if number == 'u' else 'items'}",
                     leave=False,
                 )
-                self.connection.execute("DROP TABLE edges; ALTER TABLE fewer RENAME TO edges")
+                self.answers("DROP TABLE edges; ALTER TABLE fewer RENAME TO edges")
             left = self.number("SELECT count(*) FROM edges")
         self.run(
             "CREATE TABLE core AS SELECT * FROM kept SEMI JOIN edges ON kept.position = edges.position", "the core"
         )
-        self.connection.execute("DROP TABLE kept; DROP TABLE edges; ALTER TABLE core RENAME TO kept")
+        self.answers("DROP TABLE kept; DROP TABLE edges; ALTER TABLE core RENAME TO kept")
         after = self._sizes()
         if not after["interactions"]:
             raise ValueError(
@@ -358,7 +361,7 @@ class RawTables:
         Raises:
             ValueError: no item of the events has a row in `items`: the ids of the two files are not the same.
         """
-        self.connection.execute(r"CREATE VIEW named AS SELECT *, rowid FROM items WHERE regexp_matches(item_id, '\S')")
+        self.answers(r"CREATE VIEW named AS SELECT *, rowid FROM items WHERE regexp_matches(item_id, '\S')")
         self._check_ids_meet()
         rows = self.number("SELECT count(*) FROM named")
         distinct = self.number("SELECT count(DISTINCT item_id) FROM named")
@@ -374,7 +377,7 @@ class RawTables:
         described = self.number("SELECT count(*) FROM catalogue")
         outside = "rows of items outside the tables (not in the core, or never touched)"
         self.count("removed", outside, distinct - described)
-        self.connection.execute(
+        self.answers(
             "INSERT INTO catalogue BY NAME SELECT DISTINCT item_id FROM kept ANTI JOIN named USING (item_id) "
             "ORDER BY item_id"
         )
@@ -403,7 +406,7 @@ class RawTables:
         )
 
     def _pairs(self, sql: str) -> list[tuple[str, str]]:
-        return self.connection.execute(f"{sql} LIMIT 1").fetchall()
+        return self.answers(f"{sql} LIMIT 1")
 
     def _sources(self) -> list[str]:
         return [source["name"] for source in self.report["sources"]]
@@ -449,12 +452,12 @@ class RawTables:
                 yield {"name": name, "image": path}
 
         self.fill("picture_files", {"name": TEXT, "image": TEXT}, tqdm(rows(), desc="picture files", unit=" files"))
-        self.connection.execute(
+        self.answers(
             "CREATE TABLE named_pictures AS SELECT item_id, name, image FROM picture_files JOIN ("
             "SELECT item_id, item_id AS name FROM catalogue UNION ALL "
             "SELECT item_id, sha256(item_id) AS name FROM catalogue) USING (name)"
         )
-        self.connection.execute(
+        self.answers(
             "CREATE TABLE pictures AS SELECT item_id, min(image) AS image FROM named_pictures GROUP BY item_id"
         )
         if not is_inside and self.number("SELECT count(*) FROM pictures"):
@@ -462,7 +465,7 @@ class RawTables:
         unused = "FROM picture_files ANTI JOIN named_pictures USING (name)"
         what = "pictures of items that are not in the table (the files are left alone)"
         self.count("removed", what, self.number(f"SELECT count(DISTINCT name) {unused}"))
-        for (name,) in self.connection.execute(f"SELECT min(name) {unused}").fetchall():
+        for (name,) in self.answers(f"SELECT min(name) {unused}"):
             if name is not None:
                 self.report["examples"][what] = shown(name)
 
@@ -472,7 +475,7 @@ class RawTables:
         Args:
             without (`Iterable[str]`, *optional*): columns of `items` that are not attributes.
         """
-        columns = self.connection.execute("DESCRIBE catalogue").fetchall()
+        columns = self.answers("DESCRIBE catalogue")
         attributes = [(name, kind) for name, kind, *_ in columns if name not in ("item_id", *without)]
         cells = ["c.item_id"]
         for name, kind in attributes:
@@ -517,7 +520,7 @@ class RawTables:
         return self.report
 
     def _event_columns(self) -> list[str]:
-        return [row[0] for row in self.connection.execute("DESCRIBE events").fetchall()]
+        return [row[0] for row in self.answers("DESCRIBE events")]
 
     def _write_table(self, name: str, sql: str) -> None:
         target = quoted(self._made_dir / name)

@@ -120,12 +120,12 @@ def prepare(arguments: AmazonArguments) -> dict[str, Any]:
         raise ValueError(f"there is no edition {arguments.edition!r}. Expected one of {', '.join(sorted(EVENTS))}.")
     with RawTables(arguments, f"amazon-{arguments.edition}") as tables:
         tables.report["arguments"] |= {"edition": arguments.edition, "categories": arguments.categories}
-        tables.connection.execute(PLAIN_TEXT)
-        tables.connection.execute(
+        tables.answers(PLAIN_TEXT)
+        tables.answers(
             'CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, "timestamp" DOUBLE, rating DOUBLE, '
             "review VARCHAR, explanation VARCHAR)"
         )
-        tables.connection.execute("CREATE TABLE domains (item_id VARCHAR, domain VARCHAR)")
+        tables.answers("CREATE TABLE domains (item_id VARCHAR, domain VARCHAR)")
         for category in arguments.categories:
             _read_reviews(tables, arguments.edition, category)
         tables.count("read", "reviews", tables.number("SELECT count(*) FROM events"))
@@ -138,7 +138,7 @@ def prepare(arguments: AmazonArguments) -> dict[str, Any]:
 
         tables.fill("items", ITEM_COLUMNS, _meta(tables, arguments))
         tables.choose_items()
-        tables.connection.execute(  # items without a meta line, of the category they were reviewed in
+        tables.answers(  # items without a meta line, of the category they were reviewed in
             "UPDATE catalogue SET domain = known.domain FROM (SELECT item_id, min(domain) AS domain FROM domains "
             "GROUP BY item_id) known WHERE catalogue.domain IS NULL AND catalogue.item_id = known.item_id"
         )
@@ -160,8 +160,8 @@ def _read_reviews(tables: RawTables, edition: str, category: str) -> None:
     tables.fill("raw_reviews", columns, tables.whole(read_records(path), "reviews", "JSON"))
     before = tables.number("SELECT count(*) FROM events")
     tables.run(f"INSERT INTO events SELECT {EVENTS[edition]} FROM raw_reviews", "reviews to events")
-    tables.connection.execute("DROP TABLE raw_reviews")
-    tables.connection.execute(
+    tables.answers("DROP TABLE raw_reviews")
+    tables.answers(
         f"INSERT INTO domains SELECT DISTINCT item_id, {quoted(_domain(category))} FROM events WHERE rowid >= {before}"
     )
 

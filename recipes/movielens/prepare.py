@@ -77,7 +77,7 @@ def _read_with_posters(tables: RawTables) -> None:
         missing = tables.number(f"SELECT count(*) FROM raw_items WHERE {name} = 'N/A'")
         tables.count("changed", f'{name} "N/A" set to null', missing)
     known = ", ".join(f"nullif({name}, 'N/A') AS {name}" for name in texts)
-    tables.connection.execute(f"CREATE TABLE items AS SELECT * REPLACE ({known}) FROM raw_items")
+    tables.answers(f"CREATE TABLE items AS SELECT * REPLACE ({known}) FROM raw_items")
 
 
 def _read_ratings(tables: RawTables, name: str, separator: str) -> None:
