@@ -123,7 +123,7 @@ def _connection(url: str, deadline: float, private_hosts: Hosts) -> HTTPConnecti
     host, port = parts.hostname.encode("idna").decode(), parts.port or _PORTS[parts.scheme]
     is_private_allowed = not private_hosts.isdisjoint({(parts.hostname, None), (parts.hostname, port)})
     plain = _connected(host, port, deadline, is_private_allowed)
-    # With a socket of its own the connection does not resolve the name again.
+    # With a socket of its own, and `auto_open` off, the connection never resolves the name again.
     if parts.scheme == "http":
         connection = HTTPConnection(host, port)
         connection.sock = plain
@@ -138,6 +138,7 @@ def _connection(url: str, deadline: float, private_hosts: Hosts) -> HTTPConnecti
         except BaseException:
             plain.close()
             raise
+    connection.auto_open = 0
     connection.sock.settimeout(_left(deadline))
     return connection
 
