@@ -15,7 +15,7 @@ space: $(VENV)/.installed-demo
 	$(BIN)/python -m hub_cards.space.app --model unimp
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

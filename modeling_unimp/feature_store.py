@@ -1,13 +1,15 @@
 """Frozen vision features of a whole catalogue: computed once, memory-mapped from disk.
 
 Shapes: N items, U pictures, P patches (tokens) a picture, F width of a vision feature.
-A folder holds features.bin (rows of (P, F)), rows.bin (row of each item) and metadata.json, written last.
+A folder holds features.bin (rows of (P, F)), checksums.bin (CRC-32 of each row), rows.bin (row of each item) and
+metadata.json, written last. A row is checked when it is first read.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +26,14 @@ from .backbones import vision_features
 logger = logging.get_logger(__name__)
 
 FEATURES = "features.bin"
+CHECKSUMS = "checksums.bin"
 ROWS = "rows.bin"
 METADATA = "metadata.json"
 UNFINISHED = "metadata.unfinished.json"
+
+ROWS_HASH = "rows_sha256"  # in the metadata
+CHECKSUM = np.dtype("<u4")
+BUILD_AGAIN = "It was damaged or exchanged: copy it again, or build the features again with rebuild=True."
 
 NO_PICTURE = -1
 NOT_LOOKED_AT = -2
@@ -46,19 +53,23 @@ class FeatureStore:
         feature_size (`int`): F.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, verify: bool = True) -> None:
         self.folder = Path(folder)
+        self.verify = verify
         self._read()
 
     def _read(self) -> None:
-        self.metadata: dict[str, Any] = json.loads((self.folder / METADATA).read_text(encoding="utf-8"))
+        self.metadata: dict[str, Any] = _metadata_of(self.folder / METADATA)
         self.num_items: int = self.metadata["num_items"]
         self.num_pictures: int = self.metadata["num_pictures"]
         self.num_patches: int = self.metadata["num_patches"]
         self.feature_size: int = self.metadata["feature_size"]
         shape = (self.num_pictures, self.num_patches, self.feature_size)
-        row_bytes = _row_bytes(self.metadata)
-        for name, needed in ((FEATURES, self.num_pictures * row_bytes), (ROWS, self.num_items * 8)):
+        has_checksums = ROWS_HASH in self.metadata  # those of earlier versions have none
+        sizes = {FEATURES: self.num_pictures * _row_bytes(self.metadata), ROWS: self.num_items * 8}
+        if has_checksums:
+            sizes[CHECKSUMS] = self.num_pictures * CHECKSUM.itemsize
+        for name, needed in sizes.items():
             size = (self.folder / name).stat().st_size if (self.folder / name).is_file() else 0
             if size < needed:
                 raise ValueError(
@@ -68,6 +79,14 @@ class FeatureStore:
         self._rows = np.fromfile(self.folder / ROWS, dtype=np.int64, count=self.num_items)
         # An append that was cut off before its metadata has written rows that do not count.
         self._rows[self._rows >= self.num_pictures] = NO_PICTURE
+        self._checksums = self._checked = None
+        if self.verify and has_checksums:
+            if _hash_of_rows(self._rows) != self.metadata[ROWS_HASH]:
+                raise ValueError(
+                    f"{self.folder / ROWS} or {METADATA} beside it is not what was written. {BUILD_AGAIN}"
+                )
+            self._checksums = np.fromfile(self.folder / CHECKSUMS, dtype=CHECKSUM, count=self.num_pictures)
+            self._checked = np.zeros(self.num_pictures, dtype=bool)
         self._features = (
             np.memmap(self.folder / FEATURES, dtype=self.metadata["dtype"], mode="r", shape=shape)
             if self.num_pictures  # an empty file cannot be mapped
@@ -76,7 +95,7 @@ class FeatureStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled memmap is a copy of the whole file; a worker process maps it again instead.
-        return FeatureStore, (str(self.folder),)
+        return FeatureStore, (str(self.folder), self.verify)
 
     @classmethod
     def open(
@@ -85,6 +104,7 @@ class FeatureStore:
         fingerprint: str,
         tower: PreTrainedModel | None = None,
         image_processor: Any = None,
+        verify: bool = True,
     ) -> "FeatureStore":
         """
         Open a finished store.
@@ -94,19 +114,20 @@ class FeatureStore:
             fingerprint (`str`): of the catalogue.
             tower (`PreTrainedModel`, *optional*): if given, its weights must be those that made the features.
             image_processor (`BaseImageProcessor`, *optional*): if given, it must prepare pictures as it did then.
+            verify (`bool`, *optional*, defaults to `True`): whether features have to be what was written.
 
         Raises:
-            ValueError: no finished store there, or one of another catalogue, tower or image processor.
+            ValueError: no finished store there, a damaged one, or one of another catalogue, tower or image processor.
         """
         folder = Path(folder)
         if not (folder / METADATA).is_file():
             state = "an unfinished store" if (folder / UNFINISHED).is_file() else "no store"
             raise ValueError(f"{folder} holds {state} of vision features; expected a finished one. Run build first.")
-        store = cls(folder)
+        store = cls(folder, verify)
         identity = _identity(fingerprint, tower, image_processor)
-        stale = [name for name, value in identity.items() if store.metadata[name] != value]
+        stale = [name for name, value in identity.items() if store.metadata.get(name) != value]
         if stale:
-            came = ", ".join(f"{name} {store.metadata[name]} instead of {identity[name]}" for name in stale)
+            came = ", ".join(f"{name} {store.metadata.get(name)} instead of {identity[name]}" for name in stale)
             raise ValueError(
                 f"The vision features in {folder} are not of this {' and '.join(stale)}: found {came}. Name another "
                 "folder, or build them again with rebuild=True (or delete the folder)."
@@ -190,7 +211,7 @@ class FeatureStore:
             `torch.FloatTensor` of shape `(U, P, F)`, float32, in the order of `numbers`.
 
         Raises:
-            ValueError: an item has none; ask `has` first.
+            ValueError: an item has none; ask `has` first. Or its features on disk are damaged.
         """
         without = [number for number in numbers if not self.has(number)]
         if without:
@@ -199,6 +220,7 @@ class FeatureStore:
                 f"store holds {self.num_pictures} pictures of {self.num_items} items). Leave them out with `has`."
             )
         rows = self._rows[np.asarray(numbers, dtype=np.int64)]
+        self._check(rows)
         return torch.from_numpy(self._features[rows].astype(np.float32))
 
     def pooled(self) -> torch.Tensor:
@@ -207,13 +229,26 @@ class FeatureStore:
 
         Returns:
             `torch.FloatTensor` of shape `(N, F)`, float32.
+
+        Raises:
+            ValueError: features on disk are damaged.
         """
         means = np.zeros((self.num_pictures, self.feature_size), dtype=np.float32)
         for start in range(0, self.num_pictures, 256):
+            self._check(np.arange(start, min(start + 256, self.num_pictures)))
             means[start : start + 256] = self._features[start : start + 256].mean(axis=1, dtype=np.float32)
         pooled = np.zeros((self.num_items, self.feature_size), dtype=np.float32)
         pooled[self._rows >= 0] = means[self._rows[self._rows >= 0]]
         return torch.from_numpy(pooled)
+
+    def _check(self, rows: np.ndarray) -> None:
+        """Compare rows that were not read before with their checksums."""
+        if self._checksums is None or self._checked is None:
+            return
+        for row in np.unique(rows[~self._checked[rows]]):
+            if zlib.crc32(self._features[row].tobytes()) != self._checksums[row]:
+                raise ValueError(f"row {row} of {self.folder / FEATURES} is not what was written. {BUILD_AGAIN}")
+            self._checked[row] = True
 
     def append(self, numbers: Sequence[int], features: torch.Tensor, fingerprint: str | None = None) -> None:
         """
@@ -242,13 +277,18 @@ class FeatureStore:
         rows[: self.num_items] = self._rows
         rows[np.asarray(numbers, dtype=np.int64)] = self.num_pictures + np.arange(len(numbers))
         metadata = self.metadata | {"num_items": num_items, "num_pictures": self.num_pictures + len(numbers)}
+        parts = {FEATURES: (array.tobytes(), self.num_pictures * _row_bytes(metadata))}
+        if ROWS_HASH in metadata:
+            metadata[ROWS_HASH] = _hash_of_rows(rows)
+            parts[CHECKSUMS] = (_checksums_of(array).tobytes(), self.num_pictures * CHECKSUM.itemsize)
         if fingerprint is not None:
             metadata["catalogue"] = fingerprint
         try:
-            with (self.folder / FEATURES).open("r+b") as file:
-                file.truncate(self.num_pictures * _row_bytes(self.metadata))
-                file.seek(0, os.SEEK_END)
-                file.write(array.tobytes())
+            for name, (new, size) in parts.items():
+                with (self.folder / name).open("r+b") as file:
+                    file.truncate(size)
+                    file.seek(0, os.SEEK_END)
+                    file.write(new)
             # Metadata last: until then a reader sees the store as it was.
             _replace(self.folder / ROWS, rows.tobytes())
             _replace(self.folder / METADATA, json.dumps(metadata, indent=2).encode())
@@ -296,18 +336,19 @@ def _build(
 ) -> None:
     num_items = metadata["num_items"]
     probe = _compute(tower, image_processor, [Image.new("RGB", (64, 64))])
-    metadata |= {"num_patches": probe.shape[1], "feature_size": probe.shape[2]}
+    metadata |= {"num_patches": probe.shape[1], "feature_size": probe.shape[2], "checksums": "crc32"}
     row_bytes = _row_bytes(metadata)
     unfinished = folder / UNFINISHED
-    goes_on = unfinished.is_file() and not rebuild and json.loads(unfinished.read_text(encoding="utf-8")) == metadata
+    goes_on = not rebuild and _is_begun(unfinished, metadata)
 
-    _check_room(folder, num_pictures * row_bytes + num_items * 8)
+    _check_room(folder, num_pictures * (row_bytes + CHECKSUM.itemsize) + num_items * 8)
     if not goes_on:
         with _saying_how_to_go_on(folder):
             # In this order a kill leaves nothing that looks finished or that could be gone on with.
-            for name in (METADATA, UNFINISHED, FEATURES, ROWS):
+            for name in (METADATA, UNFINISHED, FEATURES, CHECKSUMS, ROWS):
                 (folder / name).unlink(missing_ok=True)
             (folder / FEATURES).touch()
+            (folder / CHECKSUMS).touch()
             np.full(num_items, NOT_LOOKED_AT, dtype=np.int64).tofile(folder / ROWS)
             _replace(unfinished, json.dumps(metadata, indent=2).encode())
     rows = np.memmap(folder / ROWS, dtype=np.int64, mode="r+", shape=(num_items,))
@@ -317,10 +358,11 @@ def _build(
         logger.info(f"vision features in {folder}: {start} of {num_items} items are there, going on")
 
     progress = logging.tqdm(total=num_items, initial=start, desc="vision features", unit=" items")
-    with progress, (folder / FEATURES).open("r+b") as file:
+    with progress, (folder / FEATURES).open("r+b") as file, (folder / CHECKSUMS).open("r+b") as checksums:
         # What a killed build wrote without noting it in rows.
-        file.truncate(written * row_bytes)
-        file.seek(0, os.SEEK_END)
+        for each, size in ((file, row_bytes), (checksums, CHECKSUM.itemsize)):
+            each.truncate(written * size)
+            each.seek(0, os.SEEK_END)
         while start < num_items:
             pictures: dict[int, Image.Image] = {}
             stop = start
@@ -335,6 +377,8 @@ def _build(
                 with _saying_how_to_go_on(folder):
                     file.write(array.tobytes())
                     file.flush()
+                    checksums.write(_checksums_of(array).tobytes())
+                    checksums.flush()
             new_rows = np.full(stop - start, NO_PICTURE, dtype=np.int64)
             new_rows[np.fromiter(pictures, np.int64) - start] = written + np.arange(len(pictures))
             # After the features, so that a row that is noted is a row that is there.
@@ -343,9 +387,11 @@ def _build(
             progress.update(stop - start)
             start = stop
         os.fsync(file.fileno())
+        os.fsync(checksums.fileno())
     rows.flush()
+    metadata |= {"num_pictures": written, ROWS_HASH: _hash_of_rows(rows)}
     with _saying_how_to_go_on(folder):
-        _replace(folder / METADATA, json.dumps(metadata | {"num_pictures": written}, indent=2).encode())
+        _replace(folder / METADATA, json.dumps(metadata, indent=2).encode())
         unfinished.unlink()
 
 
@@ -375,6 +421,34 @@ def _to_numpy(features: torch.Tensor, dtype: str) -> np.ndarray:
             "dtype=torch.float32, and check that the tower's weights are finite."
         )
     return stored.numpy()
+
+
+def _checksums_of(array: np.ndarray) -> np.ndarray:
+    return np.array([zlib.crc32(row.tobytes()) for row in array], dtype=CHECKSUM)
+
+
+def _hash_of_rows(rows: np.ndarray) -> str:
+    return hashlib.sha256(rows.tobytes()).hexdigest()
+
+
+def _is_begun(unfinished: Path, metadata: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads(unfinished.read_text(encoding="utf-8")) == metadata)
+    except (OSError, ValueError):  # what cannot be written either is said when it is tried
+        return False
+
+
+def _metadata_of(file: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        sizes = [metadata[name] for name in ("num_items", "num_pictures", "num_patches", "feature_size")]
+        if not all(isinstance(size, int) and size >= 0 for size in sizes):
+            raise ValueError(f"the sizes {sizes}")
+        if metadata["dtype"] not in _STORED_AS.values():
+            raise ValueError(f"the dtype {str(metadata['dtype'])[:40]!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: {error!r}. {BUILD_AGAIN}") from error
+    return dict(metadata)
 
 
 def _row_bytes(metadata: dict[str, Any]) -> int:

@@ -65,6 +65,23 @@ def _checked_seed(seed: Any) -> int:
     return operator.index(seed)
 
 
+def save_codec_beside(model: Any, folder: str | os.PathLike) -> None:
+    """Write the codec of a model, if it has one, into the model's folder."""
+    if model.image_codec is not None:
+        model.image_codec.save_pretrained(os.path.join(folder, CODEC_FOLDER))
+
+
+def codec_beside(model: Any, name: str | os.PathLike, verify: bool, **kwargs: Any) -> ImageCodec | None:
+    """The codec in the folder or Hub repository of a model, if there is one; `kwargs` are those of its loading."""
+    hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+    subfolder = "/".join(part for part in (kwargs.get("subfolder"), CODEC_FOLDER) if part)
+    if not model.config.num_codes or not cached_file(
+        str(name), "config.json", subfolder=subfolder, _raise_exceptions_for_missing_entries=False, **hub
+    ):
+        return None
+    return ImageCodec.from_pretrained(str(name), subfolder=subfolder, verify=verify, **hub)
+
+
 class UniMPImagining:
     """Methods of [`UniMPForConditionalGeneration`]: the codec beside the model, and the codes it writes.
 
@@ -104,28 +121,6 @@ class UniMPImagining:
                 projection = torch.randn(codebook.shape[1], drawn.shape[1], device=self.device)
                 alike = codebook @ projection * codebook.shape[1] ** -0.5 * drawn.std() + drawn.mean(dim=0)
                 rows.tokens[first:stop] = alike.to(rows.tokens.dtype)
-
-    def save_pretrained(self: Any, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        if self.image_codec is not None and kwargs.get("is_main_process", True):
-            self.image_codec.save_pretrained(os.path.join(save_directory, CODEC_FOLDER))
-        parent: Any = super()
-        return parent.save_pretrained(save_directory, *args, **kwargs)
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
-    ) -> Any:
-        parent: Any = super()
-        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        subfolder = "/".join(part for part in (kwargs.get("subfolder"), CODEC_FOLDER) if part)
-        model, info = parent.from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
-        name = str(pretrained_model_name_or_path)
-        if model.config.num_codes and cached_file(
-            name, "config.json", subfolder=subfolder, _raise_exceptions_for_missing_entries=False, **hub
-        ):
-            verify = kwargs.get("verify", True)
-            model.image_codec = ImageCodec.from_pretrained(name, subfolder=subfolder, verify=verify, **hub)
-        return (model, info) if output_loading_info else model
 
     @torch.no_grad()
     def imagine(self: Any, *, seed: int = 0, generation_config: Any = None, **inputs_and_options: Any) -> torch.Tensor:

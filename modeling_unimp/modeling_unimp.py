@@ -19,7 +19,7 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ModelOutput
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, can_return_tuple, logging
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .backbones import (
@@ -40,10 +40,10 @@ from .gated_cross_attention import (
     insert_gated_cross_attention,
     mask_pictures,
 )
-from .imagining import UniMPImagining
+from .imagining import UniMPImagining, codec_beside, save_codec_beside
 from .item_embeddings import UniMPItemEmbeddings, UniMPRows
 from .manifest import check_weights, write_manifest
-from .partial_training import UniMPPartialTraining, grow_words
+from .partial_training import UniMPPartialTraining, grow_words, load_left_out
 from .perceiver import UniMPPerceiverResampler
 from .ranking import check_numbers, rank_items
 
@@ -140,20 +140,40 @@ class UniMPPreTrainedModel(PreTrainedModel):
         """As `PreTrainedModel.save_pretrained`; a manifest.json says what the weights are."""
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
         if is_main_process:
+            whole, index = Path(save_directory, SAFE_WEIGHTS_NAME), Path(save_directory, SAFE_WEIGHTS_INDEX_NAME)
+            if whole.is_file() and index.is_file() and whole.stat().st_mtime_ns < index.stat().st_mtime_ns:
+                whole.unlink()  # of an earlier save; it would be loaded in place of the shards
             weights = Path(save_directory).glob("model*.safetensors")
             write_manifest(save_directory, sorted(file.name for file in weights))
         if push_to_hub:
-            known = ("commit_message", "private", "token", "create_pr", "max_shard_size")
+            known = (
+                "commit_message",
+                "commit_description",
+                "private",
+                "token",
+                "revision",
+                "create_pr",
+                "tags",
+                "max_shard_size",
+            )
             given = {name: kwargs[name] for name in known if name in kwargs}
             self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **given)
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, verify: bool = True, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        output_loading_info: bool = False,
+        verify: bool = True,
+        **kwargs: Any,
     ) -> Any:
-        """As `PreTrainedModel.from_pretrained`.
+        """As `PreTrainedModel.from_pretrained`; weights that a checkpoint of trained weights leaves out
+        (`trained_state_dict`) come from the backbones named in its config.
 
         Args:
+            output_loading_info (`bool`, *optional*, defaults to `False`): as there; missing weights are in it, and no
+                error.
             verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved.
 
         Raises:
@@ -163,12 +183,24 @@ class UniMPPreTrainedModel(PreTrainedModel):
         if verify and name is not None and kwargs.get("state_dict") is None:
             check_weights(name, **kwargs)
         try:
-            return super().from_pretrained(name, *args, **kwargs)
-        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
+            parent: Any = super()
+            model, info = parent.from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, ValueError) and str(name) in str(error):
+                raise
             raise ValueError(
                 f"the model in {str(name)!r} cannot be loaded ({type(error).__name__}: {error}). It may be "
                 "damaged: copy, download or save it again."
             ) from error
+        info["missing_keys"] -= load_left_out(model, set(info["missing_keys"]))
+        tower = "" if model.config.vision_config is None else model.config.vision_config.model_type
+        lost = sorted(key for key in info["missing_keys"] if not is_unused_vision_part(key, tower))
+        if lost and name is not None and verify and not output_loading_info:
+            raise ValueError(
+                f"the weights in {str(name)!r} lack {len(lost)}, such as {', '.join(lost[:3])}: random ones would "
+                "take their place. Save the whole model again; verify=False loads it as it is."
+            )
+        return (model, info) if output_loading_info else model
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """The words' embedding as it is: ids of added tokens begin right after the words, so it cannot be resized."""
@@ -535,6 +567,30 @@ class UniMPForConditionalGeneration(UniMPImagining, UniMPPartialTraining, UniMPP
         self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
         self.post_init()
         self.generation_config.pad_token_id = config.padding_token_id
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """As [`UniMPPreTrainedModel.save_pretrained`], with the image codec, if there is one, in `image_codec/`."""
+        if is_main_process:
+            save_codec_beside(self, save_directory)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        output_loading_info: bool = False,
+        verify: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """As [`UniMPPreTrainedModel.from_pretrained`], with the image codec that is beside the model."""
+        name = pretrained_model_name_or_path
+        loaded = super().from_pretrained(name, *args, output_loading_info=output_loading_info, verify=verify, **kwargs)
+        model = loaded[0] if output_loading_info else loaded
+        model.image_codec = codec_beside(model, name, verify, **kwargs)
+        return loaded
 
     @classmethod
     def from_backbones(

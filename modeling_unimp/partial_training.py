@@ -80,48 +80,27 @@ class UniMPPartialTraining:
                 openings[f"{place}_feed_forward"] = module.feed_forward_gate.tanh().item()
         return openings
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: Any,
-        *args: Any,
-        output_loading_info: bool = False,
-        verify: bool = True,
-        **kwargs: Any,
-    ) -> Any:
-        """As `PreTrainedModel.from_pretrained`; weights that a checkpoint of trained weights leaves out
-        (`trained_state_dict`) come from the backbones named in its config. Others that are missing are an error,
-        unless `output_loading_info` or `verify=False` says that this is known."""
-        parent: Any = super()
-        name = pretrained_model_name_or_path
-        model, info = parent.from_pretrained(name, *args, output_loading_info=True, verify=verify, **kwargs)
-        info["missing_keys"] -= model._load_left_out(set(info["missing_keys"]))
-        if info["missing_keys"] and name is not None and verify and not output_loading_info:
-            some = ", ".join(sorted(info["missing_keys"])[:3])
-            raise ValueError(
-                f"the weights in {str(name)!r} lack {len(info['missing_keys'])}, such as {some}: random ones would "
-                "take their place. Save the whole model again; verify=False loads it as it is."
-            )
-        return (model, info) if output_loading_info else model
 
-    @torch.no_grad()
-    def _load_left_out(self: Any, missing: set[str]) -> set[str]:
-        """Copy missing weights of the backbones from where the backbones were first loaded; returns their names."""
-        is_vision = {key for key in missing if key.startswith("model.vision_tower.")}
-        is_text = {key for key in missing if key.startswith(("model.language_model.", "lm_head."))}
-        is_text = {key for key in is_text if ".gated_cross_attention." not in key}
-        found: dict[str, torch.Tensor] = {}
-        if is_text and self.config.text_model is not None:
-            found |= _text_weights(self.config.text_model, self.config.text_config.vocab_size)
-        if is_vision and self.config.vision_model is not None:
-            found |= _vision_weights(self.config.vision_model)
-        loaded = (is_text | is_vision) & set(found)
-        for key in loaded:
-            self.get_parameter_or_buffer(key).copy_(found[key])
-        if loaded:
-            names = ", ".join(name for name in (self.config.text_model, self.config.vision_model) if name is not None)
-            logger.warning(f"{len(loaded)} weights that this checkpoint leaves out were taken from {names}.")
-        return loaded
+@torch.no_grad()
+def load_left_out(model: Any, missing: set[str]) -> set[str]:
+    """Copy missing weights of the backbones from where the backbones were first loaded; returns their names."""
+    prefix = "" if hasattr(model, "lm_head") else "model."  # of names without a head
+    named = {f"{prefix}{key}": key for key in missing}
+    is_vision = {key for key in named if key.startswith("model.vision_tower.")}
+    is_text = {key for key in named if key.startswith(("model.language_model.", "lm_head."))}
+    is_text = {key for key in is_text if ".gated_cross_attention." not in key}
+    found: dict[str, torch.Tensor] = {}
+    if is_text and model.config.text_model is not None:
+        found |= _text_weights(model.config.text_model, model.config.text_config.vocab_size)
+    if is_vision and model.config.vision_model is not None:
+        found |= _vision_weights(model.config.vision_model)
+    loaded = (is_text | is_vision) & set(found)
+    for key in loaded:
+        model.get_parameter_or_buffer(named[key]).copy_(found[key])
+    if loaded:
+        names = ", ".join(name for name in (model.config.text_model, model.config.vision_model) if name is not None)
+        logger.warning(f"{len(loaded)} weights that this checkpoint leaves out were taken from {names}.")
+    return {named[key] for key in loaded}
 
 
 def grow_words(text_model: Any, size: int) -> None:

@@ -49,6 +49,13 @@ def leave_one_out(pipeline: Any, request: Mapping[str, Any], item_id: str | None
     Raises:
         ValueError: a request that the pipeline refuses, a task without scores, or an item that it does not score.
     """
+    with pipeline.processor.catalogue.lock.answering():
+        return _leave_one_out(pipeline, pipeline.processor.read_request(request), item_id, options)
+
+
+def _leave_one_out(
+    pipeline: Any, request: Mapping[str, Any], item_id: str | None, options: dict[str, Any]
+) -> list[float]:
     model, processor = pipeline.model, pipeline.processor
     question = _Question.of(pipeline, request, item_id, options)
     history = list(request["history"])
@@ -100,6 +107,13 @@ def picture_heat(
     Raises:
         ValueError: those of [`leave_one_out`], or features that are no grid of patches.
     """
+    with pipeline.processor.catalogue.lock.answering():
+        return _picture_heat(pipeline, pipeline.processor.read_request(request), item_id, options)
+
+
+def _picture_heat(
+    pipeline: Any, request: Mapping[str, Any], item_id: str | None, options: dict[str, Any]
+) -> dict[int, np.ndarray]:
     model = pipeline.model
     # The caller may be in inference mode, whose tensors know no gradients.
     with torch.inference_mode(False), torch.enable_grad(), _in_eval_mode(model):

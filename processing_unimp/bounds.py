@@ -12,7 +12,14 @@ MAX_DEPTH = 4  # lists and objects inside one another, within one attribute
 MAX_CHARACTERS = 100_000  # of one text
 MAX_DATA_URI = 12_000_000  # characters; 9 MB of picture file
 
-_echo = reprlib.Repr()
+
+class _Echo(reprlib.Repr):
+    def repr_int(self, number: int, level: int) -> str:
+        # Python writes no number of more than some 4,300 digits.
+        return super().repr_int(number, level) if number.bit_length() < 10_000 else "a number of very many digits"
+
+
+_echo = _Echo()
 _echo.maxstring = _echo.maxother = _echo.maxlong = 80
 _echo.maxdict = _echo.maxlist = _echo.maxtuple = _echo.maxset = _echo.maxfrozenset = _echo.maxdeque = 4
 _echo.maxlevel = 3

@@ -3,6 +3,7 @@
 Tables stay in Arrow columns (memory-mapped where datasets maps them); rows that were added or changed since are dicts.
 """
 
+import contextlib
 import difflib
 import hashlib
 import itertools
@@ -10,6 +11,7 @@ import logging
 import operator
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,6 +53,8 @@ SPECIAL_COLUMNS = ("item_id", "image", "domain", "retired", "picture_codes")
 NO_CODE = -1  # in the codes of an item without a picture
 # A saved table of fewer rows could hold a row group of pictures that does not fit into memory.
 ROWS_A_GROUP, ROWS_A_GROUP_WITH_PICTURES = 10_000, 100
+UNFINISHED = ".catalogue-"
+SECONDS_A_DAY = 86_400
 _NUM_PICTURE_WARNINGS = 5
 _NUM_PICTURE_READERS = 4
 # An id that is not known is compared with so many known ones at most.
@@ -219,7 +223,8 @@ class Catalogue:
         if with_images:
             features["image"] = ImageFeature()
         rows_a_group = ROWS_A_GROUP_WITH_PICTURES if with_images else ROWS_A_GROUP
-        handle, name = tempfile.mkstemp(prefix=".catalogue-", suffix=".parquet", dir=folder)
+        _clear_left_over(folder)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=".parquet", dir=folder)
         os.close(handle)
         try:
             with (
@@ -617,6 +622,14 @@ def _digest_of(digest: Any, item_ids: Iterable[str]) -> Any:
 
 def _some(names: list[str]) -> str:
     return ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
+
+
+def _clear_left_over(folder: Path) -> None:
+    """Removes what saves that were killed left; what is older than a day belongs to no save at work."""
+    for file in folder.glob(f"{UNFINISHED}*.parquet"):
+        with contextlib.suppress(OSError):  # another save removes it too
+            if time.time() - file.stat().st_mtime > SECONDS_A_DAY:
+                file.unlink()
 
 
 def _umask() -> int:

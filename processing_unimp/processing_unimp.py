@@ -493,7 +493,7 @@ class UniMPProcessor(ProcessorMixin):
         files = [Path(save_directory, name) for name in (CATALOGUE_FILE, TOKENIZER_FILE)]
         write_hashes(Path(save_directory), {file.name: [hash_of(file)] for file in files if file.is_file()})
         if push_to_hub:
-            known = ("commit_message", "private", "token", "create_pr")
+            known = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
             given = {name: kwargs[name] for name in known if name in kwargs}
             self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **given)
         return written
@@ -526,7 +526,18 @@ class UniMPProcessor(ProcessorMixin):
         tokenizer, catalogue = found(TOKENIZER_FILE), found(CATALOGUE_FILE)
         if verify and tokenizer is not None:
             check_hash(tokenizer)
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        name = str(pretrained_model_name_or_path)
+        try:
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except (OSError, ImportError):
+            raise
+        except Exception as error:  # as of which tokenizers raises its own
+            if isinstance(error, ValueError) and name in str(error):
+                raise
+            raise ValueError(
+                f"the processor in {name!r} cannot be loaded ({type(error).__name__}: {error}). It may be damaged: "
+                "copy, download or save it again."
+            ) from error
         if catalogue is not None:
             processor.catalogue = Catalogue.load(catalogue, verify=verify)
         return processor

@@ -297,6 +297,15 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "catalogue.parquet").read_bytes() == before
 
 
+def test_what_a_killed_save_left_is_cleared(tmp_path):
+    old, of_now = tmp_path / ".catalogue-killed.parquet", tmp_path / ".catalogue-at-work.parquet"
+    for file in (old, of_now):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    Catalogue.from_items([{"item_id": "a"}]).save(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"catalogue.parquet", of_now.name}
+
+
 def test_add_appends_and_keeps_numbers():
     catalogue = Catalogue.from_items([{"item_id": "a", "title": "x", "price": 1.0}, {"item_id": "b", "title": "y"}])
     before = catalogue.fingerprint

@@ -365,3 +365,91 @@ def test_a_feature_map_of_the_real_tower(data_dir, tmp_path):
     pixels = processor(images=[photograph(1)], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         torch.testing.assert_close(store.features([1]), vision_features(tower, pixels), rtol=2e-3, atol=2e-3)
+
+
+# ------------------------------------------------------------------------------------------------------------- damage
+
+
+def flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place % len(content)] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_flipped_bit_of_any_row_is_found_when_it_is_read(build, tmp_path, grown):
+    store = build()
+    if grown:
+        store.append([2, 7], torch.ones(2, 17, 64), "grown")
+    size = 17 * 64 * 2
+    for row, damaged_item in enumerate([*WITH_PICTURE, 2, 7][: store.num_pictures]):
+        damaged = tmp_path / f"damaged-{row}"
+        shutil.copytree(tmp_path / "store", damaged)
+        flip(damaged / "features.bin", row * size + 77 * row)
+        opened = FeatureStore.open(damaged, store.metadata["catalogue"])
+        for number in range(opened.num_items):
+            if number == damaged_item:
+                for _ in range(2):
+                    with pytest.raises(ValueError, match=rf"row {row} of .*features.bin is not what was written"):
+                        opened.features([number])
+            elif opened.has(number):
+                torch.testing.assert_close(opened.features([number]), store.features([number]), rtol=0, atol=0)
+        with pytest.raises(ValueError, match="not what was written"):
+            FeatureStore.open(damaged, store.metadata["catalogue"]).pooled()
+        assert FeatureStore.open(damaged, store.metadata["catalogue"], verify=False).pooled().shape == (
+            store.num_items,
+            64,
+        )
+
+
+def test_a_block_of_zeros_and_a_worker_process(build, tmp_path):
+    build()
+    with (tmp_path / "store" / "features.bin").open("r+b") as file:
+        file.seek(2048)
+        file.write(bytes(512))
+    for store in (FeatureStore.open(tmp_path / "store", "shop"), pickle.loads(pickle.dumps(build()))):
+        with pytest.raises(ValueError, match="not what was written"):
+            store.features(WITH_PICTURE)
+    trusting = FeatureStore.open(tmp_path / "store", "shop", verify=False)
+    for store in (trusting, pickle.loads(pickle.dumps(trusting))):
+        assert store.features(WITH_PICTURE).shape == (5, 17, 64)
+
+
+def test_rows_given_to_other_items_are_found(build, tmp_path):
+    build()
+    rows = np.fromfile(tmp_path / "store" / "rows.bin", dtype=np.int64)
+    rows[[0, 1]] = rows[[1, 0]]
+    rows.tofile(tmp_path / "store" / "rows.bin")
+    with pytest.raises(ValueError, match=r"rows.bin .* is not what was written"):
+        FeatureStore.open(tmp_path / "store", "shop")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_metadata_is_named_and_never_read_as_another_store(build, tmp_path, seed):
+    whole = build().pooled()
+    file = tmp_path / "store" / "metadata.json"
+    rng = np.random.default_rng(seed)
+    content = bytearray(file.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    file.write_bytes(content)
+    try:
+        pooled = FeatureStore.open(tmp_path / "store", "shop").pooled()
+    except ValueError as error:
+        assert "store" in str(error)
+    else:
+        torch.testing.assert_close(pooled, whole, rtol=0, atol=0)
+
+
+def test_a_store_of_an_earlier_version_has_no_checksums(build, tmp_path):
+    features = build().features(WITH_PICTURE)
+    folder = tmp_path / "store"
+    (folder / "checksums.bin").unlink()
+    with pytest.raises(ValueError, match=r"checksums.bin has 0 bytes; expected at least 20"):
+        FeatureStore.open(folder, "shop")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    del metadata["rows_sha256"], metadata["checksums"]
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    store = FeatureStore.open(folder, "shop")
+    torch.testing.assert_close(store.features(WITH_PICTURE), features, rtol=0, atol=0)
+    store.append([2], torch.ones(1, 17, 64))
+    assert FeatureStore.open(folder, "shop").features([2]).sum() == 17 * 64

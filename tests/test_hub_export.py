@@ -113,6 +113,34 @@ def exported(imagining, tmp_path_factory) -> Path:
     return export.export_folder(imagining, tmp_path_factory.mktemp("export") / "unimp", with_pictures=True)
 
 
+def test_an_export_that_ends_early_leaves_nothing_that_looks_whole(plain, tmp_path, monkeypatch):
+    folder = tmp_path / "unimp"
+    program = (
+        "import os, sys\nfrom hub_cards import export\n"
+        "export.write_manifest = lambda *_: os.kill(os.getpid(), 9)\n"
+        "export.export_folder(sys.argv[1], sys.argv[2])"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(plain), str(folder)], cwd=ROOT, check=False)
+    assert killed.returncode == -9 and not folder.exists()
+    left = list(tmp_path.iterdir())
+    assert len(left) == 1 and left[0].name.startswith(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "write_model_card", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export.export_folder(plain, folder)
+    assert not list(tmp_path.iterdir())
+    assert export.export_folder(plain, folder).is_dir() and [file.name for file in tmp_path.iterdir()] == ["unimp"]
+
+
+def test_what_is_damaged_is_not_published(changed, tmp_path):
+    file = next(changed.glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file.name} is not what was written"):
+        export.export_folder(changed, tmp_path / "export")
+
+
 def edit(file: Path, **values: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 

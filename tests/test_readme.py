@@ -266,3 +266,10 @@ def test_the_picture_can_be_drawn_again(model_folder):
 def test_it_is_short_and_plain():
     assert len(README.splitlines()) < MAX_LINES
     assert "shields.io" not in README and "badge" not in README
+
+
+def test_each_promise_of_the_security_page_has_its_test():
+    named = re.findall(r"`(tests/test_\w+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 25
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {test}"

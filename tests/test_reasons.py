@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+import threading
 from io import BytesIO
 
 import numpy as np
@@ -99,6 +100,38 @@ def test_a_bar_is_the_drop_of_the_pipelines_own_score(unimp, request_, item_id):
     assert bars == pytest.approx(expected, abs=2e-5)
     assert max(map(abs, bars)) > 1e-3
     assert all(type(bar) is float for bar in bars)
+
+
+def test_requests_as_a_data_frame_has_them(unimp):
+    history = np.array(HISTORY, dtype=object)
+    assert leave_one_out(unimp, RECOMMEND | {"history": history}, "m2") == leave_one_out(unimp, RECOMMEND, "m2")
+    with pytest.raises(ValueError, match="10000"):
+        leave_one_out(unimp, RECOMMEND | {"history": ["m1"] * 10_001}, "m2")
+    with pytest.raises(ValueError, match="10000"):
+        picture_heat(unimp, RECOMMEND | {"history": ["m1"] * 10_001}, "m2")
+
+
+@pytest.mark.parametrize("ask", [leave_one_out, picture_heat])
+def test_a_change_of_the_shop_waits_for_reasons(unimp, monkeypatch, ask):
+    """All forwards of one answer are of one catalogue: nobody can change it before the last of them."""
+    lock, seen = unimp.processor.catalogue.lock, []
+
+    def change():
+        with lock.changing():
+            seen.append("changed")
+
+    def during(*_):
+        if not threads:
+            threads.append(threading.Thread(target=change))
+            threads[0].start()
+            threads[0].join(0.2)
+            seen.append("answering")
+
+    threads = []
+    with unimp.model.model.language_model.register_forward_hook(during):
+        ask(unimp, RECOMMEND, "m2")
+    threads[0].join(10)
+    assert seen == ["answering", "changed"]
 
 
 def test_one_forward_for_all_variants(unimp):

@@ -162,6 +162,8 @@ def test_shown_is_short_whatever_it_is_of():
         deep(100_000),
         np.zeros(10**6),
         10**4000,
+        10**5000,
+        [10**5000],
     ):
         assert len(shown(value)) <= 400
     assert shown("a'b") == repr("a'b") and shown([1, "a"]) == "[1, 'a']"
