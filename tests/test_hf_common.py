@@ -60,6 +60,9 @@ KNOWN_FAILURES = {
     "batch's distinct pictures and not one per row",
     "test_fsdp2_plan_vs_ddp": "trains on words alone: the tower gets no gradient, and the optimizer's checkpoint "
     "lacks its state. With tied words plain Llama drifts there as well.",
+    "test_model_weights_reload_no_missing_tied_weights": "exchanges the file of weights for an empty one, which "
+    "manifest.json finds before it is loaded",
+    "test_extra_early_exit_assistant": "its own assistant asks a composite config for `num_hidden_layers`",
     "test_call_arguments_default_none": "a rule of style: `labels`, `context` and `next_item` have defaults but None",
     "test_init_arguments_not_in_class_attributes": "`catalogue` and `num_image_tokens` are properties: setting them "
     "on a processor rebuilds what is made of them",
