@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from hub_cards.results import bootstrap
-from modeling_unimp.recipe import parse_recipe
+from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
+from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
 from processing_unimp.task_search import query_of
-from train import cases_of, load_shop, split_histories
 
 logger = logging.getLogger("baselines")
 
@@ -403,7 +403,7 @@ def main() -> None:
     split = split_histories(histories, catalogue, data_args, args.seed)
 
     # All of validation: `max_validation_cases` only saves time between epochs.
-    validation = cases_of(split.validation, data_args, catalogue, args.seed, None)
+    validation = evaluation_cases_of(split.validation, data_args, catalogue, args.seed, None)
     for cases in validation:
         if not len(cases) or cases.task.name not in OUTPUTS:
             reason = "no validation case" if not len(cases) else "there is no baseline for it here"
@@ -416,7 +416,7 @@ def main() -> None:
     results = {
         part: {
             cases.task.name: examine(cases, chosen[cases.task.name])
-            for cases in cases_of(targets, data_args, catalogue, args.seed, data_args.max_test_cases)
+            for cases in evaluation_cases_of(targets, data_args, catalogue, args.seed, data_args.max_test_cases)
             if len(cases) and chosen.get(cases.task.name)
         }
         for part, targets in parts.items()

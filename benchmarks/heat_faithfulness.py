@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoProcessor
 
 from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.reasons import picture_heat
+from modeling_unimp.serving.reasons import picture_heat
 from processing_unimp import EvaluationCases, ExampleSource, Histories, leave_last_out, make_demo_shop
 
 NUM_RANDOM = 4

@@ -40,9 +40,9 @@ from benchmarks.imagine_questions import (
 )
 from benchmarks.imagine_sheet import draw_grid
 from modeling_unimp import DataArguments, PersonalizationPipeline, UniMPTrainingArguments
+from modeling_unimp.training.experiment import load_shop, split_histories
 from processing_unimp import ExampleSource, Histories, Split
 from processing_unimp.demo_shop import favourite_colours
-from train import load_shop, split_histories
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
 KIND, WISH = "asked for a kind", "asked for a colour and a kind"  # the two sets of questions

@@ -10,13 +10,13 @@ from processing_unimp import UniMPProcessor
 
 from .backbones import load_image_processor
 from .configuration_unimp import UniMPConfig
-from .feature_store import FeatureStore
 from .image_codec import ImageCodec
-from .low_rank_adapters import add_lora
 from .modeling_unimp import UniMPForConditionalGeneration, UniMPModel
 from .pipeline_unimp import PersonalizationPipeline
-from .trainer import UniMPTrainer
-from .training_args import DataArguments, ModelArguments, UniMPTrainingArguments
+from .training.feature_store import FeatureStore
+from .training.low_rank_adapters import add_lora
+from .training.recipe import DataArguments, ModelArguments, UniMPTrainingArguments
+from .training.trainer import UniMPTrainer
 
 __all__ = [
     "DataArguments",

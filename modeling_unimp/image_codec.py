@@ -14,10 +14,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from .manifest import check_weights, write_manifest
-from .taming_vqgan import convert_taming
 
 CODEC_WEIGHTS = "diffusion_pytorch_model"
-TAMING_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 class ImageCodec:
@@ -55,23 +53,6 @@ class ImageCodec:
         self.codes_per_picture: int = self.grid[0] * self.grid[1]
 
     @classmethod
-    def load(cls, name: str | os.PathLike) -> "ImageCodec":
-        """
-        Load what a recipe names.
-
-        Args:
-            name (`str` or `Path`):
-                A folder or Hub name of a `diffusers.VQModel`, or a checkpoint file of taming-transformers (`.ckpt`,
-                `.pt`, `.pth`), which is converted.
-
-        Raises:
-            ValueError: there is neither.
-        """
-        if Path(name).suffix in TAMING_SUFFIXES and not Path(name).is_dir():
-            return cls(convert_taming(Path(name)))
-        return cls.from_pretrained(name)
-
-    @classmethod
     def from_pretrained(
         cls,
         name_or_folder: str | os.PathLike,
@@ -97,8 +78,7 @@ class ImageCodec:
             config = model_class.load_config(name, subfolder=subfolder, **hub_kwargs)
         except OSError as error:
             raise ValueError(
-                f"no image codec in {name!r}: expected a folder or Hub name of a diffusers VQModel, or a taming "
-                f"checkpoint ({', '.join(TAMING_SUFFIXES)}). {error}"
+                f"no image codec in {name!r}: expected a folder or Hub name of a diffusers VQModel. {error}"
             ) from error
         if config.get("_class_name") != "VQModel":
             raise ValueError(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from shop import INTERACTIONS, make_catalogue, make_histories
 
-import train
 from benchmarks import baselines
+from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
+from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import (
     Case,
     EvaluationCases,
@@ -217,10 +218,10 @@ def test_the_command_judges_on_the_cases_of_train(tmp_path, monkeypatch, capsys)
     same_attribute = record["results"]["test"]["select"]["baselines"]["same attribute as in the history"]
     assert same_attribute["parameters"]["attribute"] in ("title", "category")
 
-    data_args, _, args = train.parse_recipe()
-    catalogue, histories = train.load_shop(data_args)
-    split = train.split_histories(histories, catalogue, data_args, args.seed)
-    for cases in train.cases_of(split.test, data_args, catalogue, args.seed, data_args.max_test_cases):
+    data_args, _, args = parse_recipe()
+    catalogue, histories = load_shop(data_args)
+    split = split_histories(histories, catalogue, data_args, args.seed)
+    for cases in evaluation_cases_of(split.test, data_args, catalogue, args.seed, data_args.max_test_cases):
         if cases.task.name == "explain":
             assert "explain" not in record["results"]["test"]
             continue

@@ -22,7 +22,7 @@ from shop import INTERACTIONS, ITEMS, make_model, make_model_processor
 from transformers import pipeline
 
 from modeling_unimp import FeatureStore, PersonalizationPipeline
-from modeling_unimp.batch_scoring import main
+from modeling_unimp.serving.batch_scoring import main
 from processing_unimp import Histories
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -336,7 +336,7 @@ def test_killed_and_gone_on_with_by_two_processes(folder, tmp_path):
     output = tmp_path / "recommendations.parquet"
     options = ["--model", folder, "--histories", histories, "--output", output, *small]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    module = ["-m", "modeling_unimp.batch_scoring", *map(str, options)]
+    module = ["-m", "modeling_unimp.serving.batch_scoring", *map(str, options)]
     first = subprocess.Popen([sys.executable, *module], env=environment, stderr=subprocess.DEVNULL)
     parts, deadline = output.with_name(output.name + ".parts"), time.monotonic() + 120
     while len(list(parts.glob("part-*.parquet"))) < 3 and first.poll() is None and time.monotonic() < deadline:

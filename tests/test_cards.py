@@ -19,7 +19,7 @@ from shop import make_catalogue, make_histories, make_model, make_model_processo
 from hub_cards.cards import write_model_card
 from hub_cards.results import write_results
 from modeling_unimp import DataArguments, ModelArguments, PersonalizationPipeline, UniMPTrainingArguments
-from modeling_unimp.recipe import parse_recipe
+from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue, TaskMixture, leave_last_out
 
 HOSTILE = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_trainer import assert_close, losses, make_trainer, weights_of
 
-from modeling_unimp.checkpoints import SIZES, check_whole, last_checkpoint, missing_state, note_whole
+from modeling_unimp.training.checkpoints import SIZES, check_whole, last_checkpoint, missing_state, note_whole
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch
 from test_trainer import make_trainer
-from modeling_unimp.checkpoints import last_checkpoint
+from modeling_unimp.training.checkpoints import last_checkpoint
 torch.set_num_threads(1)
 print("READY", flush=True)
 trainer = make_trainer({str(tmp_path / "out")!r}, max_steps=1000, save_steps=1, save_total_limit=2)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from modeling_unimp import ImageCodec
-from modeling_unimp.codec_training import measure_codec, ssim, train_codec
+from modeling_unimp.training.codec_training import measure_codec, ssim, train_codec
+from modeling_unimp.training.taming_vqgan import load_image_codec
 from processing_unimp.demo_shop import CATEGORIES, COLOURS, draw_item
 from processing_unimp.picture import open_picture
 
@@ -45,7 +45,7 @@ def test_no_code_is_dead(trained):
 
 def test_what_is_saved_is_what_is_returned(trained):
     codec, metrics, folder = trained
-    loaded = ImageCodec.load(str(folder))
+    loaded = load_image_codec(str(folder))
     codes = codec.encode(PICTURES)
     assert torch.equal(loaded.encode(PICTURES), codes)
     assert [p.tobytes() for p in loaded.decode(codes)] == [p.tobytes() for p in codec.decode(codes)]

@@ -5,7 +5,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from shop import make_histories, make_model, make_model_processor
 
-from modeling_unimp.epoch_rows import EpochIndex, EpochRows, EpochSampler, RandomOrder
+from modeling_unimp.training.epoch_rows import EpochIndex, EpochRows, EpochSampler, RandomOrder
 from processing_unimp import TaskMixture, UniMPCollator
 
 

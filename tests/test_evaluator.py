@@ -7,7 +7,7 @@ import pytest
 from shop import make_histories, make_model, make_model_processor
 
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.evaluator import headline, judgements_of
+from modeling_unimp.training.evaluator import headline, judgements_of
 from processing_unimp import EvaluationCases, ExampleSource, Histories, leave_last_out
 
 TASKS = ("recommend", "search", "rate", "select")

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from transformers import AutoModel, CLIPImageProcessor
 
-from modeling_unimp import feature_store
 from modeling_unimp.backbones import load_image_processor, load_vision_tower, vision_features
-from modeling_unimp.feature_store import FeatureStore, image_processor_fingerprint, tower_fingerprint
+from modeling_unimp.training import feature_store
+from modeling_unimp.training.feature_store import FeatureStore, image_processor_fingerprint, tower_fingerprint
 
 # Item 2 and the last one have no picture.
 COLOURS = ["red", "green", None, "blue", "white", "black", None]

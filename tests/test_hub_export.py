@@ -32,7 +32,7 @@ from modeling_unimp import (
     UniMPForConditionalGeneration,
     UniMPTrainingArguments,
 )
-from modeling_unimp.recipe import parse_recipe
+from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue, TaskMixture, leave_last_out
 
 ROOT = Path(__file__).resolve().parent.parent

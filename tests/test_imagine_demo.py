@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import train
 from benchmarks import imagine_demo
 from benchmarks.drawing_reader import read_drawing
 from benchmarks.imagine_demo import KIND, WISH, examine, levels_of, wilson
@@ -26,7 +25,8 @@ from benchmarks.imagine_questions import (
     wanted,
 )
 from benchmarks.imagine_sheet import draw_grid
-from modeling_unimp.recipe import parse_recipe
+from modeling_unimp.training.experiment import split_histories
+from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, ExampleSource, Histories, Interaction, Targets, leave_last_out
 from processing_unimp.demo_shop import CATEGORIES, COLOURS, draw_item, favourite_colours, make_demo_shop
 
@@ -464,7 +464,7 @@ def test_shop_and_split_are_those_of_the_recipe(small_shop, monkeypatch):
     assert asked == [data_args]
     assert (source.history_length, source.query_attribute) == (6, "category")
     catalogue, histories = small_shop
-    expected = train.split_histories(histories, catalogue, data_args, args.seed)
+    expected = split_histories(histories, catalogue, data_args, args.seed)
     for part in ("validation", "test", "new_users"):
         assert list(getattr(split, part)) == list(getattr(expected, part))
     np.testing.assert_array_equal(split.train.item_counts(), expected.train.item_counts())

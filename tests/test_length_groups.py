@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from shop import make_histories, make_model_processor
 
-from modeling_unimp.length_groups import BATCHES_A_GROUP, LengthGroups
+from modeling_unimp.training.length_groups import BATCHES_A_GROUP, LengthGroups
 from processing_unimp import TaskMixture
 
 

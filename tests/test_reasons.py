@@ -13,9 +13,10 @@ from PIL import Image, ImageDraw
 from shop import make_catalogue, make_imagining_model, make_model, make_model_processor, picture
 from transformers import CLIPImageProcessor, ConvNextConfig, ConvNextModel
 
-from modeling_unimp import FeatureStore, PersonalizationPipeline, load_image_processor, reasons
+from modeling_unimp import FeatureStore, PersonalizationPipeline, load_image_processor
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.reasons import (
+from modeling_unimp.serving import reasons
+from modeling_unimp.serving.reasons import (
     HEAT_COLOURS,
     NUM_STAND_INS,
     _grid,

@@ -12,7 +12,8 @@ from hub_cards.space.answers import Answers
 from hub_cards.space.panels import Panels
 from hub_cards.space.product_cards import ProductCards
 from hub_cards.space.shoppers import NUM_READY, ready_shoppers
-from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor, reasons
+from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
+from modeling_unimp.serving import reasons
 from processing_unimp import TASK_NAMES, Catalogue, UniMPProcessor, make_demo_shop
 
 HISTORY = [{"item_id": "m1", "rating": 5.0}, {"item_id": "s2", "rating": None}]

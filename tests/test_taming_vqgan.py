@@ -8,8 +8,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from modeling_unimp import taming_vqgan
-from modeling_unimp.taming_vqgan import convert_taming
+from modeling_unimp.training import taming_vqgan
+from modeling_unimp.training.taming_vqgan import convert_taming
 
 diffusers = pytest.importorskip("diffusers", reason="a VQGAN is converted into diffusers' VQModel")
 REFERENCE = "the reference is taming's own code: pip install taming-transformers-rom1504 einops"

@@ -12,7 +12,10 @@ from hub_server import HubServer
 from transformers import AutoModel, AutoProcessor
 
 import train
-from modeling_unimp import ImageCodec, PersonalizationPipeline
+from modeling_unimp import PersonalizationPipeline
+from modeling_unimp.training import experiment
+from modeling_unimp.training.experiment import check_output_folder
+from modeling_unimp.training.taming_vqgan import load_image_codec
 from processing_unimp import TASK_NAMES, Catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,7 +116,7 @@ def test_a_codec_alone(tmp_path):
     (tmp_path / "codec.yaml").write_text(RECIPE_OF_A_CODEC)
     done = run("--config", "codec.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert ImageCodec.load(tmp_path / "codec/image_codec").codes_per_picture == 16
+    assert load_image_codec(tmp_path / "codec/image_codec").codes_per_picture == 16
     assert "Picture codec" in (tmp_path / "codec/report.html").read_text()
 
 
@@ -137,7 +140,7 @@ def test_a_codec_alone(tmp_path):
 def test_mistakes_are_told_before_any_training(tmp_path, monkeypatch, capsys, arguments, message):
     argv = ["train.py", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu", "true", *arguments]
     monkeypatch.setattr(sys, "argv", argv)
-    monkeypatch.setattr(train, "make_demo_shop", lambda: train_shop())
+    monkeypatch.setattr(experiment, "make_demo_shop", lambda: train_shop())
     with pytest.raises((SystemExit, ValueError, OSError)) as error:
         train.main()
     assert message in str(error.value) + capsys.readouterr().err
@@ -153,14 +156,14 @@ def train_shop():
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SystemExit, match="cannot be written"):
-        train.check_output_folder(str(tmp_path / "file" / "unimp"))
+        check_output_folder(str(tmp_path / "file" / "unimp"))
 
 
 def test_a_full_disk_is_told_at_once(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 5 * 2**20})
-    monkeypatch.setattr(train.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(experiment.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(SystemExit, match="5 MiB free"):
-        train.check_output_folder(str(tmp_path))
+        check_output_folder(str(tmp_path))
 
 
 @pytest.mark.parametrize(

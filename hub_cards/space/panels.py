@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hub_cards.html_text import one_line
-from modeling_unimp.reasons import blend, leave_one_out, picture_heat
+from modeling_unimp.serving.reasons import blend, leave_one_out, picture_heat
 from processing_unimp.bounds import shown
 
 from .answers import Answers

@@ -14,13 +14,13 @@ from transformers import ProgressCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
+from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
 from .evaluator import headline, judgements_of
-from .focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from .length_groups import LengthGroups
+from .recipe import UniMPTrainingArguments
 from .termination import SaveOnTermination
-from .training_args import UniMPTrainingArguments
 
 logger = logging.get_logger(__name__)
 

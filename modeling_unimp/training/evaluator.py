@@ -6,7 +6,7 @@ from typing import Any
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
-from .answering import outputs_of
+from ..answering import outputs_of
 
 logger = logging.get_logger(__name__)
 

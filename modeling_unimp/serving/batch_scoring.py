@@ -2,7 +2,7 @@
 
 unimp-recommend --model unimp --histories histories.parquet --output recommendations.parquet
 unimp-recommend --model unimp --histories interactions.csv.gz --allowed in_stock.txt --output recommendations.parquet
-accelerate launch --num_processes 8 -m modeling_unimp.batch_scoring --histories parts/ --output recommendations.parquet
+accelerate launch --num_processes 8 -m modeling_unimp.serving.batch_scoring --histories parts/ --output best.parquet
 """
 
 import argparse
@@ -28,10 +28,10 @@ import torch
 from tqdm import tqdm
 from transformers import AutoProcessor
 
-from .feature_store import METADATA, FeatureStore, tower_fingerprint
-from .modeling_unimp import UniMPForConditionalGeneration
-from .pipeline_unimp import TASKS_WITH_SEEN_ITEMS_LEFT_OUT
-from .ranking import rank_items
+from ..modeling_unimp import UniMPForConditionalGeneration
+from ..pipeline_unimp import TASKS_WITH_SEEN_ITEMS_LEFT_OUT
+from ..ranking import rank_items
+from ..training.feature_store import METADATA, FeatureStore, tower_fingerprint
 
 try:
     import pyarrow as pa
@@ -80,9 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "unimp-recommend",
         description="The best items for every shopper of a table. Stopped or killed, the same command goes on where "
         "it was. Shoppers that cannot be answered go to the rejects file with the reason; they never stop the run.",
-        epilog="Several GPUs: accelerate launch --num_processes 8 -m modeling_unimp.batch_scoring OPTIONS. Several "
-        "processes on CPU: torchrun --nproc_per_node 2 -m modeling_unimp.batch_scoring OPTIONS (accelerate launch "
-        "--cpu would start one). However many there are, the result is the same file.",
+        epilog="Several GPUs: accelerate launch --num_processes 8 -m modeling_unimp.serving.batch_scoring OPTIONS. "
+        "Several processes on CPU: torchrun --nproc_per_node 2 -m modeling_unimp.serving.batch_scoring OPTIONS "
+        "(accelerate launch --cpu would start one). However many there are, the result is the same file.",
     )
     add = parser.add_argument
     add("--model", default="unimp", help="folder or Hub name of a trained model (default: %(default)s)")

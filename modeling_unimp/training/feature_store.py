@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .backbones import vision_features
+from ..backbones import vision_features
 
 logger = logging.get_logger(__name__)
 

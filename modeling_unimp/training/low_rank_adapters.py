@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .gated_cross_attention import UniMPGatedCrossAttention
+from ..gated_cross_attention import UniMPGatedCrossAttention
 
 
 def add_lora(model: nn.Module, *, r: int, alpha: int, target_modules: Sequence[str] = ()) -> Any:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from .image_codec import ImageCodec, pixels_of, square_picture, vq_model_class
+from ..image_codec import ImageCodec, pixels_of, square_picture, vq_model_class
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .answering import outputs_of
+from ..answering import outputs_of
 
 # Other items that take the place of the only item of a history.
 NUM_STAND_INS = 8

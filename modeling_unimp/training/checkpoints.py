@@ -13,7 +13,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 from transformers.utils import logging
 
-from .manifest import check_weights
+from ..manifest import check_weights
 
 logger = logging.get_logger(__name__)
 

@@ -18,7 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging
 
+from ..image_codec import ImageCodec
+
 logger = logging.get_logger(__name__)
+
+TAMING_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 # The weights tell every size but the pictures'; taming's own ImageNet configuration trains at 256.
 RESOLUTION_WITHOUT_CONFIG = 256
@@ -51,6 +55,26 @@ REFUSED = {
     "quantize.used": "a VQGAN with remapped codes. Train or take one without `remap`",
     "first_stage_model.": "a transformer over codes (second stage). Take the checkpoint of its VQGAN",
 }
+
+
+def load_image_codec(name: str | os.PathLike) -> ImageCodec:
+    """
+    Load what a recipe names.
+
+    Args:
+        name (`str` or `Path`):
+            A folder or Hub name of a `diffusers.VQModel`, or a checkpoint file of taming-transformers (`.ckpt`, `.pt`,
+            `.pth`), which is converted.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    if Path(name).suffix in TAMING_SUFFIXES and not Path(name).is_dir():
+        return ImageCodec(convert_taming(Path(name)))
+    try:
+        return ImageCodec.from_pretrained(name)
+    except ValueError as error:
+        raise ValueError(f"{error} Or name a checkpoint of taming ({', '.join(TAMING_SUFFIXES)}).") from error
 
 
 def convert_taming(checkpoint: str | os.PathLike, config: str | os.PathLike | None = None) -> Any:

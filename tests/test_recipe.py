@@ -6,9 +6,9 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
-import train
 from modeling_unimp import DataArguments, ModelArguments, UniMPTrainingArguments
-from modeling_unimp import training_args as training_args_module
+from modeling_unimp.training import recipe as recipe_module
+from modeling_unimp.training.recipe import parse_recipe
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def parse(tmp_path, monkeypatch):
             (tmp_path / "recipe.yaml").write_text(recipe)
             words = ("--config", str(tmp_path / "recipe.yaml"), *words)
         monkeypatch.setattr(sys, "argv", ["train.py", *words, "--use_cpu", "--output_dir", str(tmp_path / "out")])
-        return train.parse_recipe()
+        return parse_recipe()
 
     return parse
 
@@ -135,7 +135,7 @@ def test_every_option_says_what_it_is():
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_tensorboard_is_reported_to_where_it_is_installed(parse, monkeypatch, installed):
-    monkeypatch.setattr(training_args_module, "_tensorboard_is_installed", lambda: installed)
+    monkeypatch.setattr(recipe_module, "_tensorboard_is_installed", lambda: installed)
     assert parse()[2].report_to == (["tensorboard"] if installed else [])
     assert parse("--report_to", "none")[2].report_to == []
     assert parse(recipe="report_to: none")[2].report_to == []

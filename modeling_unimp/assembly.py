@@ -1,0 +1,100 @@
+"""A new UniMP put together: language model, vision tower, and rows for what neither of them knows."""
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from .backbones import TEXT_SIZES, VISION_SIZES, load_text_model, load_vision_tower
+from .configuration_unimp import UniMPConfig
+from .partial_training import grow_words
+
+logger = logging.get_logger(__name__)
+
+
+def from_backbones(
+    model_class: Any,
+    text_model: str,
+    vision_model: str | None,
+    catalogue: Any,
+    processor: Any,
+    content_pictures: bool,
+    dtype: torch.dtype | str | None,
+    overrides: dict[str, Any],
+) -> Any:
+    """See [`UniMPForConditionalGeneration.from_backbones`]; `model_class` is that class, or one made from it."""
+    unknown = set(overrides) - {field.name for field in fields(UniMPConfig)}
+    if unknown:
+        raise ValueError(f"UniMPConfig has no field {', '.join(sorted(unknown))}; see its docstring for those it has.")
+    text = load_text_model(text_model, dtype=dtype)
+    if processor is not None and processor.first_token_id > text.config.vocab_size:
+        # A tokenizer with more tokens than the language model has rows.
+        grow_words(text, processor.first_token_id)
+    tower, feature_size = None, overrides.pop("vision_feature_size", None)
+    if vision_model is not None and overrides.get("fusion") == "none":
+        logger.warning(f"fusion='none': the vision model {vision_model!r} has no effect and is not loaded.")
+    elif vision_model is not None:
+        tower, feature_size = load_vision_tower(vision_model, dtype=dtype)
+    elif feature_size is None:
+        if overrides.get("fusion", "none") != "none":
+            logger.warning(f"fusion={overrides['fusion']!r} has no effect without a vision model.")
+        overrides["fusion"] = "none"
+    known: dict[str, Any] = {
+        "text_config": text.config,
+        "vision_config": None if tower is None else tower.config,
+        # Random backbones of a named size cannot be loaded again by that name.
+        "text_model": None if text_model in TEXT_SIZES else text_model,
+        "vision_model": None if tower is None or vision_model in VISION_SIZES else vision_model,
+        "picture_features": "codec" if tower is None or vision_model in VISION_SIZES else "tower",
+        "initializer_range": getattr(text.config, "initializer_range", 0.02),
+    }
+    if feature_size is not None:
+        known["vision_feature_size"] = feature_size
+        if content_pictures and overrides.get("item_rows", "free") != "free":
+            known["content_picture_size"] = feature_size
+    if catalogue is not None:
+        known |= {"num_items": len(catalogue), "catalogue_fingerprint": catalogue.fingerprint}
+    config = UniMPConfig(**{**known, **overrides})
+    if processor is not None and processor.first_token_id != config.text_config.vocab_size:
+        raise ValueError(
+            f"the processor's added ids begin at {processor.first_token_id} and the language model has "
+            f"{config.text_config.vocab_size} words: make the processor for this language model."
+        )
+    model = model_class(config, text, tower)
+    if dtype is not None:
+        # "auto" is what the checkpoint of the language model was saved in.
+        model.to(dtype=text.dtype)  # type: ignore[call-arg]
+    fit_rows_to_words(model)
+    if config.item_rows != "free" and config.num_items:
+        if processor is None:
+            raise ValueError(
+                f"item_rows={config.item_rows!r} makes rows from the catalogue's text: pass the processor that "
+                "reads it."
+            )
+        pictures = torch.zeros(config.num_items, config.content_picture_size) if config.content_picture_size else None
+        model.set_content(processor.content_ids(range(config.num_items), config.content_length), pictures)
+    return model
+
+
+@torch.no_grad()
+def fit_rows_to_words(model: Any) -> None:
+    """Draw added rows from the distribution of the words' rows, so that a pretrained model meets them as usual."""
+    embeddings = model.model.item_embeddings
+    words = model.get_input_embeddings()
+    read = words(torch.arange(len(words.weight), device=words.weight.device))
+    likes = {embeddings.read: read, embeddings.write: model.lm_head.weight}
+    if embeddings.write is None:
+        likes = {embeddings.read: model.lm_head.weight}
+    for rows, like in likes.items():
+        mean, std = like.float().mean(dim=0), like.float().std(dim=0)
+        free = [rows.tokens] if rows.content is not None or rows.items is None else [rows.tokens, rows.items]
+        if embeddings.code_places is not None:
+            embeddings.code_places.normal_(std=float(std.mean()))
+        for parameter in free:
+            drawn = torch.randn(parameter.shape, device=parameter.device) * std + mean
+            parameter.copy_(drawn.to(parameter.dtype))
+        if rows.content is not None:
+            for projection in (rows.content.text_proj, rows.content.picture_proj):
+                if projection is not None:
+                    projection.weight.normal_(std=float(std.mean()) * projection.in_features**-0.5)

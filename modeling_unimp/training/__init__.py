@@ -1,0 +1,1 @@
+"""From a recipe to a trained model: what stays at home. Files of this folder may see both packages."""

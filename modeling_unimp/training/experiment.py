@@ -1,0 +1,306 @@
+"""An experiment by its recipe: the shop, its split, the codec, the model, what it learns from and is evaluated on."""
+
+import itertools
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from processing_unimp import (
+    TASKS,
+    Catalogue,
+    EvaluationCases,
+    ExampleSource,
+    Histories,
+    Split,
+    Targets,
+    TaskMixture,
+    UniMPProcessor,
+    by_time,
+    hold_out_domain,
+    k_core,
+    leave_last_out,
+    make_demo_shop,
+)
+from processing_unimp.catalogue import NO_CODE
+
+from ..backbones import load_image_processor
+from ..image_codec import ImageCodec
+from ..imagining import CODEC_FOLDER
+from ..modeling_unimp import UniMPForConditionalGeneration
+from . import checkpoints
+from .codec_training import measure_codec, train_codec
+from .feature_store import FeatureStore
+from .low_rank_adapters import add_lora
+from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
+from .taming_vqgan import load_image_codec
+
+logger = logging.getLogger("train")
+FREE_BYTES_NEEDED = 2**30
+
+
+def check_output_folder(output_dir: str) -> Path:
+    """Tell now, not after the training, that nothing can be saved."""
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".write_test").write_bytes(b"")
+        (folder / ".write_test").unlink()
+    except OSError as error:
+        raise SystemExit(f"output_dir={output_dir!r} cannot be written: {error}. Choose another folder.") from error
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES_NEEDED:
+        raise SystemExit(
+            f"output_dir={output_dir!r} has {free / 2**20:.0f} MiB free; checkpoints and the model need at least "
+            f"{FREE_BYTES_NEEDED / 2**20:.0f} MiB. Free some or choose another folder."
+        )
+    return folder
+
+
+def use_all_cores(args: UniMPTrainingArguments) -> None:
+    """`accelerate launch` leaves a process one thread unless told otherwise; alone on a CPU it may have every core."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and args.device.type == "cpu" and args.world_size == 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        torch.set_num_threads(os.cpu_count() or 1)
+
+
+def check_names(catalogue: Catalogue, data_args: DataArguments) -> None:
+    """Tell names that do not exist before a codec is trained, not after."""
+    known = {"tasks": TASKS, "attributes": catalogue.attributes, "wish_attributes": catalogue.attributes}
+    for name, expected in known.items():
+        if unknown := [each for each in getattr(data_args, name) if each not in expected]:
+            raise SystemExit(f"{name}: {', '.join(unknown)}: expected some of {', '.join(expected)}.")
+    if data_args.query_attribute is not None and data_args.query_attribute not in catalogue.attributes:
+        raise SystemExit(
+            f"query_attribute: {data_args.query_attribute}: expected one of {', '.join(catalogue.attributes)}."
+        )
+
+
+def load_shop(data_args: DataArguments) -> tuple[Catalogue, Histories]:
+    """The two tables, or the made-up shop when none are given."""
+    if (data_args.items is None) != (data_args.interactions is None):
+        raise SystemExit("items and interactions belong together: give both tables, or none for the made-up shop.")
+    if data_args.items is None or data_args.interactions is None:
+        items, interactions = make_demo_shop()
+        catalogue = Catalogue.from_items(items)
+        histories = Histories.from_interactions(interactions, catalogue)
+    else:
+        catalogue = Catalogue.load(data_args.items, image_root=data_args.image_root)
+        histories = Histories.load(data_args.interactions, catalogue)
+        check_pictures(catalogue)
+    return catalogue, histories
+
+
+def check_pictures(catalogue: Catalogue) -> None:
+    """Tell before the training that the table names pictures and none of them is there."""
+    if not any(map(catalogue.has_picture, catalogue.item_ids)) and catalogue.unreadable_pictures:
+        reason = next(iter(catalogue.unreadable_pictures.values()))
+        raise SystemExit(f"none of {len(catalogue.unreadable_pictures)} pictures can be read. The first: {reason}")
+
+
+def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments, seed: int) -> Split:
+    """Core, held-out domain, then the split; what was removed and what leaks is logged."""
+    if data_args.k_core:
+        histories = k_core(histories, data_args.k_core)
+    new_domain: Targets | None = None
+    if data_args.held_out_domain is not None:
+        histories, new_domain = hold_out_domain(histories, catalogue, data_args.held_out_domain)
+    if data_args.split == "leave_last_out":
+        split = leave_last_out(histories, new_users=data_args.new_users, seed=seed)
+    elif data_args.split == "by_time":
+        if data_args.validation_from is None or data_args.test_from is None:
+            raise SystemExit("split: by_time needs validation_from and test_from, in the seconds of `timestamp`.")
+        split = by_time(histories, data_args.validation_from, data_args.test_from)
+    else:
+        raise SystemExit(f"split: {data_args.split!r}: expected leave_last_out or by_time.")
+    split.new_domain = new_domain
+    logger.info(
+        f"{len(catalogue)} items; {split.name}: {split.train.num_interactions} interactions to train on, "
+        f"{len(split.validation)} validation and {len(split.test)} test targets; removed: {split.removed}"
+    )
+    logger.info(f"what this split leaks: {split.leaks}")
+    return split
+
+
+def image_codec_of(
+    catalogue: Catalogue, data_args: DataArguments, model_args: ModelArguments, args: UniMPTrainingArguments
+) -> tuple[ImageCodec | None, dict[str, Any] | None]:
+    """The recipe's codec, trained first if it says so, and how good it is; the codes of all pictures are kept in the
+    catalogue."""
+    if model_args.image_codec is None:
+        if "imagine" in data_args.tasks or not data_args.tasks:
+            raise SystemExit(
+                "imagine writes pictures in the codes of a codec: set image_codec, to `train` or to one that exists. "
+                "Without a codec leave imagine out of `tasks`."
+            )
+        return None, None
+    folder = Path(str(args.output_dir)) / CODEC_FOLDER
+    if model_args.image_codec != "train":
+        codec, metrics = load_image_codec(model_args.image_codec), None
+    elif (folder / "codec.json").is_file() and checkpoint_to_resume(args) is not None:
+        # A resumed training goes on with the codes it began with.
+        codec, metrics = load_image_codec(str(folder)), json.loads((folder / "codec.json").read_text())
+    else:
+        small = [picture for _, picture in pictures_of(catalogue, 2 * model_args.codec_side)]
+        codec, metrics = train_codec(small, model_args, folder, seed=args.seed, use_cpu=args.use_cpu)
+    codes = np.full((len(catalogue), codec.codes_per_picture), NO_CODE, dtype=np.int32)
+    shown: list[Image.Image] = []
+    pictures = pictures_of(catalogue)
+    codec.to(args.device)
+    while part := list(itertools.islice(pictures, 256)):
+        codes[[number for number, _ in part]] = codec.encode([picture for _, picture in part]).numpy()
+        shown += [picture for _, picture in part[:12]]
+    catalogue.set_picture_codes(codes)
+    metrics = metrics or measure_codec(codec, shown)
+    missing = int((codes[:, 0] == NO_CODE).sum())
+    logger.info(
+        f"image codec: {codec.codes_per_picture} codes a picture, PSNR {metrics['psnr']:.1f} dB, SSIM "
+        f"{metrics['ssim']:.3f}, {metrics['codes_used']} of {codec.num_codes} codes in use; {missing} of "
+        f"{len(catalogue)} items have no picture, imagine leaves them out"
+    )
+    shown = shown[:: max(len(shown) // 12, 1)][:12]
+    return codec, {"metrics": metrics, "pictures": list(zip(shown, codec.decode(codec.encode(shown)), strict=True))}
+
+
+def pictures_of(catalogue: Catalogue, side: int | None = None) -> Iterator[tuple[int, Image.Image]]:
+    """Row and picture of every item whose picture can be read; made small on request."""
+    for number, item_id in enumerate(catalogue.item_ids):
+        picture = catalogue.picture(item_id) if catalogue.has_picture(item_id) else None
+        if picture is not None:
+            if side is not None:
+                picture.thumbnail((side, side))
+            yield number, picture
+
+
+def frozen_features(
+    model: UniMPForConditionalGeneration,
+    processor: UniMPProcessor,
+    model_args: ModelArguments,
+    args: UniMPTrainingArguments,
+) -> FeatureStore | None:
+    """Features of a frozen tower, computed once; `None` when there is no tower or it learns."""
+    tower = model.model.vision_tower
+    if tower is None or any(parameter.requires_grad for parameter in tower.parameters()):
+        return None
+    catalogue = processor.catalogue
+    with args.main_process_first(desc="vision features"):
+        return FeatureStore.build(
+            tower,
+            processor.image_processor,
+            lambda number: catalogue.picture(catalogue.item_id(number)),
+            len(catalogue),
+            Path(model_args.feature_store or Path(str(args.output_dir)) / "vision_features"),
+            fingerprint=catalogue.fingerprint,
+            num_pictures=sum(map(catalogue.has_picture, catalogue.item_ids)),
+        )
+
+
+def processor_of(
+    catalogue: Catalogue, split: Split, codec: ImageCodec | None, data_args: DataArguments, model_args: ModelArguments
+) -> UniMPProcessor:
+    """The processor of the recipe's backbones and catalogue."""
+    return UniMPProcessor.from_backbones(
+        text_model=model_args.text_model,
+        image_processor=load_image_processor(model_args.vision_model),
+        catalogue=catalogue,
+        extra_texts=split.train.explanations(),
+        attributes=data_args.attributes,
+        history_length=data_args.history_length,
+        max_words=data_args.max_words,
+        max_length=data_args.max_length,
+        query_attribute=data_args.query_attribute,
+        num_codes=0 if codec is None else codec.num_codes,
+        num_retrieved=data_args.num_retrieved,
+        wish_attributes=data_args.wish_attributes,
+    )
+
+
+def model_of(
+    processor: UniMPProcessor, codec: ImageCodec | None, model_args: ModelArguments, args: UniMPTrainingArguments
+) -> tuple[UniMPForConditionalGeneration, FeatureStore | None]:
+    """A new model, with what of it learns, and the features of its tower if that is frozen."""
+    model = UniMPForConditionalGeneration.from_backbones(
+        text_model=model_args.text_model,
+        vision_model=model_args.vision_model,
+        catalogue=processor.catalogue,
+        processor=processor,
+        content_pictures=not model_args.vision_is_trained,
+        num_codes=processor.num_codes,
+        codes_per_picture=0 if codec is None else codec.codes_per_picture,
+        **model_args.config_fields,
+    )
+    model.image_codec = codec
+    if codec is not None:
+        model.fit_codes_to_codec()
+    processor.num_image_tokens = model.config.num_image_tokens
+    model.freeze_backbones(train=model_args.trained_part, train_vision=model_args.vision_is_trained)
+    features = frozen_features(model, processor, model_args, args)
+    if model.config.item_rows != "free" and features is not None:
+        token_ids = processor.content_ids(range(len(processor.catalogue)), model.config.content_length)
+        model.set_content(token_ids, features.pooled())
+    if model_args.use_peft:
+        model = add_lora(
+            model, r=model_args.lora_r, alpha=model_args.lora_alpha, target_modules=model_args.lora_target_modules
+        )
+    return model, features
+
+
+def mixture_of(split: Split, catalogue: Catalogue, data_args: DataArguments, seed: int) -> TaskMixture:
+    """What the model learns from."""
+    return TaskMixture(
+        split.train,
+        catalogue,
+        data_args.tasks,
+        windows=data_args.windows,
+        repeats=data_args.windows_per_user,
+        temperature=data_args.temperature,
+        history_length=data_args.history_length,
+        query_attribute=data_args.query_attribute,
+        num_candidates=data_args.num_candidates,
+        num_retrieved=data_args.num_retrieved,
+        wish_attributes=data_args.wish_attributes,
+        shares=data_args.shares,
+        seed=seed,
+    )
+
+
+def evaluation_cases_of(
+    targets: Targets, data_args: DataArguments, catalogue: Catalogue, seed: int, max_cases: int | None
+) -> list[EvaluationCases]:
+    """Evaluation cases of every task of the recipe; the same at every call."""
+    return [
+        EvaluationCases.of(
+            name,
+            targets,
+            ExampleSource(
+                catalogue,
+                np.random.default_rng((seed, position)),
+                history_length=data_args.history_length,
+                query_attribute=data_args.query_attribute,
+                num_candidates=data_args.num_candidates,
+            ),
+            exclude_seen=data_args.exclude_seen,
+            max_cases=max_cases,
+        )
+        for position, name in enumerate(data_args.tasks)
+    ]
+
+
+def checkpoint_to_resume(args: UniMPTrainingArguments) -> str | None:
+    """The checkpoint to go on from: a folder, or with `--resume_from_checkpoint true` the latest of output_dir."""
+    asked = args.resume_from_checkpoint
+    if asked is None or asked.lower() == "false":
+        return None
+    if asked.lower() != "true":
+        return asked
+    latest = checkpoints.last_checkpoint(str(args.output_dir))
+    if latest is None:
+        logger.warning(f"{args.output_dir} holds no whole checkpoint to resume from: training starts anew.")
+    return latest
