@@ -15,9 +15,10 @@ from transformers import set_seed
 
 from hub_cards.publication import publication_of, publish
 from hub_cards.report import shoppers_of, write_report
-from hub_cards.results import examine_model, format_table, write_results
+from hub_cards.results import write_results
 from modeling_unimp import PersonalizationPipeline, UniMPTrainer
 from modeling_unimp.imagining import CODEC_FOLDER
+from modeling_unimp.training.evaluation import evaluate_model, format_table
 from modeling_unimp.training.experiment import (
     check_names,
     check_output_folder,
@@ -85,7 +86,7 @@ def main() -> None:
     # Validation has chosen; here, once, the test parts are touched.
     parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}
     results = {
-        part: examine_model(trainer, cases_of(targets, max_cases=data_args.max_test_cases), split.train)
+        part: evaluate_model(trainer, cases_of(targets, max_cases=data_args.max_test_cases), split.train)
         for part, targets in parts.items()
         if targets is not None and len(targets)
     }

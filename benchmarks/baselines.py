@@ -1,4 +1,4 @@
-"""Cheap answers on exactly the cases UniMP is judged on: fitted on the training part, chosen on validation.
+"""Tuned baselines on exactly the cases UniMP is evaluated on: fitted on the training part, chosen on validation.
 
 python -m benchmarks.baselines --config recipes/h_and_m/tiny.yaml
 python -m benchmarks.baselines --items items.parquet --interactions interactions.parquet --query_attribute category
@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from hub_cards.results import bootstrap
+from modeling_unimp.training.evaluation import bootstrap
 from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.task import Scores
 from processing_unimp.task_search import query_of
 
 logger = logging.getLogger("baselines")
@@ -34,14 +35,14 @@ BLEND_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
 RATING_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 TIE_BREAK = 1e-9  # times a popularity of at most 1: orders items that a score leaves equal, and nothing else
 
-# What a baseline says about a case: a score for every item `(num_items,)`, or the stars it expects `(1,)`.
+# What a baseline predicts for a case: a score for every item `(num_items,)`, or the stars it expects `(1,)`.
 Scorer = Callable[[Case], np.ndarray]
 Variant = tuple[dict[str, Any], Scorer]
 
 
 @dataclass
 class Chosen:
-    """The variant of one baseline that validation liked best for one task."""
+    """The variant of one baseline that is best on validation for one task."""
 
     parameters: dict[str, Any]
     scorer: Scorer
@@ -52,8 +53,8 @@ class Chosen:
 
 
 def at_random(num_items: int) -> Iterator[Variant]:
-    chance = np.random.default_rng(0)
-    yield {}, lambda case: chance.random(num_items)
+    rng = np.random.default_rng(0)
+    yield {}, lambda case: rng.random(num_items)
 
 
 def popularity(train: Histories) -> Iterator[Variant]:
@@ -70,7 +71,7 @@ def recent_popularity(train: Histories) -> Iterator[Variant]:
 
 
 def seen_again(catalogue: Catalogue, tie_break: np.ndarray) -> Iterator[Variant]:
-    """The history once more: what is bought again, where seen items stay in the ranking (`exclude_seen: false`)."""
+    """The items of the history: what is bought again, where seen items stay in the ranking (`exclude_seen: false`)."""
     for half_life in HALF_LIVES:
         yield {"half_life": half_life}, from_history(np.eye(len(catalogue)), half_life, catalogue, tie_break)
 
@@ -238,7 +239,7 @@ def _bias_scorer(catalogue: Catalogue, mean: float, of_items: np.ndarray, user_p
     return score
 
 
-# --- from scores to the outputs that `EvaluationCases.judge` takes from any model ---
+# --- from item scores to the outputs that `EvaluationCases.score` takes from any model ---
 
 
 def ranking(source: ExampleSource) -> Callable[[dict, np.ndarray], np.ndarray]:
@@ -255,8 +256,8 @@ def best_candidate(source: ExampleSource) -> Callable[[dict, np.ndarray], np.nda
     """Certain of the candidate with the highest score; of all of those that share it, so a tie costs precision."""
 
     def output(request: dict, scores: np.ndarray) -> np.ndarray:
-        found = scores[[source.catalogue.number(item_id) for item_id in request["candidates"]]]
-        return (found == found.max()).astype(np.float64)
+        candidate_scores = scores[[source.catalogue.number(item_id) for item_id in request["candidates"]]]
+        return (candidate_scores == candidate_scores.max()).astype(np.float64)
 
     return output
 
@@ -275,14 +276,14 @@ OUTPUTS = {
 }
 
 
-def judgements(cases: EvaluationCases, scorer: Scorer) -> list[dict[str, Any]]:
-    """Judge a baseline's outputs on all cases, as the evaluator judges the model's."""
+def scores_of(cases: EvaluationCases, scorer: Scorer) -> Scores:
+    """Scores of a baseline's outputs for all cases, as the model's are scored."""
     output = OUTPUTS[cases.task.name](cases.source)
     pairs = zip(cases.cases, cases.requests, strict=True)
-    return [cases.judge(i, output(request, scorer(case))) for i, (case, request) in enumerate(pairs)]
+    return cases.scores(output(request, scorer(case)) for case, request in pairs)
 
 
-# --- choice and examination ---
+# --- choice and evaluation ---
 
 
 def choose(variants: Iterable[Variant], validation: Sequence[EvaluationCases]) -> dict[str, Chosen]:
@@ -291,7 +292,7 @@ def choose(variants: Iterable[Variant], validation: Sequence[EvaluationCases]) -
     for parameters, scorer in variants:
         for cases in validation:
             task = cases.task
-            value = cases.summarise(judgements(cases, scorer))[task.headline]
+            value = task.summarise(scores_of(cases, scorer))[task.headline]
             sign = 1 if task.higher_is_better else -1
             if task.name not in best or sign * value > sign * best[task.name].validation:
                 best[task.name] = Chosen(parameters, scorer, value)
@@ -301,7 +302,7 @@ def choose(variants: Iterable[Variant], validation: Sequence[EvaluationCases]) -
 def choose_all(
     train: Histories, validation: Sequence[EvaluationCases], attributes: Sequence[str]
 ) -> dict[str, dict[str, Chosen]]:
-    """Every baseline, by task and name; of the items they know the `attributes` that UniMP reads too."""
+    """Every baseline, by task and name; they see the `attributes` of items that UniMP reads too."""
     chosen: dict[str, dict[str, Chosen]] = {cases.task.name: {} for cases in validation}
 
     def add(name: str, variants: Iterable[Variant], cases: Sequence[EvaluationCases]) -> dict[str, Chosen]:
@@ -339,37 +340,37 @@ def choose_all(
     return chosen
 
 
-def examine(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any]:
+def evaluate(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any]:
     """Metrics of the chosen baselines on one part of the split, with 95 % intervals of the headline."""
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "cases": len(cases),
         "skipped": cases.skipped,
         "headline": cases.task.headline,
         "baselines": {},
     }
     for name, best in chosen.items():
-        judged = judgements(cases, best.scorer)
-        found["baselines"][name] = {
-            "metrics": cases.summarise(judged),
-            "interval": bootstrap(cases, judged),
+        scores = scores_of(cases, best.scorer)
+        result["baselines"][name] = {
+            "metrics": cases.task.summarise(scores),
+            "interval": bootstrap(cases.task, scores),
             # JSON has no infinity.
             "parameters": {name: "infinite" if value == np.inf else value for name, value in best.parameters.items()},
             "validation": best.validation,
         }
-    return found
+    return result
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> str:
     """One table a part and task."""
     lines: list[str] = []
     for part, by_task in results.items():
-        for task, found in by_task.items():
-            rows = found["baselines"]
+        for task, result in by_task.items():
+            rows = result["baselines"]
             names = list(next(iter(rows.values()))["metrics"])
-            headline = found["headline"]
+            headline = result["headline"]
             head = ["baseline", *names, f"{headline} 95 %", "chosen on validation"]
-            skipped = f", {found['skipped']} without an answer left out" if found["skipped"] else ""
-            lines.append(f"\n{task}, {part}: {found['cases']} cases{skipped}\n")
+            skipped = f", {result['skipped']} without an answer left out" if result["skipped"] else ""
+            lines.append(f"\n{task}, {part}: {result['cases']} cases{skipped}\n")
             lines.append(_row(head))
             lines.append(_row(["---", *["---:"] * (len(names) + 1), "---"]))
             for who, row in rows.items():
@@ -415,7 +416,7 @@ def main() -> None:
     parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}
     results = {
         part: {
-            cases.task.name: examine(cases, chosen[cases.task.name])
+            cases.task.name: evaluate(cases, chosen[cases.task.name])
             for cases in evaluation_cases_of(targets, data_args, catalogue, args.seed, data_args.max_test_cases)
             if len(cases) and chosen.get(cases.task.name)
         }

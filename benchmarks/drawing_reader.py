@@ -1,4 +1,4 @@
-"""Reads a picture of the made-up shop back into what it shows, by its pixels alone: the judge of imagined pictures.
+"""Reads a picture of the made-up shop back into what it shows, by its pixels alone, to evaluate imagined pictures.
 
 Works on 64 x 64 pixels less the colour of their rim. Each category is the subspace that its 48 drawings, sharp and
 blurred, span in any colour; the one that explains most of a picture is what it shows.
@@ -20,7 +20,7 @@ BLURS = (1.0, 2.0, 4.0)  # sigma in pixels; every picture is blurred by the firs
 NUM_COMPONENTS = 12  # of a category; they hold 99.9 % of its drawings
 NUM_SHADES = 4  # of a category's plain cloth: its light, its seams, its edges when blurred
 FAINTEST = 0.04  # root mean square of a picture less its background; drawings have 0.2 to 0.4
-ALWAYS_LEFT = 0.01  # of a picture, in judging whether a second category explains what is left
+ALWAYS_LEFT = 0.01  # of a picture, when testing whether a second category explains what is left
 VISIBLE = 0.03  # in units of OKLab
 
 LEAST_CATEGORY = 0.35
@@ -76,7 +76,7 @@ class _References:
 def read_drawing(picture: Image.Image) -> Drawing:
     """Says which item of the made-up shop a picture shows.
 
-    Nothing but pixels is looked at, and no drawing is named for want of a better one: noise, a blank or an average of
+    Nothing but pixels is looked at, and nothing is named where nothing fits: noise, a blank or an average of
     two categories shows nothing. The first call draws the shop's items, which takes some seconds.
 
     Args:

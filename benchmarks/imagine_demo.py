@@ -3,7 +3,7 @@
 python -m benchmarks.imagine_demo --model unimp --requests 100 --output benchmarks/results/imagine_demo.png
 
 After `make demo`, from the root of the repository. Test shoppers of recipes/demo.yaml are asked for a picture in
-two ways, and `benchmarks/drawing_reader.py` judges the pixels. What colour is right:
+two ways, and `benchmarks/drawing_reader.py` reads the pixels. What colour is right:
 
 - asked for a kind ("mug", the category of what they bought next): one of the shopper's two favourite colours, the
   truth by which the shop was made up and which no table holds. By chance that is 25 %. Of the items that test shoppers
@@ -79,7 +79,7 @@ def levels_of(
     - most popular item of the kind: in training, of those with a picture.
     - first retrieved item: what the model's own search put first.
     - first item of search alone: what it puts first for the query as it was asked, when no history's colour joins it;
-      what is left of the difference is what the completed wish adds.
+      the rest of the difference is what the expanded query adds.
     - true next item: what the shopper went on to buy, right or not; that its colour is the one of a wish is chance.
     - true next item, through the codec: what the codec leaves of its picture; no imagined picture can be clearer.
     """
@@ -106,7 +106,7 @@ def levels_of(
         retrieved.append(right(looks[answer["retrieved"][0]["item_id"]], question))
         true.append(right(looks[question.case.target.item_id], question))
     levels = {
-        "imagined": [right(found, question) for found, question in zip(imagined, questions, strict=True)],
+        "imagined": [right(drawn, question) for drawn, question in zip(imagined, questions, strict=True)],
         "imagined for others": others,
         "random item of the kind": at_random,
         "most popular item of the kind": popular,
@@ -148,17 +148,17 @@ def summarise(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """By level and measure the `share` (`None` without requests), the number of `requests` and the `interval` (`None`
     for an expectation)."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
     for name, rows in levels.items():
         rows = rows[~np.isnan(rows).any(axis=1)]
-        found[name] = {}
+        summary[name] = {}
         for measure, column in zip(measures, rows.T, strict=True):
-            found[name][measure] = {
+            summary[name][measure] = {
                 "share": float(column.mean()) if len(column) else None,
                 "requests": len(column),
                 "interval": None if name in EXPECTED else wilson(column.sum(), len(column)),
             }
-    return found
+    return summary
 
 
 def personal_gain(
@@ -170,56 +170,56 @@ def personal_gain(
     """
     difference = levels["imagined"] - levels["imagined for others"]
     difference = difference[~np.isnan(difference).any(axis=1)]
-    found: dict[str, dict[str, Any]] = {}
+    gains: dict[str, dict[str, Any]] = {}
     if len(difference):
         drawn = np.random.default_rng(seed).integers(len(difference), size=(RESAMPLES, len(difference)))
         low, high = np.quantile(difference[drawn].mean(axis=1), [0.025, 0.975], axis=0)
         for k, measure in enumerate(measures):
             interval = (float(low[k]), float(high[k]))
-            found[measure] = {"share": float(difference[:, k].mean()), "interval": interval}
-    return found
+            gains[measure] = {"share": float(difference[:, k].mean()), "interval": interval}
+    return gains
 
 
 def format_table(results: dict[str, Any]) -> str:
     """The numbers as text, a table for each set of questions."""
     lines = []
-    for name, found in results.items():
+    for name, result in results.items():
         if name == KIND:
             truth = (
-                f"Right are {found['right_colours']:.2f} of 8 colours on average, the shopper's favourites; the "
-                f"history speaks for {found['history_colours']:.2f} colours and "
-                f"{found['right_patterns']:.2f} of 6 patterns."
+                f"Right are {result['right_colours']:.2f} of 8 colours on average, the shopper's favourites; the "
+                f"history speaks for {result['history_colours']:.2f} colours and "
+                f"{result['right_patterns']:.2f} of 6 patterns."
             )
         else:
-            truth = f"Right is {found['right_colours']:.0f} of 8 colours, the one asked for."
+            truth = f"Right is {result['right_colours']:.0f} of 8 colours, the one asked for."
         lines += [
-            f"{found['requests']} test shoppers {name} ({found['skipped']} passed over: no picture of what came "
-            f"next). {truth} {found['unclear']:.1%} of the imagined pictures show no category clearly, "
-            f"{found['unclear_colour']:.1%} no colour.",
+            f"{result['requests']} test shoppers {name} ({result['skipped']} skipped: no picture of what came "
+            f"next). {truth} {result['unclear']:.1%} of the imagined pictures show no category clearly, "
+            f"{result['unclear_colour']:.1%} no colour.",
             "",
-            "| right | " + " | ".join(found["levels"]["imagined"]) + " |",
-            "| --- |" + " ---: |" * len(found["levels"]["imagined"]),
+            "| right | " + " | ".join(result["levels"]["imagined"]) + " |",
+            "| --- |" + " ---: |" * len(result["levels"]["imagined"]),
         ]
-        for level, measures in found["levels"].items():
+        for level, measures in result["levels"].items():
             lines.append(f"| {level} | " + " | ".join(_cell(each, "{:.1%}") for each in measures.values()) + " |")
-        if found["personal_gain"]:
-            cells = [_cell(each, "{:+.1%}") for each in found["personal_gain"].values()]
+        if result["personal_gain"]:
+            cells = [_cell(each, "{:+.1%}") for each in result["personal_gain"].values()]
             lines.append("| imagined, more than for others | " + " | ".join(cells) + " |")
         lines.append("")
     lines.append("[95 %: Wilson; of the last row bootstrap over requests. Without one: expected value of a choice.]")
     return "\n".join(lines)
 
 
-def _cell(found: dict[str, Any], form: str) -> str:
-    if found["share"] is None:
+def _cell(level: dict[str, Any], form: str) -> str:
+    if level["share"] is None:
         return "-"
-    text = form.format(found["share"])
-    if found["interval"] is None:
+    text = form.format(level["share"])
+    if level["interval"] is None:
         return text
-    return f"{text} [{form.format(found['interval'][0])}, {form.format(found['interval'][1])}]"
+    return f"{text} [{form.format(level['interval'][0])}, {form.format(level['interval'][1])}]"
 
 
-def examine(
+def evaluate(
     split: Split,
     source: ExampleSource,
     answer: Answer,
@@ -231,7 +231,7 @@ def examine(
     reconstruct: Reconstruct | None = None,
     search: Answer | None = None,
 ) -> tuple[dict[str, Any], Image.Image]:
-    """Ask, read, and compare.
+    """Ask for pictures, read them and compare them with the levels of `levels_of`.
 
     Args:
         split (`Split`): the made-up shop's; its test part is asked, its training part knows what is popular.
@@ -275,8 +275,8 @@ def examine(
             "requests": len(asked),
             "skipped": skipped,
             "right_colours": float(np.mean([len(question.colours) for question in asked])),
-            "unclear": float(np.mean([found.category is None for found in imagined])),
-            "unclear_colour": float(np.mean([found.colour is None for found in imagined])),
+            "unclear": float(np.mean([drawn.category is None for drawn in imagined])),
+            "unclear_colour": float(np.mean([drawn.colour is None for drawn in imagined])),
         }
         if name == KIND:
             results[name] |= {
@@ -331,7 +331,7 @@ def main(
             f"{model} has no image codec, so it cannot imagine: train with image_codec and the task imagine."
         )
     options: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
-    results, sheet = examine(
+    results, sheet = evaluate(
         split,
         source,
         lambda asked: unimp(asked, seed=0, **options),
@@ -352,7 +352,7 @@ def main(
 
 
 def write_json(results: dict[str, Any], path: str, **settings: Any) -> None:
-    """What `examine` found, with the settings it was found under."""
+    """The results of `evaluate`, with the settings of the run."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(settings | {"results": results}, indent=2, allow_nan=False) + "\n")
 

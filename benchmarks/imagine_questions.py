@@ -59,7 +59,7 @@ def wanted(values: Sequence[str | None], ratings: Sequence[float | None]) -> fro
 
     The tastes that made the shoppers are not used, only what shows of them: the values that at least two of the shown
     items have; when none comes twice, those of the items rated 4 or 5; when there is none, all values of the history.
-    So there may be several, and chance has to be judged by the same sets.
+    So there may be several, and the level of chance has to be computed with the same sets.
 
     Args:
         values (`Sequence[str]`): of the items that the request shows, oldest first; `None` where it is not known.
@@ -109,9 +109,10 @@ def make_questions(
     number: int,
     seed: int,
 ) -> tuple[list[Question], int]:
-    """Questions to random shoppers for a kind, and how many shoppers were passed over.
+    """Questions to random shoppers for a kind, and how many shoppers were skipped.
 
-    The query is the category of the item that came next; a shopper is passed over when it has none or no picture.
+    The query is the category of the item that came next; a shopper is skipped when that has no category or no
+    picture.
 
     Args:
         targets (`Targets`): of the test part.

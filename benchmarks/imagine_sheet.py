@@ -65,10 +65,10 @@ def draw_grid(questions: Sequence[Question], answers: Sequence[dict[str, Any]], 
         for place, item in enumerate(answer["retrieved"][:2]):
             paste(retrieved_x + place * step, middle, catalogue.picture(item["item_id"]))
         paste(imagined_x, top, answer["picture"], LARGE)
-        found = seen(answer["picture"])
-        is_right = dict(zip(question.measures, right(found, question), strict=True))
+        looks = seen(answer["picture"])
+        is_right = dict(zip(question.measures, right(looks, question), strict=True))
         for line, name in enumerate(("category", "colour", "pattern")):
-            word = getattr(found, name) or f"{name} unclear"
+            word = getattr(looks, name) or f"{name} unclear"
             fill = SOFT if name not in is_right else ACCENT if is_right[name] else WRONG
             write(imagined_x + LARGE + 10, top + 22 + 22 * line, word, 14, fill)
         for item in answer["nearest"][:1]:

@@ -86,7 +86,7 @@ def write_report(
             form. It never sees the true answers. `None` will do where there are no shoppers.
         catalogue (`Catalogue`): the shop; where titles and pictures come from.
         shoppers (`Sequence[Mapping]`): whom to show, see `shoppers_of`.
-        results (`Mapping`): by part of the split and task, what `examine_model` returns.
+        results (`Mapping`): by part of the split and task, what `evaluate_model` returns.
         codec (`Mapping`, *optional*): what turns codes into pictures: its `"metrics"`, as `measure_codec` returns
             them, and as `"pictures"` pairs of a picture and the same picture rebuilt from its codes.
 

@@ -258,7 +258,7 @@ def retrieve(
 ) -> list[dict[str, Any]]:
     """The first stage: requests of imagine, with the items that the model's own search finds for them.
 
-    A query that says too little for a picture is completed first, from a search of its own; see `completed_wish`.
+    A query that says too little for a picture is completed first, from a search of its own; see `expand_query`.
 
     Args:
         requests (`Sequence[Mapping]`): those that name their `"retrieved"` items or `"wish"` keep these.

@@ -1,4 +1,4 @@
-"""What a model is examined on: the requests of one task, their true answers, and how answers are judged."""
+"""What a model is evaluated on: the requests of one task with their true answers, and the scores of outputs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 from .all_tasks import TASKS
 from .history import Histories
 from .splits import Case, Targets
-from .task import ExampleSource, Judgement, Request, Task
+from .task import CaseScores, ExampleSource, Request, Scores, Task, stacked
 
 
 @dataclass
 class EvaluationCases:
-    """The cases of one task; the same for every model, since all chance in them comes from a seed.
+    """The cases of one task; the same for every model, since all random draws in them come from a seed.
 
     Args:
         task (`Task`): what is asked.
@@ -47,8 +47,8 @@ class EvaluationCases:
                 break
             case = targets[int(index)]
             request = TASKS[name].example(case, source)
-            # With seen items left out, a target that was seen cannot be found; to let it compete alone, the other seen
-            # items gone, would hand a hit to whoever guesses that something is bought again.
+            # With seen items left out, a target that was seen cannot be ranked. If it alone of the seen items competed,
+            # a model that ranks all seen items first would have a hit.
             hidden = exclude_seen and TASKS[name].answer_group == "items" and _is_seen(case)
             if request is None or hidden:
                 skipped += 1
@@ -60,23 +60,20 @@ class EvaluationCases:
     def __len__(self) -> int:
         return len(self.cases)
 
-    def judge(self, index: int, output: Any) -> Judgement:
-        """What one output is worth; see `Task.judge`."""
-        return self.task.judge(
+    def score(self, index: int, output: Any) -> CaseScores:
+        """Scores of the output for one case; see `Task.score`."""
+        return self.task.score(
             self.cases[index], self.requests[index], output, self.source.catalogue, self.exclude_seen
         )
 
-    def summarise(self, judgements: Iterable[Judgement]) -> dict[str, float]:
-        """Metrics over judged outputs."""
-        return self.task.summarise(list(judgements))
+    def scores(self, outputs: Iterable[Any]) -> Scores:
+        """Scores of outputs for all cases, in their order; no more than one output is held at a time."""
+        return stacked(self.score(index, output) for index, output in enumerate(outputs))
 
     def baselines(self, train: Histories) -> dict[str, dict[str, float]]:
-        """Metrics of the trivial answers, by name, judged as the model is."""
-        outputs = self.task.baselines(self.requests, train, self.source)
-        return {
-            name: self.summarise(self.judge(i, output) for i, output in enumerate(answers))
-            for name, answers in outputs.items()
-        }
+        """Metrics of the trivial baselines by name, scored as the model is."""
+        outputs_by_name = self.task.baselines(self.requests, train, self.source)
+        return {name: self.task.summarise(self.scores(outputs)) for name, outputs in outputs_by_name.items()}
 
 
 def _is_seen(case: Case) -> bool:

@@ -1,16 +1,20 @@
-"""What every number in our tables means: pure functions on numpy arrays, and text metrics through their own libraries.
+"""The metrics of our tables: pure functions on numpy arrays, and text metrics through their own libraries.
 
 Ranks start at 1. Everything lies between 0 and 1 except `mae` and `rmse`, which are in stars, and what compares the
 features of pictures: `cosine_similarity` is -1 to 1, `diversity` 0 to 2, `frechet_distance` in squared features.
 """
 
+import functools
 import importlib
+import logging
 import re
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 # --- ranking ---
 
@@ -24,7 +28,7 @@ def rank_of_target(scores: np.ndarray, target: int, excluded: np.ndarray | None 
         scores (`np.ndarray` of shape `(num_items,)`): higher is better; `-inf` is allowed, NaN is not.
         target (`int`): row of the true item.
         excluded (`np.ndarray`, *optional*): rows that do not compete (seen or retired items), as row numbers or as a
-            boolean mask `(num_items,)`. The target competes even when it is among them: a repeated purchase is judged.
+            boolean mask `(num_items,)`. The target competes even when it is among them: a purchase may be repeated.
 
     Returns:
         `int`: 1 (best) to `num_items`.
@@ -101,40 +105,6 @@ def mrr(ranks: np.ndarray, k: int) -> float:
     return float(np.where(checked <= k, 1 / checked, 0.0).mean())
 
 
-def ndcg_of_list(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
-    """NDCG@k of one ranked list with any number of relevant items, each worth 1.
-
-    `sum over places i <= k of [ranked_i is relevant] / log2(1 + i)`, divided by the same sum for the best possible
-    list, which starts with all `min(k, len(relevant))` relevant items. 0 when nothing is relevant.
-
-    Args:
-        ranked (`np.ndarray` of shape `(length,)`): item numbers, best first, each once.
-        relevant (`np.ndarray`): item numbers that count; order and repetition do not matter.
-        k (`int`): places that count.
-
-    Returns:
-        `float`: 0 to 1.
-
-    Raises:
-        `ValueError`: when an item stands in the list twice, as beam search may write it. Counted twice it would push
-            the metric above 1; dropped silently it would move the rest up.
-    """
-    _check_k(k)
-    ranked = np.asarray(ranked)
-    values, counts = np.unique(ranked, return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(
-            f"item {values[counts > 1][0]} stands {counts.max()} times or more in a ranked list of {len(ranked)}: "
-            "expected each item once. Keep the first of each with list(dict.fromkeys(ranked))."
-        )
-    wanted = np.unique(np.asarray(relevant))
-    if not len(wanted):
-        return 0.0
-    discounts = 1 / np.log2(np.arange(2, k + 2))
-    gains = np.isin(ranked[:k], wanted)
-    return float(discounts[: len(gains)][gains].sum() / discounts[: len(wanted)].sum())
-
-
 def _check_k(k: int) -> None:
     if k < 1:
         raise ValueError(f"k = {k}: expected the length of a list, 1 or more.")
@@ -183,46 +153,6 @@ def rmse(predicted: np.ndarray, true: np.ndarray) -> float:
         `ValueError`: when the two differ in shape, are empty or hold NaN.
     """
     return float(np.sqrt((_errors(predicted, true) ** 2).mean()))
-
-
-def expected_calibration_error(probabilities: np.ndarray, true: np.ndarray, num_bins: int = 10) -> float:
-    """How far the confidence in the likeliest star is from being right that often.
-
-    Requests are put into `num_bins` bins of equal width by their confidence (the highest probability of the row; a
-    bin holds its upper edge, not its lower one). ECE = sum over bins of
-    `share of requests in the bin * |share of right answers in the bin - mean confidence in the bin|`.
-    Between stars of equal probability the lower one is the answer.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_requests, num_stars)`): rows sum to 1.
-        true (`np.ndarray` of shape `(num_requests,)`): given stars, 1 to `num_stars`.
-        num_bins (`int`, *optional*, defaults to 10): number of bins.
-
-    Returns:
-        `float`: 0 (calibrated) to 1.
-
-    Raises:
-        `ValueError`: when rows do not sum to 1, shapes do not fit, or a true star is outside the range.
-    """
-    p, stars = np.asarray(probabilities, dtype=np.float64), np.asarray(true)
-    if p.ndim != 2 or not p.size or stars.shape != p.shape[:1]:
-        raise ValueError(
-            f"probabilities of shape {p.shape} and true stars of shape {stars.shape}: expected (num_requests, "
-            "num_stars) and (num_requests,) with at least one request."
-        )
-    # Half precision sums are off by about a thousandth; logits are off by far more.
-    if not np.allclose(p.sum(axis=1), 1, atol=1e-2) or (p < 0).any():
-        raise ValueError(
-            f"rows of probabilities that sum to {p.sum(axis=1).min():.3g} up to {p.sum(axis=1).max():.3g}: expected "
-            "1 and no negative number. Pass the softmax, not the logits."
-        )
-    if not ((stars >= 1) & (stars <= p.shape[1])).all():
-        raise ValueError(f"true stars from {stars.min()} to {stars.max()}: expected 1 to {p.shape[1]}.")
-    confidence = p.max(axis=1)
-    right = p.argmax(axis=1) + 1 == stars
-    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    gap = np.bincount(bins, right - confidence, minlength=num_bins)
-    return float(np.abs(gap).sum() / len(stars))
 
 
 def _errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -462,44 +392,33 @@ def meteor(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
     return {name: float(np.mean(scores))}
 
 
-def bert_score(
-    predicted: Sequence[str], true: Sequence[str], model_folder: str, num_layers: int | None = None
-) -> dict[str, float]:
-    """BERTScore of bert-score without idf and without baseline rescaling: precision, recall and F1, averaged.
+def bert_score(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
+    """BERTScore of bert-score: F1 of its model for English, without idf and baseline rescaling, per text, averaged.
 
     Args:
         predicted (`Sequence[str]`): what the model wrote.
         true (`Sequence[str]`): one reference each.
-        model_folder (`str`): folder of a transformers encoder with its tokenizer; nothing is downloaded.
-        num_layers (`int`, *optional*): layer whose output is compared; by default the last. The library's own choice
-            for `roberta-large` is 17; numbers of different models or layers must not be compared.
 
     Returns:
-        `dict[str, float]`: `{"bertscore_precision": ..., "bertscore_recall": ..., "bertscore": F1}`, at most 1.
+        `dict[str, float]`: `{"bertscore": at most 1}`, or `{}` where bert-score or its model is missing; the log says
+        so once.
 
     Raises:
-        `ValueError`: when there are no texts, their numbers differ or the folder holds no model.
-        `ImportError`: when bert-score is not installed.
+        `ValueError`: when there are no texts or their numbers differ.
     """
     _check_texts(predicted, true)
-    library = _library("bert_score.utils", "bertscore")
-    transformers = importlib.import_module("transformers")
+    scorer = _bert_scorer()
+    return {} if scorer is None else {"bertscore": float(scorer.score(list(predicted), list(true))[2].mean())}
+
+
+@functools.cache
+def _bert_scorer() -> Any | None:
+    """Loaded once a process; the library downloads its model, some 1.4 GB, where it is not in the cache."""
     try:
-        config = transformers.AutoConfig.from_pretrained(model_folder, local_files_only=True)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder, local_files_only=True)
-    except OSError as error:
-        raise ValueError(
-            f"no encoder with a tokenizer in {model_folder!r}: expected a folder written by save_pretrained. {error}"
-        ) from error
-    # A tokenizer that names no limit says 1e30, on which the library's truncation overflows. RoBERTa's positions
-    # start at 2.
-    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings - 2)
-    model = library.get_model(model_folder, num_layers or config.num_hidden_layers)
-    weights = {i: 1.0 for i in range(len(tokenizer))}
-    weights[tokenizer.cls_token_id] = weights[tokenizer.sep_token_id] = 0.0
-    scores = library.bert_cos_score_idf(model, list(true), list(predicted), tokenizer, weights, device="cpu")
-    precision, recall, f1 = (float(value) for value in scores.mean(dim=0))
-    return {"bertscore_precision": precision, "bertscore_recall": recall, "bertscore": f1}
+        return _library("bert_score", "bertscore").BERTScorer(lang="en")
+    except (ImportError, OSError) as error:
+        logger.info(f"BERTScore of explanations is left out: {error}")
+        return None
 
 
 class _NoSynonyms:

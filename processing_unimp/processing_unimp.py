@@ -32,7 +32,7 @@ from .picture import open_picture
 from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, write_hashes
 from .request_reading import picture_of_request, read_request
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
-from .task_imagine import completed_wish
+from .task_imagine import expand_query
 
 logger = logging.get_logger(__name__)
 
@@ -416,7 +416,7 @@ class UniMPProcessor(ProcessorMixin):
                 row.kinds[1:] = [TASK] * len(decisions)
         elif labels:
             target = self._target(name, request)
-            read = [self.control.code(code) for code in request["codes_read"]] if "codes_read" in request else target
+            read = [self.control.code(code) for code in request["noisy_codes"]] if "noisy_codes" in request else target
             row.append(read, None, target, [TASK] * len(target))
         return row
 
@@ -429,12 +429,12 @@ class UniMPProcessor(ProcessorMixin):
         return target
 
     def wish_of(self, request: Request, scores: Any) -> str:
-        """What a request to imagine is understood to ask for; see `completed_wish`.
+        """What a request to imagine is understood to ask for; see `expand_query`.
 
         Args:
             scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search.
         """
-        return completed_wish(
+        return expand_query(
             request, self.catalogue, scores, self.wish_attributes or (), self.query_attribute or "item_id"
         )
 

@@ -1,13 +1,13 @@
 """What the six tasks have in common: a task turns a shopper's case into a request, a request into a prompt, and the
-model's output into a plain answer and into numbers.
+model's output into a plain answer and into scores.
 
 A model's output is one array or text a request, by `answer_group`: `"items"` the logits of all items `(N,)`, `"stars"`
 their probabilities `(5,)`, `"decisions"` a probability per candidate `(K,)`, `"words"` a text, `"codes"` a
-picture with what it resembles. Baselines produce the same, so that one `judge` serves both.
+picture with what it resembles. Baselines produce the same, so that one `score` serves both.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,7 +22,10 @@ from .splits import Case
 TASK_NAMES = ("recommend", "search", "rate", "explain", "select", "imagine")
 
 Request = dict[str, Any]
-Judgement = dict[str, Any]
+# How good one answer is: numbers, and what metrics over all cases need beside them, such as texts.
+CaseScores = dict[str, Any]
+# The same of all cases: by name an array with a row a case.
+Scores = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class ItemSlot:
 
 @dataclass(frozen=True)
 class ShopperText:
-    """A place in a prompt for words that are not ours, such as a search query."""
+    """A place in a prompt for text of the shopper's, such as a search query."""
 
     text: str
 
@@ -44,18 +47,19 @@ Piece = str | ItemSlot | ShopperText
 
 @dataclass(frozen=True)
 class ExampleSource:
-    """Where examples take what a case alone does not say.
+    """What examples need beside a case.
 
     Args:
         catalogue (`Catalogue`): the shop.
-        rng (`np.random.Generator`): the only source of chance.
+        rng (`np.random.Generator`): all random draws come from it.
         history_length (`int`, *optional*, defaults to 5): how many of the latest items a request shows.
         query_attribute (`str`, *optional*): attribute a search query is made from, e.g. `"category"`.
         num_candidates (`int`, *optional*, defaults to 8): candidates of a select request, positives included.
-        is_training (`bool`, *optional*, defaults to `False`): whether the examples are to be learnt from.
-        num_retrieved (`int`, *optional*, defaults to 2): items that a training example of imagine has found; in an
-            evaluation the model's own search finds them.
-        wish_attributes (`Sequence[str]`, *optional*): what the wishes of imagine name beside the query, e.g. a colour.
+        is_training (`bool`, *optional*, defaults to `False`): whether the examples are for training.
+        num_retrieved (`int`, *optional*, defaults to 2): retrieved items in the prompt of a training example of
+            imagine; in an evaluation the model's own search retrieves them.
+        wish_attributes (`Sequence[str]`, *optional*): attributes that queries of training name beside the
+            `query_attribute`, e.g. a colour.
     """
 
     catalogue: Catalogue
@@ -82,7 +86,7 @@ class Task(ABC):
 
         Args:
             case (`Case`): history and the interaction to be predicted.
-            source (`ExampleSource`): catalogue and chance.
+            source (`ExampleSource`): catalogue, options and random draws.
             upcoming (`Sequence[Interaction]`, *optional*): what the shopper did after the target, training only.
         """
 
@@ -99,30 +103,47 @@ class Task(ABC):
         """The model's output as a plain dict for the caller."""
 
     @abstractmethod
-    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
-        """What `summarise` needs to know of one answer."""
+    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+        """How good one output is; the same names for every case.
+
+        Args:
+            case (`Case`): what the request was made from.
+            request (`dict`): with the true `"answer"`.
+            output (`Any`): of a model or a baseline, see the head of this file.
+            catalogue (`Catalogue`): the shop.
+            exclude_seen (`bool`): whether items of the history are left out of a ranking.
+        """
 
     @abstractmethod
-    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        """Metrics over all judged answers."""
+    def summarise(self, scores: Scores) -> dict[str, float]:
+        """Metrics over all cases."""
 
     def num_blocks(self, source: ExampleSource) -> int:
-        """About how long prompt and answer of a training example are, in blocks of items."""
+        """Estimated length of prompt and answer of a training example, in blocks of items."""
         return 1
 
-    def headline_of(self, judgements: Sequence[Judgement]) -> float:
-        """The headline metric alone, for intervals; `summarise` unless that is dear to compute."""
-        return self.summarise(judgements)[self.headline]
+    def headline_of(self, scores: Scores, rows: np.ndarray) -> float:
+        """The headline metric over the cases `rows`, which may hold a case several times; for intervals."""
+        return self.summarise({name: column[rows] for name, column in scores.items()})[self.headline]
 
-    def shown(self, judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
-        """Baselines that answer with what the model was shown, such as an item it found; judged already."""
+    def retrieval_baselines(self, scores: Scores) -> dict[str, Scores]:
+        """Scores of baselines that answer with an item the model retrieved, or with one that it competes with."""
         return {}
 
     @abstractmethod
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
-    ) -> dict[str, Sequence[Any]]:
-        """Outputs of the trivial answers that any model has to beat, fitted on the training part alone."""
+    ) -> dict[str, Iterable[Any]]:
+        """Outputs of the trivial baselines, fitted on the training part alone: one a request, by name.
+
+        Those of the size of the catalogue are made one after the other, as they are asked for.
+        """
+
+
+def stacked(scores: Iterable[CaseScores]) -> Scores:
+    """Scores of single cases as arrays, in their order."""
+    rows = list(scores)
+    return {name: np.stack([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
 
 def history_of(case: Case, source: ExampleSource) -> list[dict[str, Any]]:
@@ -131,18 +152,18 @@ def history_of(case: Case, source: ExampleSource) -> list[dict[str, Any]]:
     return [{"item_id": event.item_id, "rating": stars_of(event.rating)} for event in latest]
 
 
-def described(catalogue: Catalogue, number: int, **said: Any) -> dict[str, Any]:
-    """Item id and attributes of a catalogue row, for an answer, and what the answer says of it."""
-    return with_attributes(catalogue.item(catalogue.item_id(number)), **said)
+def described(catalogue: Catalogue, number: int, **results: Any) -> dict[str, Any]:
+    """Item id and attributes of a catalogue row, and `results` such as its score."""
+    return with_attributes(catalogue.item(catalogue.item_id(number)), **results)
 
 
-def with_attributes(item: Mapping[str, Any], **said: Any) -> dict[str, Any]:
-    """An item and what an answer says of it, such as its score; an attribute of that name becomes `item_score`."""
+def with_attributes(item: Mapping[str, Any], **results: Any) -> dict[str, Any]:
+    """An item with `results` such as its score; an attribute that is named like one of them becomes `item_score`."""
     named: dict[str, Any] = {}
     for name, value in item.items():
-        if name in said:
+        if name in results:
             name = f"item_{name}"
-            while name in item or name in said:
+            while name in item or name in results:
                 name = f"item_{name}"
         named[name] = value
-    return named | said
+    return named | results

@@ -1,7 +1,7 @@
 """explain: in words, why a product might be suitable or unsuitable for this shopper."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from .catalogue import Catalogue
 from .control_tokens import ControlTokens
 from .history import Histories
 from .item_text import clean_value
-from .metrics import bleu, meteor, rouge
+from .metrics import bert_score, bleu, meteor, rouge
 from .splits import Case
-from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of
 
 MAX_EXPLANATION_WORDS = 48
 
@@ -49,25 +49,27 @@ class Explain(Task):
     def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
         return {"task": self.name, "text": str(output)}
 
-    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+        """The two texts: BLEU is counted over all of them."""
         return {"predicted": str(output), "true": request["answer"]}
 
-    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        predicted = [judgement["predicted"] for judgement in judgements]
-        true = [judgement["true"] for judgement in judgements]
-        return {**bleu(predicted, true), **rouge(predicted, true), **meteor(predicted, true)}
+    def summarise(self, scores: Scores) -> dict[str, float]:
+        """BLEU, ROUGE and METEOR, and BERTScore where it can be had."""
+        predicted, true = scores["predicted"].tolist(), scores["true"].tolist()
+        metrics = (bleu, rouge, meteor, bert_score)
+        return {name: value for metric in metrics for name, value in metric(predicted, true).items()}
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
-    ) -> dict[str, Sequence[Any]]:
-        """The commonest training explanation for everybody, and a random one."""
+    ) -> dict[str, Iterable[Any]]:
+        """The most frequent training explanation for everybody, and a random one."""
         texts = [clean_value(text, MAX_EXPLANATION_WORDS) for text in train.explanations()]
         known = [text for text in texts if text]
         if not known:
             return {}
-        commonest = Counter(known).most_common(1)[0][0]
-        chance = np.random.default_rng(0)
+        most_frequent = Counter(known).most_common(1)[0][0]
+        rng = np.random.default_rng(0)
         return {
-            "commonest text": [commonest] * len(requests),
-            "random text": [known[int(i)] for i in chance.integers(len(known), size=len(requests))],
+            "commonest text": [most_frequent] * len(requests),
+            "random text": [known[int(i)] for i in rng.integers(len(known), size=len(requests))],
         }

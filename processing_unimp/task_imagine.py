@@ -5,7 +5,7 @@ the codes of an image codec. An item whose picture has no codes cannot be a targ
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .history import Histories, Interaction
 from .item_text import clean_value, stars_of
 from .metrics import cosine_similarity, diversity, frechet_distance
 from .splits import Case
-from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, ShopperText, Task, described, history_of
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, ShopperText, Task, described, history_of
 from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
 
 LIKED_STARS = 4
@@ -25,12 +25,12 @@ REPLACED_CODES = 0.8
 
 
 class Imagine(Task):
-    """What is imagined is a product the shopper may like: a target that got fewer than four stars is no example.
+    """The picture is of a product the shopper may like: a target that got fewer than four stars is no example.
 
-    An output is a dict: `picture` (`PIL.Image.Image`), `wish` (what was drawn, in words), `retrieved` (catalogue
+    An output is a dict: `picture` (`PIL.Image.Image`), `wish` (the query it was drawn for), `retrieved` (catalogue
     rows), `features` `(G,)` that the picture is compared by, `catalogue_features` `(N, G)` of all pictures
-    (both less the catalogue's mean), `similarity` `(N,)` of the picture to these, `nll` (mean over the true picture's
-    codes, `None` where the truth is not known).
+    (both minus the catalogue's mean), `similarity` `(N,)` of the picture to these, `nll` (mean over the true picture's
+    codes, `None` where the true picture is not known).
 
     The headline `gain` is how much more the picture resembles the true item's than another item's of the same query: 0
     for a picture that knows the query alone, above it for one that knows the shopper.
@@ -52,8 +52,8 @@ class Imagine(Task):
             wish = wish_for(true_id, query, source, BARE_QUERIES)
             return request | {
                 "query": wish,
-                "retrieved": likely_found(case, query, source, is_said=wish != query),
-                "codes_read": codes_read(true_id, source),
+                "retrieved": sample_retrieved(case, query, source, is_named=wish != query),
+                "noisy_codes": noisy_codes(true_id, source),
             }
         return request | {"others": other_items(case, query, source)}
 
@@ -73,7 +73,7 @@ class Imagine(Task):
         item_id = str(request["answer"])
         if not catalogue.has_picture_codes(item_id):
             raise ValueError(
-                f"item {item_id!r} has no picture codes to learn from: it has no picture, or "
+                f"item {item_id!r} has no picture codes to train on: it has no picture, or "
                 "catalogue.set_picture_codes was not called."
             )
         assert catalogue.picture_codes is not None
@@ -93,54 +93,58 @@ class Imagine(Task):
             ],
         }
 
-    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+        """Likelihood of the true picture, similarities, and the features of the pictures that are compared."""
         features = output["catalogue_features"]
-        true, other, random = (catalogue.number(item) for item in (request["answer"], *request["others"]))
+        true, other, random = (features[catalogue.number(item)] for item in (request["answer"], *request["others"]))
+        similarity, similarity_to_other = cosine_similarity(output["features"][None], np.stack([true, other]))
         return {
-            "features": output["features"],
+            "similarity": similarity,
+            "similarity_to_other": similarity_to_other,
             "nll": np.nan if output["nll"] is None else output["nll"],
-            "true": features[true],
-            "other": features[other],
-            "random": features[random],
+            "features": output["features"],
+            "true": true,
+            "other": other,
+            "random": random,
             "retrieved": features[output["retrieved"][0]],
         }
 
-    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        shown, true = (np.stack([judgement[name] for judgement in judgements]) for name in ("features", "true"))
-        to_true, to_other = _similarities(judgements)
-        several = len(judgements) > 1
+    def summarise(self, scores: Scores) -> dict[str, float]:
+        features, true = scores["features"], scores["true"]
+        several = len(features) > 1
         return {
-            "gain": float(np.mean(to_true - to_other)),
-            "similarity": float(np.mean(to_true)),
-            "similarity_to_other": float(np.mean(to_other)),
-            "frechet": frechet_distance(shown, true) if several else float("nan"),
-            "diversity": diversity(shown) if several else float("nan"),
-            "nll": float(np.mean([judgement["nll"] for judgement in judgements])),
+            "gain": self.headline_of(scores, np.arange(len(features))),
+            "similarity": float(scores["similarity"].mean()),
+            "similarity_to_other": float(scores["similarity_to_other"].mean()),
+            "frechet": frechet_distance(features, true) if several else float("nan"),
+            "diversity": diversity(features) if several else float("nan"),
+            "nll": float(scores["nll"].mean()),
         }
 
-    def headline_of(self, judgements: Sequence[Judgement]) -> float:
-        to_true, to_other = _similarities(judgements)
-        return float(np.mean(to_true - to_other))
+    def headline_of(self, scores: Scores, rows: np.ndarray) -> float:
+        return float((scores["similarity"][rows] - scores["similarity_to_other"][rows]).mean())
 
-    def shown(self, judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
-        """A random real picture of the same query, and the first item that the model's search found."""
+    def retrieval_baselines(self, scores: Scores) -> dict[str, Scores]:
+        """The pictures of a random item of the query and of the first item that the model retrieved."""
         return {
-            who: [judgement | {"features": judgement[source], "nll": np.nan} for judgement in judgements]
-            for who, source in (("random item of the query", "random"), ("first retrieved item", "retrieved"))
+            name: scores
+            | {
+                "features": features,
+                "similarity": cosine_similarity(features, scores["true"]),
+                "similarity_to_other": cosine_similarity(features, scores["other"]),
+                "nll": np.full(len(features), np.nan),
+            }
+            for name, features in (
+                ("random item of the query", scores["random"]),
+                ("first retrieved item", scores["retrieved"]),
+            )
         }
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
-    ) -> dict[str, Sequence[Any]]:
-        """None beside `shown`: whoever knows the shop alone has no picture to draw."""
+    ) -> dict[str, Iterable[Any]]:
+        """None: see `retrieval_baselines`."""
         return {}
-
-
-def _similarities(judgements: Sequence[Judgement]) -> tuple[np.ndarray, np.ndarray]:
-    shown, true, other = (
-        np.stack([judgement[name] for judgement in judgements]) for name in ("features", "true", "other")
-    )
-    return cosine_similarity(shown, true), cosine_similarity(shown, other)
 
 
 def was_liked(event: Interaction) -> bool:
@@ -149,33 +153,33 @@ def was_liked(event: Interaction) -> bool:
     return stars is None or stars >= LIKED_STARS
 
 
-def completed_wish(
-    request: Request, catalogue: Catalogue, scores: np.ndarray, attributes: Sequence[str], of: str
+def expand_query(
+    request: Request, catalogue: Catalogue, scores: np.ndarray, attributes: Sequence[str], query_attribute: str
 ) -> str:
-    """A bare query as a wish, in the values that the history likes.
+    """The query with the attribute values before it that the shopper likes: "teal mug" for "mug".
 
-    Of each attribute the value joins the query that the history's items got most stars above two for, among those that
-    items found by the search have; between values liked alike, and where nothing is liked, the search decides.
-    Search alone answers another question, what comes next: it is drawn to what goes with the last item, in a colour
+    For each attribute, the value whose items in the history got the most stars above two, among the values of items
+    that the search scores above 0; among values with equal stars, and where no value has any, the one with the highest
+    total score. Scores alone would not do: they predict the next item, which often resembles the last one, in a colour
     that the shopper may have given two stars.
 
     Args:
-        request (`dict`): with a `"query"` and a `"history"`; a query that is no value of the attribute `of` is a wish
-            already.
+        request (`dict`): with a `"query"` and a `"history"`; a query that is no value of `query_attribute` is returned
+            as it is.
         catalogue (`Catalogue`): the shop.
-        scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search, 0 for one that cannot be
-            found.
-        attributes (`Sequence[str]`): what a wish names.
-        of (`str`): the attribute that queries are values of.
+        scores (`np.ndarray` of shape `(N,)`): probability of each item in the model's search, 0 for an item that must
+            not be retrieved.
+        attributes (`Sequence[str]`): the attributes whose values are added.
+        query_attribute (`str`): the attribute that queries are values of.
     """
     query = query_words(request)
-    known = items_of_queries(catalogue, of, catalogue.version)
+    known = items_of_queries(catalogue, query_attribute, catalogue.version)
     if query not in known:
         return query
     words = []
     for name in attributes:
         column, mass = catalogue.column(name), dict[str, float]()
-        liked = _liking(request["history"], catalogue, name)
+        liked = _liked_values(request["history"], catalogue, name)
         for row in known[query]:
             value = clean_value(column[row], MAX_WISH_WORDS)
             if value and scores[row] > 0:
@@ -185,8 +189,8 @@ def completed_wish(
     return " ".join([*words, query])
 
 
-def _liking(history: Sequence[Any], catalogue: Catalogue, attribute: str) -> dict[str, float]:
-    """Stars above two of a history's items, added up by their value of an attribute; without stars it counts as four.
+def _liked_values(history: Sequence[Any], catalogue: Catalogue, attribute: str) -> dict[str, float]:
+    """Stars above two of a history's items, summed by their value of an attribute; an unrated item counts as four.
 
     Args:
         history (`Sequence`): of a request: item ids, or dicts with an `item_id` or attributes and perhaps a `rating`.
@@ -202,11 +206,12 @@ def _liking(history: Sequence[Any], catalogue: Catalogue, attribute: str) -> dic
     return liked
 
 
-def codes_read(true_id: str, source: ExampleSource) -> list[int]:
-    """The true codes as training reads them before each next one, a share of them replaced by random codes.
+def noisy_codes(true_id: str, source: ExampleSource) -> list[int]:
+    """The true codes as inputs of a training example, a share of them replaced by random codes.
 
-    From clean ones a model learns to go on as the picture began, and hardly looks at the words (Bowman et al. 2016,
-    https://huggingface.co/papers/1511.06349, on word dropout); nor would it know how to go on after its own mistakes.
+    From the true codes a model learns to continue the picture from its beginning, and hardly uses the text (Bowman et
+    al. 2016, https://huggingface.co/papers/1511.06349, on word dropout); nor would it learn to continue after an error
+    of its own.
     """
     catalogue = source.catalogue
     assert catalogue.picture_codes is not None
@@ -216,9 +221,9 @@ def codes_read(true_id: str, source: ExampleSource) -> list[int]:
     return [int(code) for code in codes]
 
 
-def likely_found(case: Case, query: str, source: ExampleSource, is_said: bool) -> list[str]:
-    """What a search would find, for training: items of the query that share most attributes with what was liked, after
-    those with the target's wish attributes where the wish says them (`is_said`).
+def sample_retrieved(case: Case, query: str, source: ExampleSource, is_named: bool) -> list[str]:
+    """Stands in for the search in training: items of the query that share the most attributes with what was liked;
+    where the request names the target's wish attributes (`is_named`), items that have these come first.
 
     Never the target itself. A query with too few other items is filled up with items of the whole shop.
     """
@@ -228,33 +233,33 @@ def likely_found(case: Case, query: str, source: ExampleSource, is_said: bool) -
     liked = [event for event in latest if was_liked(event)] or latest
     seen = values[[catalogue.number(event.item_id) for event in liked]]
     named = [catalogue.attributes.index(name) for name in source.wish_attributes]
-    said = values[catalogue.number(case.target.item_id), named]
+    target_values = values[catalogue.number(case.target.item_id), named]
     found: list[int] = []
     for numbers in _pictured(case, query, source):
         left = numbers[~np.isin(numbers, found)]
         shared = ((values[left][:, None] == seen[None]) & (seen[None] >= 0)).sum(axis=(1, 2))
-        if is_said:
-            as_said = ((values[left][:, named] == said) & (said >= 0)).sum(axis=1)
-            shared = shared + values.shape[1] * len(seen) * as_said
+        if is_named:
+            as_named = ((values[left][:, named] == target_values) & (target_values >= 0)).sum(axis=1)
+            shared = shared + values.shape[1] * len(seen) * as_named
         order = np.argsort(-(shared + source.rng.random(len(left))))
         found += left[order[: source.num_retrieved - len(found)]].tolist()
     return [catalogue.item_id(number) for number in found]
 
 
 def other_items(case: Case, query: str, source: ExampleSource) -> list[str]:
-    """Two random items of the query but the target, filled up from the whole shop: one that an imagined picture is
+    """Two random items of the query except the target, filled up from the whole shop: one that an imagined picture is
     compared with, one that is a baseline's answer."""
     drawn: list[int] = []
     for numbers in _pictured(case, query, source):
         left = numbers[~np.isin(numbers, drawn)]
         drawn += source.rng.permutation(left)[: 2 - len(drawn)].tolist()
     if len(drawn) < 2:
-        raise ValueError(f"a catalogue of {len(drawn) + 1} pictures: imagine is judged on at least 3.")
+        raise ValueError(f"a catalogue of {len(drawn) + 1} pictures: imagine is evaluated on at least 3.")
     return [source.catalogue.item_id(number) for number in drawn]
 
 
 def _pictured(case: Case, query: str, source: ExampleSource) -> list[np.ndarray]:
-    """Rows with a picture, but the target's: of the query, then all."""
+    """Rows with a picture, without the target: those of the query, then all."""
     catalogue = source.catalogue
     codes = catalogue.picture_codes
     assert codes is not None
@@ -266,7 +271,7 @@ def _pictured(case: Case, query: str, source: ExampleSource) -> list[np.ndarray]
 
 @functools.lru_cache(maxsize=4)
 def items_of_queries(catalogue: Catalogue, attribute: str, version: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Catalogue rows by query; `version` is there because a catalogue changes."""
+    """Catalogue rows by query; `version` makes the cache follow changes of the catalogue."""
     queries = np.array([query_of(value) or "" for value in catalogue.column(attribute)])
     order = np.argsort(queries, kind="stable")
     names, starts = np.unique(queries[order], return_index=True)

@@ -11,8 +11,8 @@ from .history import Histories
 from .splits import Case
 from .task import ExampleSource, Request
 
-# Interactions that are tried in place of one that cannot be used: for the task that was drawn, and for any.
-PATIENCE, MAX_DRAWS = 100, 10_000
+# How many interactions are tried in place of one that a task cannot use: for the drawn task, and for any.
+MAX_DRAWS_OF_TASK, MAX_DRAWS = 100, 10_000
 
 
 class TaskMixture(torch.utils.data.Dataset):
@@ -27,7 +27,7 @@ class TaskMixture(torch.utils.data.Dataset):
         repeats (`int`, *optional*, defaults to 1): random windows of a shopper an epoch.
         temperature (`float`, *optional*, defaults to 1.0): tasks are drawn in proportion to
             `number of cases ** (1 / temperature)`; large values make them alike.
-        shares (`Mapping[str, float]`, *optional*): how much oftener than so a task is drawn; 1 where not named.
+        shares (`Mapping[str, float]`, *optional*): factors on the probabilities of tasks; 1 where not named.
         history_length, query_attribute, num_candidates, num_retrieved, wish_attributes (*optional*): see
             `ExampleSource`.
         seed (`int`, *optional*, defaults to 0).
@@ -60,9 +60,9 @@ class TaskMixture(torch.utils.data.Dataset):
             raise ValueError(f"windows={windows!r}: expected 'random' or 'all'.")
         if temperature <= 0 or repeats < 1:
             raise ValueError(f"temperature={temperature}, repeats={repeats}: expected both to be positive.")
-        strange = {name: share for name, share in (shares or {}).items() if name not in tasks or share <= 0}
-        if strange:
-            raise ValueError(f"shares {strange}: expected positive numbers for some of {', '.join(tasks)}.")
+        bad_shares = {name: share for name, share in (shares or {}).items() if name not in tasks or share <= 0}
+        if bad_shares:
+            raise ValueError(f"shares {bad_shares}: expected positive numbers for some of {', '.join(tasks)}.")
         self.train = train
         self.catalogue = catalogue
         self.history_length = history_length
@@ -74,7 +74,6 @@ class TaskMixture(torch.utils.data.Dataset):
         self.epoch = 0
         lengths = np.array([train.length_of(user) for user in range(len(train))])
         usable = np.flatnonzero(lengths >= 2)
-        self.skipped_users = int(len(lengths) - len(usable))
         if not len(usable):
             raise ValueError("no shopper has two training interactions; nothing can be predicted from a history.")
         self.users: np.ndarray
@@ -94,9 +93,9 @@ class TaskMixture(torch.utils.data.Dataset):
                 "select more items than candidates, imagine a query_attribute and pictures with codes (image_codec). "
                 "Leave these out of `tasks`."
             )
-        often = np.array([self.num_cases[name] for name in tasks], dtype=np.float64) ** (1 / temperature)
-        often *= [(shares or {}).get(name, 1.0) for name in tasks]
-        self.probabilities: dict[str, float] = dict(zip(tasks, (often / often.sum()).tolist(), strict=True))
+        weights = np.array([self.num_cases[name] for name in tasks], dtype=np.float64) ** (1 / temperature)
+        weights *= [(shares or {}).get(name, 1.0) for name in tasks]
+        self.probabilities: dict[str, float] = dict(zip(tasks, (weights / weights.sum()).tolist(), strict=True))
 
     def _count(self, name: str) -> int:
         """Cases the data has for a task, estimated on 500 interactions drawn from all shoppers."""
@@ -140,7 +139,7 @@ class TaskMixture(torch.utils.data.Dataset):
         return len(self.users)
 
     def sizes(self) -> np.ndarray:
-        """About how long each row of this epoch is, in blocks of items, without making it."""
+        """Estimated length of each row of this epoch, in blocks of items, without making the row."""
         source = self._source(np.random.default_rng(0))
         of_task = [TASKS[name].num_blocks(source) for name in self.probabilities]
         sizes = np.empty(len(self), dtype=np.int64)
@@ -152,7 +151,7 @@ class TaskMixture(torch.utils.data.Dataset):
         return sizes
 
     def _draw(self, index: int) -> tuple[np.random.Generator, int]:
-        """What a row's chance begins with: its task."""
+        """The random generator of a row, and the first number drawn from it: the task's place among the names."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
         return rng, int(rng.choice(len(self.probabilities), p=list(self.probabilities.values())))
 
@@ -164,13 +163,15 @@ class TaskMixture(torch.utils.data.Dataset):
         names = list(self.probabilities)
         position = None if self.positions is None else int(self.positions[index])
         request = self._example(int(self.users[index]), rng, names[first : first + 1], position)
-        # An interaction that cannot serve the task, such as an unrated one, gives way to another, so that each task is
-        # drawn as often as it is meant to be; after some of them another task takes its place.
+        # An interaction that the task cannot use, such as an unrated one, is replaced by another, so that each task
+        # has its share; after `MAX_DRAWS_OF_TASK` of them any task will do.
         draws = 0
         while request is None:
             if draws == MAX_DRAWS:
-                raise ValueError(f"{MAX_DRAWS} interactions in a row serve none of the tasks {', '.join(names)}.")
+                raise ValueError(
+                    f"{MAX_DRAWS} interactions in a row cannot be used by any of the tasks {', '.join(names)}."
+                )
             draws += 1
-            tasks = names[first : first + 1] if draws < PATIENCE else names[first:] + names[:first]
+            tasks = names[first : first + 1] if draws < MAX_DRAWS_OF_TASK else names[first:] + names[:first]
             request = self._example(int(rng.choice(self.users)), rng, tasks)
         return request

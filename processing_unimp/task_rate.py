@@ -1,6 +1,6 @@
 """rate: how many stars this shopper would give, as a distribution over 1 to 5."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from .history import Histories
 from .item_text import stars_of
 from .metrics import mae, rmse
 from .splits import Case
-from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of
 
 STARS = np.arange(1, NUM_STARS + 1)
 
@@ -51,17 +51,17 @@ class Rate(Task):
             "entropy": float(-(probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum()),
         }
 
-    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+        """The expected stars, and those that were given."""
         return {"predicted": float(np.asarray(output) @ STARS), "true": float(request["answer"])}
 
-    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        predicted = np.array([judgement["predicted"] for judgement in judgements])
-        true = np.array([judgement["true"] for judgement in judgements])
+    def summarise(self, scores: Scores) -> dict[str, float]:
+        predicted, true = scores["predicted"], scores["true"]
         return {"mae": mae(predicted, true), "rmse": rmse(predicted, true)}
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
-    ) -> dict[str, Sequence[Any]]:
+    ) -> dict[str, Iterable[Any]]:
         """The training distribution for everybody (a constant), and the shopper's own earlier mean."""
         rated = train.ratings[np.isfinite(train.ratings)]
         counts = np.array([(np.floor(rated + 0.5) == star).sum() for star in STARS], dtype=np.float64)

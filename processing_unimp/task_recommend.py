@@ -1,6 +1,6 @@
 """recommend: the next item, ranked over the whole catalogue."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from .control_tokens import ControlTokens
 from .history import Histories
 from .metrics import hit_rate, mrr, ndcg, rank_of_target
 from .splits import Case
-from .task import ExampleSource, Judgement, Piece, Request, Task, described, history_of
+from .task import CaseScores, ExampleSource, Piece, Request, Scores, Task, described, history_of
 
 
 class Recommend(Task):
@@ -38,7 +38,8 @@ class Recommend(Task):
             ],
         }
 
-    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+        """The rank of the true item."""
         excluded = ~catalogue.available
         if exclude_seen:
             excluded = excluded.copy()
@@ -46,8 +47,8 @@ class Recommend(Task):
         rank = rank_of_target(np.asarray(output), catalogue.number(request["answer"]), np.flatnonzero(excluded))
         return {"rank": rank}
 
-    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        ranks = np.array([judgement["rank"] for judgement in judgements])
+    def summarise(self, scores: Scores) -> dict[str, float]:
+        ranks = scores["rank"]
         return {
             "hr@5": hit_rate(ranks, 5),
             "ndcg@5": ndcg(ranks, 5),
@@ -58,10 +59,10 @@ class Recommend(Task):
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
-    ) -> dict[str, Sequence[Any]]:
+    ) -> dict[str, Iterable[Any]]:
         popularity = train.item_counts().astype(np.float64)
-        chance = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         return {
             "popularity": [popularity] * len(requests),
-            "random": [chance.random(len(popularity)) for _ in requests],
+            "random": (rng.random(len(popularity)) for _ in requests),
         }

@@ -1,6 +1,6 @@
 """search: items that fit both a query and the shopper's taste, ranked over the whole catalogue."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,15 +42,18 @@ class Search(Recommend):
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
-    ) -> dict[str, Sequence[Any]]:
+    ) -> dict[str, Iterable[Any]]:
         """Popularity, with and without a perfect text match of the query on its attribute."""
         popularity = train.item_counts().astype(np.float64)
-        values = np.array([query_of(value) or "" for value in source.catalogue.column(str(source.query_attribute))])
-        matching = {query: values == query for query in {request["query"] for request in requests}}
+        values = [query_of(value) or "" for value in source.catalogue.column(str(source.query_attribute))]
+        queries, query_numbers = np.unique(values, return_inverse=True)
+        number_of = dict(zip(queries.tolist(), range(len(queries)), strict=True))
         top = popularity.max() + 1
         return {
             "popularity": [popularity] * len(requests),
-            "popularity in query": [popularity + top * matching[request["query"]] for request in requests],
+            "popularity in query": (
+                popularity + top * (query_numbers == number_of[request["query"]]) for request in requests
+            ),
         }
 
 
@@ -66,16 +69,16 @@ def query_words(request: Request) -> str:
 
 
 def query_of(value: Any) -> str | None:
-    """A category as a search query; of a path or list of categories the last, most specific one."""
+    """A category as a search query: of a path or list of categories the last, most specific one."""
     if isinstance(value, (list, tuple)):
         value = value[-1] if value else None
     return clean_value(value, MAX_QUERY_WORDS)
 
 
 def wish_for(true_id: str, query: str, source: ExampleSource, bare: float) -> str:
-    """The query of a training example, as a wish that says what is to be seen: "teal mug" for the query "mug".
+    """The query of a training example with the true item's `wish_attributes` before it: "teal mug" for "mug".
 
-    What words look like is learnt from it. A share of `bare` stays the query alone.
+    From such queries the model learns what the words look like. A share of `bare` stays the query alone.
     """
     item = source.catalogue.item(true_id)
     values = [clean_value(item[name], MAX_WISH_WORDS) for name in source.wish_attributes]

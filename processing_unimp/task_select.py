@@ -5,7 +5,7 @@ in the request's order, and the model says yes or no after reading it: all slots
 candidate gets a probability, and an item that is not a candidate cannot be chosen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .control_tokens import ControlTokens
 from .history import Histories
 from .metrics import precision_recall_f1
 from .splits import Case
-from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of, with_attributes
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of, with_attributes
 
 MAX_POSITIVES = 3
 
@@ -75,16 +75,17 @@ class Select(Task):
         ]
         return {"task": self.name, "items": scored}
 
-    def judge(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> Judgement:
+    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+        """Precision, recall and F1 of the chosen candidates."""
         precision, recall, f1 = precision_recall_f1(choose(output), np.asarray(request["answer"], dtype=bool))
         return {"precision": precision, "recall": recall, "f1": f1}
 
-    def summarise(self, judgements: Sequence[Judgement]) -> dict[str, float]:
-        return {name: float(np.mean([j[name] for j in judgements])) for name in ("precision", "recall", "f1")}
+    def summarise(self, scores: Scores) -> dict[str, float]:
+        return {name: float(scores[name].mean()) for name in ("precision", "recall", "f1")}
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
-    ) -> dict[str, Sequence[Any]]:
+    ) -> dict[str, Iterable[Any]]:
         """Everything, and the most popular candidate alone."""
         popularity = train.item_counts()
         outputs = []

@@ -1,4 +1,4 @@
-"""The cheap answers: known by hand, fitted on training alone, judged on the cases of train.py."""
+"""Tuned baselines: known by hand, fitted on training alone, evaluated on the cases of train.py."""
 
 import json
 import sys
@@ -132,12 +132,12 @@ def test_search_keeps_the_category_and_select_takes_the_best_candidate(split):
 
 def test_trivial_baselines_are_those_of_the_tasks(split):
     select = cases_of(split, "select", num_candidates=3)
-    everything = baselines.judgements(select, lambda case: np.ones(6))
-    assert select.summarise(everything) == select.baselines(split.train)["choose all"]
+    everything = baselines.scores_of(select, lambda case: np.ones(6))
+    assert select.task.summarise(everything) == select.baselines(split.train)["choose all"]
     for name, theirs in [("recommend", "popularity"), ("search", "popularity in query")]:
         cases = cases_of(split, name)
-        judged = baselines.judgements(cases, next(baselines.popularity(split.train))[1])
-        assert cases.summarise(judged) == cases.baselines(split.train)[theirs]
+        scores = baselines.scores_of(cases, next(baselines.popularity(split.train))[1])
+        assert cases.task.summarise(scores) == cases.baselines(split.train)[theirs]
 
 
 def test_seen_again_wins_a_repeated_purchase(split):
@@ -146,9 +146,9 @@ def test_seen_again_wins_a_repeated_purchase(split):
     histories = Histories.from_interactions(rows, split.train.catalogue)
     repeated = cases_of(split, "recommend", Targets(histories, np.array([0]), np.array([3])), exclude_seen=False)
     for _, score in baselines.seen_again(split.train.catalogue, NO_TIE_BREAK):
-        assert baselines.judgements(repeated, score)[0]["rank"] <= 3
+        assert baselines.scores_of(repeated, score)["rank"][0] <= 3
     _, score = next(baselines.seen_again(split.train.catalogue, NO_TIE_BREAK))
-    found = baselines.examine(repeated, {"seen again": baselines.Chosen({"half_life": np.inf}, score, 1.0)})
+    found = baselines.evaluate(repeated, {"seen again": baselines.Chosen({"half_life": np.inf}, score, 1.0)})
     assert found["cases"] == 1
     assert found["baselines"]["seen again"]["parameters"] == {"half_life": "infinite"}
 
@@ -193,7 +193,7 @@ def test_nothing_is_learnt_from_validation_or_test(split):
             np.testing.assert_array_equal(score(case), other_score(case))
 
 
-def test_the_command_judges_on_the_cases_of_train(tmp_path, monkeypatch, capsys):
+def test_the_command_evaluates_on_the_cases_of_train(tmp_path, monkeypatch, capsys):
     write_demo_shop(tmp_path, num_items=40, num_shoppers=40)
     tasks = ["recommend", "search", "rate", "explain", "select"]
     arguments = [

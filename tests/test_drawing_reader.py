@@ -1,4 +1,4 @@
-"""The judge of imagined pictures: right on every drawing however badly kept, silent where nothing is shown."""
+"""The reader of imagined pictures: right on every drawing however badly kept, silent where nothing is shown."""
 
 import io
 import itertools

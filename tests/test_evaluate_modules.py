@@ -72,7 +72,7 @@ def answers_of(cases: EvaluationCases, outputs) -> list[dict]:
 def test_ranking_is_recommend(seed):
     cases, catalogue = cases_of("recommend"), make_catalogue()
     outputs = np.random.default_rng(seed).normal(size=(len(cases), len(catalogue)))
-    expected = cases.summarise([cases.judge(index, output) for index, output in enumerate(outputs)])
+    expected = cases.task.summarise(cases.scores(outputs))
 
     truth = [catalogue.number(request["answer"]) for request in cases.requests]
     for case, output in zip(cases.cases, outputs, strict=True):
@@ -90,7 +90,7 @@ def test_ranking_is_recommend(seed):
 def test_rating_is_rate(seed):
     cases = cases_of("rate")
     outputs = np.random.default_rng(seed).dirichlet(np.ones(5), size=len(cases))
-    expected = cases.summarise([cases.judge(index, output) for index, output in enumerate(outputs)])
+    expected = cases.task.summarise(cases.scores(outputs))
     answers = answers_of(cases, outputs)
     stars = [request["answer"] for request in cases.requests]
     found = load("rating").compute(predictions=[answer["stars"] for answer in answers], references=stars)
@@ -101,7 +101,7 @@ def test_rating_is_rate(seed):
 def test_selection_is_select(seed):
     cases, rng = cases_of("select"), np.random.default_rng(seed)
     outputs = [rng.random(len(request["candidates"])) for request in cases.requests]
-    expected = cases.summarise([cases.judge(index, output) for index, output in enumerate(outputs)])
+    expected = cases.task.summarise(cases.scores(outputs))
     truth = [request["answer"] for request in cases.requests]
     assert load("selection", "probabilities").compute(predictions=outputs, references=truth) == expected
     chosen = [[item["selected"] for item in answer["items"]] for answer in answers_of(cases, outputs)]
@@ -203,7 +203,7 @@ def test_the_script_runs_from_a_cache(cache):
         ("selection", None, [], [], "no cases"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_judged_is_refused(name, config_name, predictions, references, message):
+def test_what_cannot_be_scored_is_refused(name, config_name, predictions, references, message):
     with pytest.raises(ValueError, match=message):
         load(name, config_name).compute(predictions=predictions, references=references)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks import imagine_demo
 from benchmarks.drawing_reader import read_drawing
-from benchmarks.imagine_demo import KIND, WISH, examine, levels_of, wilson
+from benchmarks.imagine_demo import KIND, WISH, evaluate, levels_of, wilson
 from benchmarks.imagine_questions import (
     MEASURES,
     WISH_MEASURES,
@@ -205,7 +205,7 @@ def test_whoever_knows_the_shopper_is_always_right(shop, looks, favourites):
         nexts = [by_history[str(request["history"])].case.target.item_id for request in requests[:10]]
         return [{"items": [{"item_id": item_id}]} for item_id in nexts + ["mug-001"] * (len(requests) - 10)]
 
-    results, sheet = examine(
+    results, sheet = evaluate(
         split,
         source,
         stand_in(ideal, source.catalogue),
@@ -253,7 +253,7 @@ def test_whoever_reads_no_colour_is_right_by_chance_alone(shop, looks, favourite
         question = by_history[str(request["history"])]
         return drawn(question.category, min(question.colours))
 
-    results, _ = examine(split, source, stand_in(deaf, source.catalogue), favourites, number=60)
+    results, _ = evaluate(split, source, stand_in(deaf, source.catalogue), favourites, number=60)
     assert results[KIND]["levels"]["imagined"]["both"]["share"] == 1
     wished = results[WISH]["levels"]["imagined"]
     assert wished["category"]["share"] == 1
@@ -268,7 +268,7 @@ def test_whoever_reads_no_colour_is_right_by_chance_alone(shop, looks, favourite
 def test_one_picture_for_everybody_gains_nothing_by_the_history(shop, favourites):
     split, source = shop
     always = stand_in(lambda request: drawn(request["query"].split()[-1], "blue"), source.catalogue)
-    results, sheet = examine(split, source, always, favourites, number=60, wishes=False)
+    results, sheet = evaluate(split, source, always, favourites, number=60, wishes=False)
     assert list(results) == [KIND] and sheet.height == 92 + 8 * 124 + 34
     levels = results[KIND]["levels"]
     assert levels["imagined"]["category"]["share"] == 1
@@ -284,7 +284,7 @@ def test_one_picture_for_everybody_gains_nothing_by_the_history(shop, favourites
 
 def test_noise_is_never_right(shop, favourites):
     split, source = shop
-    results, _ = examine(split, source, stand_in(lambda request: NOISE, source.catalogue), favourites, number=20)
+    results, _ = evaluate(split, source, stand_in(lambda request: NOISE, source.catalogue), favourites, number=20)
     for found in results.values():
         assert {measure["share"] for measure in found["levels"]["imagined"].values()} == {0}
         assert found["unclear"] == found["unclear_colour"] == 1
@@ -295,7 +295,7 @@ def test_noise_is_never_right(shop, favourites):
 def test_numbers_are_written_as_json(shop, favourites, tmp_path):
     """Of one shopper, whom no other can be compared with: a share that is not known is no number."""
     split, source = shop
-    results, _ = examine(split, source, stand_in(lambda request: NOISE, source.catalogue), favourites, number=1)
+    results, _ = evaluate(split, source, stand_in(lambda request: NOISE, source.catalogue), favourites, number=1)
     assert results[KIND]["levels"]["imagined for others"]["colour"]["share"] is None
     assert "| imagined for others | - | - | - |" in imagine_demo.format_table(results)
     path = tmp_path / "new" / "found.json"
@@ -392,7 +392,7 @@ def test_nobody_to_ask_is_an_error(shop, favourites):
     bare = [i for i, case in enumerate(split.test) if not source.catalogue.has_picture(case.target.item_id)]
     test = Targets(split.test.histories, split.test.users[bare], split.test.positions[bare])
     with pytest.raises(ValueError, match=f"none of the {len(bare)} test shoppers"):
-        examine(
+        evaluate(
             dataclasses.replace(split, test=test),
             source,
             stand_in(lambda request: NOISE, source.catalogue),

@@ -362,7 +362,7 @@ def test_training_reads_spoilt_codes_and_learns_the_true_ones(shop):
     first = model.config.group_slices["codes"][0]
     truth = processor.catalogue.picture_codes[processor.catalogue.number("s1")]
     spoilt = [int(code + 1) % 16 for code in truth]
-    request = REQUESTS[0] | {"answer": "s1", "codes_read": spoilt}
+    request = REQUESTS[0] | {"answer": "s1", "noisy_codes": spoilt}
     batch = processor(requests=[request], labels=True)
     assert (batch["input_ids"][0, -4:] - first).tolist() == spoilt
     assert (batch["labels"][0, -4:] - first).tolist() == truth.tolist()

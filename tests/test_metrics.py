@@ -15,14 +15,12 @@ from processing_unimp.metrics import (
     bleu,
     cosine_similarity,
     diversity,
-    expected_calibration_error,
     frechet_distance,
     hit_rate,
     mae,
     meteor,
     mrr,
     ndcg,
-    ndcg_of_list,
     precision_recall_f1,
     rank_of_target,
     rmse,
@@ -97,27 +95,6 @@ def test_ranking_metrics_refuse_empty_and_zero_based_ranks(metric):
         metric(np.array([1]), 0)
 
 
-def test_ndcg_of_a_list_by_hand():
-    # Relevant at places 1 and 3 of three relevant items: (1 + 1/2) / (1 + 1/log2(3) + 1/2).
-    assert ndcg_of_list([7, 1, 5, 2], [5, 7, 9], k=4) == pytest.approx(1.5 / (1.5 + 1 / LOG3))
-    assert ndcg_of_list([7, 1, 5, 2], [5, 7, 9], k=1) == 1.0
-    assert ndcg_of_list([1, 2], [3], k=2) == 0.0
-    assert ndcg_of_list([1, 2], [], k=2) == 0.0
-    assert ndcg_of_list([], [1], k=2) == 0.0
-    assert ndcg_of_list([3], [3, 3], k=5) == 1.0
-
-
-def test_ndcg_of_a_list_with_one_target_equals_ndcg_of_its_rank():
-    ranked = np.random.default_rng(1).permutation(20)
-    for place, item in enumerate(ranked, start=1):
-        assert ndcg_of_list(ranked, [item], 10) == pytest.approx(ndcg(np.array([place]), 10))
-
-
-def test_a_list_with_an_item_twice_is_refused():
-    with pytest.raises(ValueError, match="item 4 stands 2 times"):
-        ndcg_of_list([4, 4, 1], [4], k=3)
-
-
 def test_mae_and_rmse_by_hand():
     predicted, true = np.array([1.0, 3.5, 5.0, 2.0]), np.array([2, 3, 5, 5])
     assert mae(predicted, true) == pytest.approx((1 + 0.5 + 0 + 3) / 4)
@@ -154,29 +131,6 @@ def test_precision_recall_f1_refuses_item_numbers():
         precision_recall_f1(np.array([3, 5]), np.array([3, 7]))
     with pytest.raises(ValueError, match="boolean"):
         precision_recall_f1(np.array([True]), np.array([True, False]))
-
-
-def test_calibration_error_by_hand():
-    # Confidence 0.8 twice, right once: gap |0.5 - 0.8|; confidence 0.4 twice, never right: gap 0.4.
-    probabilities = np.array([[0.8, 0.2, 0], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.4, 0.3, 0.3]])
-    assert expected_calibration_error(probabilities, np.array([1, 2, 1, 3])) == pytest.approx(0.5 * 0.3 + 0.5 * 0.4)
-    assert expected_calibration_error(np.eye(5), np.arange(1, 6)) == 0.0
-    assert expected_calibration_error(np.eye(5), np.array([2, 3, 4, 5, 1])) == 1.0
-
-
-def test_within_a_bin_over_and_under_confidence_cancel_but_not_between_bins():
-    probabilities = np.array([[0.95, 0.05], [0.55, 0.45]])
-    assert expected_calibration_error(probabilities, np.array([2, 1])) == pytest.approx((0.95 + 0.45) / 2)
-    assert expected_calibration_error(probabilities, np.array([2, 1]), num_bins=1) == pytest.approx(abs(0.5 - 0.75))
-
-
-def test_calibration_refuses_logits_and_stars_out_of_range():
-    with pytest.raises(ValueError, match="softmax"):
-        expected_calibration_error(np.array([[2.0, -1.0]]), np.array([1]))
-    with pytest.raises(ValueError, match="0 to 0"):
-        expected_calibration_error(np.array([[0.5, 0.5]]), np.array([0]))
-    with pytest.raises(ValueError, match="shape"):
-        expected_calibration_error(np.array([[0.5, 0.5]]), np.array([1, 2]))
 
 
 def features(seed, n, width):
@@ -341,7 +295,7 @@ def test_meteor_with_wordnet_matches_synonyms(monkeypatch):
     assert meteor(["a couch"], ["a sofa"]) == {"meteor": pytest.approx(1 - 0.5 * (1 / 2) ** 3)}
 
 
-@pytest.mark.parametrize("metric", [bleu, rouge, meteor])
+@pytest.mark.parametrize("metric", [bleu, rouge, meteor, bert_score])
 def test_text_metrics_refuse_lists_that_do_not_match(metric):
     with pytest.raises(ValueError, match="1 texts for 2"):
         metric(["a"], ["a", "b"])
@@ -351,33 +305,49 @@ def test_text_metrics_refuse_lists_that_do_not_match(metric):
         metric("a", "b")
 
 
-def test_bert_score_on_a_tiny_encoder_without_a_length_limit(tmp_path):
-    pytest.importorskip("bert_score")
-    from transformers import BertConfig, BertModel, BertTokenizer
+@pytest.fixture
+def bert_scorer(monkeypatch):
+    """Sets what the library `bert_score` is, and forgets the scorer that was loaded from it."""
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "mug", "blue", "lamp"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
-    assert tokenizer.model_max_length > 1e20
-    tokenizer.save_pretrained(tmp_path)
-    config = BertConfig(
-        vocab_size=9,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=20,
-    )
-    BertModel(config).save_pretrained(tmp_path)
-    same = bert_score(["red mug", "blue lamp " * 30], ["red mug", "blue lamp " * 30], str(tmp_path))
-    assert same == {name: pytest.approx(1.0, abs=1e-4) for name in same}
-    assert bert_score(["red mug"], ["blue lamp"], str(tmp_path))["bertscore"] < 0.999
+    def use(library):
+        monkeypatch.setitem(sys.modules, "bert_score", library)
+        metrics._bert_scorer.cache_clear()
+
+    yield use
+    metrics._bert_scorer.cache_clear()
 
 
-def test_bert_score_names_a_folder_without_a_model(tmp_path):
-    pytest.importorskip("bert_score")
-    with pytest.raises(ValueError, match="save_pretrained"):
-        bert_score(["a"], ["a"], str(tmp_path / "absent"))
+def test_bert_score_is_the_mean_f1_of_the_english_model(bert_scorer):
+    made = []
+
+    class Scorer:
+        def __init__(self, lang):
+            made.append(lang)
+
+        def score(self, predicted, true):
+            assert (predicted, true) == (["a mug", "a lamp"], ["mug", "lamp"])
+            return np.zeros(2), np.ones(2), np.array([0.5, 0.75])
+
+    bert_scorer(SimpleNamespace(BERTScorer=Scorer))
+    for _ in range(2):
+        assert bert_score(["a mug", "a lamp"], ["mug", "lamp"]) == {"bertscore": 0.625}
+    assert made == ["en"]
+
+
+def offline(lang):
+    raise OSError("roberta-large is not in the cache.")
+
+
+@pytest.mark.parametrize(
+    ("library", "reason"),
+    [(None, "unimp[bertscore]"), (SimpleNamespace(BERTScorer=offline), "roberta-large is not in the cache")],
+)
+def test_bert_score_is_left_out_and_that_is_said_once(bert_scorer, caplog, library, reason):
+    bert_scorer(library)
+    with caplog.at_level("INFO", logger="processing_unimp"):
+        assert [bert_score(["a"], ["a"]), bert_score(["a"], ["b"])] == [{}, {}]
+    assert [record.getMessage() for record in caplog.records if reason in record.getMessage()] == caplog.messages
+    assert len(caplog.messages) == 1
 
 
 def test_the_file_imports_without_the_text_libraries_and_says_how_to_get_them():

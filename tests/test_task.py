@@ -1,10 +1,13 @@
 """The tasks: examples from cases, answers as plain dicts, metrics and baselines worked out by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from shop import make_catalogue, make_histories
 
-from processing_unimp import TASKS, Case, EvaluationCases, ExampleSource, Histories, Targets
+from processing_unimp import TASKS, Case, Catalogue, EvaluationCases, ExampleSource, Histories, Targets
+from processing_unimp.task import stacked
 from processing_unimp.task_select import choose
 
 CATALOGUE = make_catalogue()
@@ -57,24 +60,24 @@ def test_what_the_data_lacks_is_no_example():
     assert TASKS["search"].example(case(), ExampleSource(CATALOGUE, np.random.default_rng(0))) is None
 
 
-def test_ranking_is_judged_by_hand():
+def test_ranking_is_scored_by_hand():
     task = TASKS["recommend"]
     request = example("recommend")  # true item m1 = row 0, history m2, s2, h2 = rows 1, 3, 5
     scores = np.array([2.0, 9.0, 1.0, 8.0, 3.0, 7.0])
-    seen_too = task.judge(case(), request, scores, CATALOGUE, exclude_seen=False)
-    unseen = task.judge(case(), request, scores, CATALOGUE, exclude_seen=True)
+    seen_too = task.score(case(), request, scores, CATALOGUE, exclude_seen=False)
+    unseen = task.score(case(), request, scores, CATALOGUE, exclude_seen=True)
     assert (seen_too["rank"], unseen["rank"]) == (5, 2)
-    metrics = task.summarise([{"rank": 5}, {"rank": 2}])
+    metrics = task.summarise({"rank": np.array([5, 2])})
     assert metrics["hr@5"] == 1.0 and metrics["hr@10"] == 1.0
     assert metrics["ndcg@5"] == pytest.approx((1 / np.log2(6) + 1 / np.log2(3)) / 2)
     assert metrics["mrr@5"] == pytest.approx((1 / 5 + 1 / 2) / 2)
 
 
-def test_stars_are_judged_by_their_expectation():
+def test_stars_are_scored_by_their_expectation():
     task = TASKS["rate"]
-    judged = task.judge(case(), {"answer": 2}, np.array([0.5, 0, 0, 0.5, 0]), CATALOGUE, exclude_seen=True)
-    assert judged == {"predicted": 2.5, "true": 2.0}
-    assert task.summarise([judged, {"predicted": 4.5, "true": 3.0}]) == pytest.approx(
+    scores = task.score(case(), {"answer": 2}, np.array([0.5, 0, 0, 0.5, 0]), CATALOGUE, exclude_seen=True)
+    assert scores == {"predicted": 2.5, "true": 2.0}
+    assert task.summarise(stacked([scores, {"predicted": 4.5, "true": 3.0}])) == pytest.approx(
         {"mae": 1.0, "rmse": np.sqrt((0.25 + 2.25) / 2)}
     )
 
@@ -114,11 +117,11 @@ def test_the_expected_f1_is_close_to_the_mean_over_all_outcomes():
         assert mean_f1(choose(p).astype(int)) > best - 0.02
 
 
-def test_a_selection_is_judged_by_its_choice():
+def test_a_selection_is_scored_by_its_choice():
     task = TASKS["select"]
     request = {"candidates": ["m1", "m2", "s1", "h1"], "answer": [True, True, False, False]}
-    judged = task.judge(case(), request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, exclude_seen=True)
-    assert judged == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
+    scores = task.score(case(), request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, exclude_seen=True)
+    assert scores == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
 
 
 def test_answers_are_plain_dicts():
@@ -138,7 +141,7 @@ def cases(name: str) -> EvaluationCases:
     return EvaluationCases.of(name, targets, source(num_candidates=3), exclude_seen=True)
 
 
-def test_baselines_are_judged_like_the_model():
+def test_baselines_are_scored_like_the_model():
     # Popularity over all interactions: m1 3, m2 2, s1 2, s2 2, h1 2, h2 2.
     found = cases("recommend").baselines(HISTORIES)
     # ada wants m2 among {m2, s2, h2}: all tied at 2, ties count against us: rank 3. bob wants s1 among {s1, h1}: 2.
@@ -155,6 +158,25 @@ def test_baselines_are_judged_like_the_model():
     assert rated["shopper's mean"]["rmse"] == pytest.approx(np.sqrt(((own - true) ** 2).mean()))
     assert cases("select").baselines(HISTORIES)["choose all"]["recall"] == 1.0
     assert cases("explain").baselines(HISTORIES).keys() == {"commonest text", "random text"}
+
+
+def test_baselines_of_many_cases_hold_one_ranking_at_a_time():
+    num_items, num_cases = 20_000, 500
+    catalogue = Catalogue.from_items([{"item_id": str(n), "category": f"c{n % 40}"} for n in range(num_items)])
+    events = [{"user_id": "u", "item_id": str(n), "timestamp": n} for n in range(num_cases + 1)]
+    histories = Histories.from_interactions(events, catalogue)
+    places = np.arange(1, num_cases + 1)
+    targets = Targets(histories, np.zeros(num_cases, dtype=int), places)
+    drawn = ExampleSource(catalogue, np.random.default_rng(0), query_attribute="category")
+    for name in ("recommend", "search"):
+        many = EvaluationCases.of(name, targets, drawn, exclude_seen=False)
+        tracemalloc.start()
+        many.baselines(histories)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (
+            len(many) == num_cases and peak < 20 * num_items * 8
+        )  # all of them would be 500 times an array of 8 bytes
 
 
 def test_cases_do_not_depend_on_what_was_drawn_before():

@@ -8,8 +8,8 @@ from shop import make_catalogue, make_histories
 
 from processing_unimp import TASKS, Case, Catalogue, EvaluationCases, ExampleSource, Targets, TaskMixture
 from processing_unimp.control_tokens import ControlTokens
-from processing_unimp.task import ItemSlot, ShopperText
-from processing_unimp.task_imagine import REPLACED_CODES, completed_wish
+from processing_unimp.task import ItemSlot, ShopperText, stacked
+from processing_unimp.task_imagine import REPLACED_CODES, expand_query
 
 TASK = TASKS["imagine"]
 
@@ -36,7 +36,7 @@ def case(catalogue, user="bob", position=3, rating=5.0):
 def test_an_example_asks_for_the_next_items_picture(catalogue):
     request = TASK.example(case(catalogue), source(catalogue, is_training=True, num_retrieved=1))
     history = [{"item_id": "m2", "rating": 5}, {"item_id": "s2", "rating": 5}, {"item_id": "h2", "rating": 1}]
-    assert len(request.pop("codes_read")) == 4
+    assert len(request.pop("noisy_codes")) == 4
     assert request == {"task": "imagine", "history": history, "query": "mug", "answer": "m1", "retrieved": ["m2"]}
     assert TASK.target(request, ControlTokens(100, num_codes=16), catalogue) == [
         112,
@@ -108,7 +108,7 @@ def test_an_evaluation_leaves_the_search_to_the_model(catalogue):
     assert "m1" not in request["others"]
 
 
-def test_few_pictures_cannot_be_judged():
+def test_few_pictures_cannot_be_evaluated():
     catalogue = make_catalogue()
     codes = np.full((6, 1), -1)
     codes[[0, 1]] = 3
@@ -135,21 +135,25 @@ def output(features, catalogue_features, **more):
     } | more
 
 
-def test_judging_by_hand(catalogue):
+def test_scores_by_hand(catalogue):
     # The true item m1 looks like (1, 0), m2, the other mug, like (0, 1), h1 like (1, 1), the first one found (0, 2).
     shelf = np.array([[1, 0], [0, 1], [1, 1], [0, 0], [1, 1], [0, 2]], dtype=float)
     request = TASK.example(case(catalogue), source(catalogue)) | {"others": ["m2", "h1"]}
-    good = TASK.judge(case(catalogue), request, output([3, 4], shelf), catalogue, True)
-    bad = TASK.judge(case(catalogue), request, output([0, 1], shelf, nll=4.0), catalogue, True)
-    metrics = TASK.summarise([good, bad])
+    good = TASK.score(case(catalogue), request, output([3, 4], shelf), catalogue, True)
+    bad = TASK.score(case(catalogue), request, output([0, 1], shelf, nll=4.0), catalogue, True)
+    metrics = TASK.summarise(stacked([good, bad]))
     assert metrics["similarity"] == pytest.approx((0.6 + 0.0) / 2)
     assert metrics["similarity_to_other"] == pytest.approx((0.8 + 1.0) / 2)
-    assert metrics["gain"] == pytest.approx(0.3 - 0.9) == pytest.approx(TASK.headline_of([good, bad]))
+    assert (
+        metrics["gain"]
+        == pytest.approx(0.3 - 0.9)
+        == pytest.approx(TASK.headline_of(stacked([good, bad]), np.arange(2)))
+    )
     assert metrics["nll"] == 3.0
     assert metrics["diversity"] == pytest.approx(1 - 0.8)
     # Means (1.5, 2.5) and (1, 0); the true pictures are all alike, so only the trace of the other covariance counts.
     assert metrics["frechet"] == pytest.approx(0.5**2 + 2.5**2 + 1.5**2 * 2 + 1.5**2 * 2)
-    shown = TASK.shown([good, bad])
+    shown = TASK.retrieval_baselines(stacked([good, bad]))
     first = TASK.summarise(shown["first retrieved item"])
     assert (first["similarity"], first["similarity_to_other"]) == (0.0, 1.0) and np.isnan(first["nll"])
     random = TASK.summarise(shown["random item of the query"])
@@ -202,7 +206,7 @@ WISHES = [("a", "mug", "red"), ("b", "mug", "blue"), ("c", "mug", "blue"), ("d",
 def completed(query, history=(), scores=(0.3, 0.2, 0.2, 0.2, 0.1), attributes=("colour",)):
     catalogue = Catalogue.from_items([{"item_id": i, "category": c, "colour": k} for i, c, k in WISHES])
     request = {"task": "imagine", "history": list(history), "query": query}
-    return completed_wish(request, catalogue, np.array(scores), attributes, "category")
+    return expand_query(request, catalogue, np.array(scores), attributes, "category")
 
 
 def test_a_bare_query_is_completed_by_what_the_search_found():
@@ -242,7 +246,7 @@ def test_most_codes_are_read_wrong_in_training():
     catalogue.set_picture_codes(np.tile(np.arange(1000), (3, 1)))
     events = make_histories_of(catalogue, ["c", "a"])
     read = [
-        TASK.example(Case("u", events[:1], events[1]), source(catalogue, seed, is_training=True))["codes_read"]
+        TASK.example(Case("u", events[:1], events[1]), source(catalogue, seed, is_training=True))["noisy_codes"]
         for seed in (0, 1)
     ]
     wrong = np.mean(np.array(read) != np.arange(1000), axis=1)

@@ -14,10 +14,14 @@ from transformers import ProgressCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
+from processing_unimp import EvaluationCases
+from processing_unimp.task import Scores
+
 from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
-from .evaluator import headline, judgements_of
+from .evaluation import headline, score_cases
+from .feature_store import FeatureStore
 from .length_groups import LengthGroups
 from .recipe import UniMPTrainingArguments
 from .termination import SaveOnTermination
@@ -64,15 +68,15 @@ class UniMPTrainer(Trainer):
         args: UniMPTrainingArguments,
         *,
         task_names: Sequence[str],
-        evaluation_cases: Sequence[Any] = (),
-        vision_features: Any = None,
+        evaluation_cases: Sequence[EvaluationCases] = (),
+        vision_features: FeatureStore | None = None,
         **kwargs: Any,
     ) -> None:
         for name in ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "eval_dataset"):
             if kwargs.pop(name, None) is not None:
                 raise ValueError(
                     f"{name} has no effect: the loss is the focal loss of the paper, and an evaluation answers "
-                    "evaluation_cases, whose task says how they are judged. Leave it out."
+                    "evaluation_cases, whose task says how outputs are scored. Leave it out."
                 )
         # A JSON text was made a dict by TrainingArguments.
         weight_of: Any = args.task_weights
@@ -91,7 +95,7 @@ class UniMPTrainer(Trainer):
             first = evaluation_cases[0].task
             args.metric_for_best_model = f"{first.name}_{first.headline}"
             args.greater_is_better = first.higher_is_better
-        # The Trainer wants to know that there is something to evaluate; `evaluate` takes `evaluation_cases`.
+        # The Trainer requires an `eval_dataset` to evaluate at all; `evaluate` takes `evaluation_cases`.
         super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
@@ -110,7 +114,7 @@ class UniMPTrainer(Trainer):
         self._forget_window()
 
     def _forget_window(self) -> None:
-        """Start counting anew, after a line of the log."""
+        """Reset the sums of the log, after each of its lines."""
         device = self.args.device
         self._loss_sums = torch.zeros(len(self.task_names), NUM_KINDS, dtype=torch.float64, device=device)
         self._loss_counts = torch.zeros_like(self._loss_sums)
@@ -134,8 +138,8 @@ class UniMPTrainer(Trainer):
             check_whole(resume_from_checkpoint)
             if lost := missing_state(resume_from_checkpoint):
                 logger.warning(
-                    f"{resume_from_checkpoint} has no {', '.join(lost)}: moments of the optimizer, learning rate or "
-                    "chance begin anew, and the training goes on otherwise than it would have."
+                    f"{resume_from_checkpoint} has no {', '.join(lost)}: optimizer state, learning rate "
+                    "or random state start anew, so the training will differ from one without interruption."
                 )
         try:
             return super().train(resume_from_checkpoint or None, *args, **kwargs)
@@ -149,7 +153,7 @@ class UniMPTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
-        # Each process writes its own state of chance.
+        # Each process writes its own random state.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             folder = self._get_output_dir(trial)
@@ -160,7 +164,7 @@ class UniMPTrainer(Trainer):
             raise SystemExit(128 + signal.SIGTERM)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """The Trainer's, of [`EpochRows`]: a row follows from index and epoch alone, and none comes twice an epoch."""
+        """The Trainer's, of [`EpochRows`]: a row depends on index and epoch alone, and none comes twice an epoch."""
         if not hasattr(self.train_dataset, "__len__"):
             if self.args.world_size > 1 or self.train_dataset is None:
                 raise ValueError(
@@ -197,8 +201,8 @@ class UniMPTrainer(Trainer):
         return self._epochs.sampler
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The Trainer's, with a learning rate of their own for the rows of words, control tokens and codes."""
-        is_ours = self.optimizer is None  # not given, and not made before
+        """The Trainer's, with a separate learning rate for the embeddings of words, control tokens and codes."""
+        is_ours = self.optimizer is None  # neither passed by the caller nor created before
         optimizer = super().create_optimizer(*args, **kwargs)
         scale = self.args.embedding_lr_scale
         if is_ours and scale != 1:
@@ -249,7 +253,7 @@ class UniMPTrainer(Trainer):
             own.index_put_((rows, kinds - 1), torch.ones_like(weights), accumulate=True)
             weights = weights / own[rows, kinds - 1]
         loss = weighted_loss(outputs.nll, kinds, weights, num_items_in_batch, self.args.focal_gamma).sum()
-        # DDP averages gradients over the processes; ours are to be added up.
+        # DDP averages gradients over the processes; ours must be summed.
         loss = loss * self.accelerator.num_processes
         if model.training:
             where = (tasks, kinds - 1)
@@ -296,11 +300,11 @@ class UniMPTrainer(Trainer):
         """Answer the evaluation cases, log one line and return `{prefix}_{task}_{metric}`."""
         started = time.perf_counter()
         cases_by_task = self.evaluation_cases if eval_dataset is None else eval_dataset
-        judged = self.judgements(cases_by_task)
+        scores = self.score_cases(cases_by_task)
         results = {
-            cases.task.name: cases.summarise(judged[cases.task.name])
+            cases.task.name: cases.task.summarise(scores[cases.task.name])
             for cases in cases_by_task
-            if cases.task.name in judged
+            if cases.task.name in scores
         }
         headlines = {cases.task.name: cases.task.headline for cases in cases_by_task}
         if self.is_world_process_zero():
@@ -314,13 +318,13 @@ class UniMPTrainer(Trainer):
         metrics[f"{metric_key_prefix}_seconds"] = round(time.perf_counter() - started, 2)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        # Time spent on answering is not time spent on training.
+        # Evaluation does not count as training time.
         self._since += time.perf_counter() - started
         return metrics
 
-    def judgements(self, cases_by_task: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
-        """Answer and judge cases, shared among the processes; every process gets all judgements, in order."""
-        return judgements_of(
+    def score_cases(self, cases_by_task: Sequence[EvaluationCases]) -> dict[str, Scores]:
+        """Answer and score cases, shared among the processes; every process gets all scores, in order."""
+        return score_cases(
             self.bare_model,
             self.processing_class,
             cases_by_task,
@@ -332,7 +336,7 @@ class UniMPTrainer(Trainer):
         )
 
     def announce(self, line: str) -> None:
-        """Show a line to whoever watches; without disturbing a progress bar."""
+        """Print a line, without breaking a progress bar."""
         tqdm.write(line)
 
     def save_merged_model(self, folder: str | os.PathLike) -> None:

@@ -1,13 +1,15 @@
-"""Evaluation by answering: every case judged once, in order, and one line that says it."""
+"""Evaluation by answering: every case scored once, in order; intervals; one line that sums it up."""
 
 import logging
+import time
 
 import numpy as np
 import pytest
 from shop import make_histories, make_model, make_model_processor
 
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.training.evaluator import headline, judgements_of
+from modeling_unimp.training.evaluation import bootstrap, headline, score_cases
+from processing_unimp import TASKS as ALL_TASKS
 from processing_unimp import EvaluationCases, ExampleSource, Histories, leave_last_out
 
 TASKS = ("recommend", "search", "rate", "select")
@@ -26,16 +28,16 @@ def cases_of(name, targets, catalogue):
     return EvaluationCases.of(name, targets, source, exclude_seen=True)
 
 
-def test_every_case_is_judged_in_order(shop):
+def test_every_case_is_scored_in_order(shop):
     model, processor, cases_by_task = shop
-    judged = judgements_of(model, processor, cases_by_task, batch_size=2, show_progress=False)
-    assert list(judged) == list(TASKS)
+    scores = score_cases(model, processor, cases_by_task, batch_size=2, show_progress=False)
+    assert list(scores) == list(TASKS)
     for cases in cases_by_task:
         outputs = outputs_of(model, processor, cases.requests, cases.task.answer_group, batch_size=1)
-        alone = [cases.judge(index, output) for index, output in enumerate(outputs)]
+        alone = [cases.score(index, output) for index, output in enumerate(outputs)]
         assert len(alone) == 3
-        for one, other in zip(judged[cases.task.name], alone, strict=True):
-            assert one == pytest.approx(other, abs=1e-5)
+        for name, column in scores[cases.task.name].items():
+            assert column == pytest.approx([score[name] for score in alone], abs=1e-5)
 
 
 def test_the_true_answer_of_a_request_is_not_read(shop):
@@ -53,13 +55,13 @@ def test_seen_items_do_not_count_and_ties_do(shop):
     # Equal logits everywhere: the target comes after all others that may be ranked.
     case = recommend.cases[0]
     seen = {event.item_id for event in case.history}
-    assert recommend.judge(0, np.zeros(len(catalogue))) == {"rank": len(catalogue) - len(seen)}
+    assert recommend.score(0, np.zeros(len(catalogue))) == {"rank": len(catalogue) - len(seen)}
     best = np.zeros(len(catalogue))
     best[catalogue.number(case.target.item_id)] = 1
-    assert recommend.judge(0, best) == {"rank": 1}
+    assert recommend.score(0, best) == {"rank": 1}
     # Items of the history are no rivals, however high.
     best[[catalogue.number(item_id) for item_id in seen]] = 9
-    assert recommend.judge(0, best) == {"rank": 1}
+    assert recommend.score(0, best) == {"rank": 1}
 
 
 def test_a_task_without_any_case_is_said_and_left_out(shop, caplog):
@@ -71,11 +73,45 @@ def test_a_task_without_any_case_is_said_and_left_out(shop, caplog):
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     try:
-        judged = judgements_of(model, processor, [nothing, recommend], show_progress=False)
+        scores = score_cases(model, processor, [nothing, recommend], show_progress=False)
     finally:
         logger.removeHandler(caplog.handler)
-    assert list(judged) == ["recommend"]
+    assert list(scores) == ["recommend"]
     assert "No case to evaluate rate on: 1 have no answer" in caplog.text
+
+
+def scores_of_chance(num_cases, width=16):
+    rng = np.random.default_rng(1)
+    vectors = {
+        name: rng.normal(size=(num_cases, width)) for name in ("features", "true", "other", "random", "retrieved")
+    }
+    return {
+        "recommend": {"rank": rng.integers(1, 30, num_cases)},
+        "rate": {"predicted": rng.uniform(1, 5, num_cases), "true": rng.integers(1, 6, num_cases)},
+        "select": {name: rng.random(num_cases) for name in ("precision", "recall", "f1")},
+        "imagine": vectors | {name: rng.random(num_cases) for name in ("similarity", "similarity_to_other", "nll")},
+    }
+
+
+@pytest.mark.parametrize("name", ["recommend", "rate", "select", "imagine"])
+def test_an_interval_is_that_of_the_headline_over_cases_drawn_anew(name):
+    task, scores = ALL_TASKS[name], scores_of_chance(40)[name]
+    rng, values = np.random.default_rng(0), []
+    for _ in range(500):
+        drawn = rng.integers(40, size=40)
+        values.append(task.summarise({key: column[drawn] for key, column in scores.items()})[task.headline])
+    assert bootstrap(task, scores) == pytest.approx(np.quantile(values, [0.025, 0.975]))
+    low, high = bootstrap(task, scores)
+    assert low < task.summarise(scores)[task.headline] < high
+    assert bootstrap(ALL_TASKS["explain"], {"predicted": np.array(["a"]), "true": np.array(["a"])}) is None
+
+
+def test_intervals_of_many_cases_take_seconds():
+    """Not minutes; the bound leaves room for a busy machine."""
+    started = time.perf_counter()
+    for name, scores in scores_of_chance(20_000).items():
+        bootstrap(ALL_TASKS[name], scores)
+    assert time.perf_counter() - started < 30
 
 
 @pytest.mark.parametrize(

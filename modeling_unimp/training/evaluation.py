@@ -1,0 +1,166 @@
+"""Evaluation by answering: outputs are scored case by case, averaged with an interval, and shown beside baselines."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from transformers.utils import logging
+from transformers.utils.logging import tqdm
+
+from processing_unimp import EvaluationCases, Histories, UniMPProcessor
+from processing_unimp.task import Scores, Task, stacked
+
+from ..answering import outputs_of
+
+if TYPE_CHECKING:
+    from ..modeling_unimp import UniMPForConditionalGeneration
+    from .feature_store import FeatureStore
+    from .trainer import UniMPTrainer
+
+logger = logging.get_logger(__name__)
+
+RESAMPLES = 500
+Results = dict[str, dict[str, Any]]
+
+
+def score_cases(
+    model: "UniMPForConditionalGeneration",
+    processor: UniMPProcessor,
+    cases_by_task: Sequence[EvaluationCases],
+    *,
+    batch_size: int = 32,
+    vision_features: "FeatureStore | None" = None,
+    process_index: int = 0,
+    num_processes: int = 1,
+    show_progress: bool = True,
+) -> dict[str, Scores]:
+    """Answer and score every case; with several processes each answers its share and all get all scores.
+
+    Args:
+        model (`UniMPForConditionalGeneration`): unwrapped.
+        processor (`UniMPProcessor`): the model's own.
+        cases_by_task (`Sequence[EvaluationCases]`): one a task.
+        batch_size (`int`, *optional*, defaults to 32).
+        vision_features (`FeatureStore`, *optional*): see `UniMPProcessor.__call__`.
+        process_index, num_processes (`int`, *optional*): this process among all.
+        show_progress (`bool`, *optional*, defaults to `True`).
+
+    Returns:
+        `dict[str, Scores]`: by task, arrays with a row a case, in the order of the cases; no entry for a task without
+        cases.
+    """
+    scores: dict[str, Scores] = {}
+    for cases in cases_by_task:
+        if not len(cases):
+            logger.warning(f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data.")
+            continue
+        own = list(range(process_index, len(cases), num_processes))
+        outputs = outputs_of(
+            model,
+            processor,
+            [cases.requests[index] for index in own],
+            cases.task.answer_group,
+            batch_size=batch_size,
+            vision_features=vision_features,
+        )
+        bar = tqdm(
+            zip(own, outputs, strict=True),
+            total=len(own),
+            desc=f"evaluate {cases.task.name}",
+            disable=not show_progress,
+            leave=False,
+        )
+        indexed = [(index, cases.score(index, output)) for index, output in bar]
+        if num_processes > 1:
+            from accelerate.utils import gather_object  # a trained model answers without the `train` extra
+
+            indexed = gather_object(indexed)
+        scores[cases.task.name] = stacked(score for _, score in sorted(indexed, key=lambda pair: pair[0]))
+    return scores
+
+
+def evaluate_model(trainer: "UniMPTrainer", cases_by_task: Sequence[EvaluationCases], train: Histories) -> Results:
+    """Metrics of the model and of each task's trivial baselines on the same cases.
+
+    Args:
+        trainer (`UniMPTrainer`)
+        cases_by_task (`Sequence[EvaluationCases]`)
+        train (`Histories`): what the baselines are fitted on.
+
+    Returns:
+        By task: `cases`, `skipped`, `headline`, `interval` (95 %, bootstrap over cases, of the headline), `model`
+        and `baselines` with their metrics.
+    """
+    scores_by_task = trainer.score_cases(cases_by_task)
+    results: Results = {}
+    for cases in cases_by_task:
+        task = cases.task
+        if task.name not in scores_by_task:
+            continue
+        scores = scores_by_task[task.name]
+        retrieved = task.retrieval_baselines(scores)
+        results[task.name] = {
+            "cases": len(cases),
+            "skipped": cases.skipped,
+            "headline": task.headline,
+            "interval": bootstrap(task, scores),
+            "model": task.summarise(scores),
+            "baselines": cases.baselines(train) | {name: task.summarise(each) for name, each in retrieved.items()},
+        }
+    return results
+
+
+def bootstrap(task: Task, scores: Scores, seed: int = 0) -> tuple[float, float] | None:
+    """95 % interval of the headline when cases are drawn anew with replacement; `None` for metrics of texts, which
+    are slow to compute."""
+    if task.answer_group == "words":
+        return None
+    rng = np.random.default_rng(seed)
+    num_cases = len(next(iter(scores.values())))
+    values = [task.headline_of(scores, rng.integers(num_cases, size=num_cases)) for _ in range(RESAMPLES)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def headline(results: dict[str, dict[str, float]], headlines: dict[str, str], before: dict | None = None) -> str:
+    """One line an evaluation: `recommend ndcg@10 0.0453 (+0.0012) | rate rmse 0.9412`.
+
+    Args:
+        results: metrics by task.
+        headlines (`dict[str, str]`): the metric that stands for each task.
+        before (*optional*): the results of the evaluation before, for the change in brackets.
+    """
+    parts = []
+    for task, metrics in results.items():
+        name = headlines[task]
+        part = f"{task} {name} {metrics[name]:.4f}"
+        if before and task in before:
+            part += f" ({metrics[name] - before[task][name]:+.4f})"
+        parts.append(part)
+    return " | ".join(parts)
+
+
+def format_table(results: dict[str, Results]) -> str:
+    """For each part of the split and task one row with the metrics of the model, then one for each baseline."""
+    lines: list[str] = []
+    for part, by_task in results.items():
+        lines.append(f"\n{part}")
+        for task, result in by_task.items():
+            rows = {"UniMP": result["model"], **result["baselines"]}
+            names = list(result["model"])
+            widths = {name: max(len(name) + 2, 11) for name in names}
+            head = "".join(name.rjust(widths[name]) for name in names)
+            lines.append(f"  {task} ({result['cases']} cases)".ljust(36) + head)
+            for who, metrics in rows.items():
+                line = f"    {who}".ljust(36) + "".join(_cell(metrics[name]).rjust(widths[name]) for name in names)
+                if who == "UniMP" and result["interval"] is not None:
+                    low, high = result["interval"]
+                    line += f"   {result['headline']} 95 % interval {low:.4f} .. {high:.4f}"
+                lines.append(line)
+    return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    """A metric that does not apply, such as the likelihood of a picture that was not drawn, is a dash."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"
