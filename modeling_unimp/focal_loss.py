@@ -1,8 +1,8 @@
 """The token-reweighted objective (paper, eq. 5-8, https://huggingface.co/papers/2403.10667) on supervised rows only.
 
-Eq. 7 weights each token's loss by `(1 - p) ** gamma`, p the probability of its label. It depends on the logits through
+Eq. 8 weights each token's loss by `(1 - p) ** gamma`, p the probability of its label. It depends on the logits through
 `nll = -log p` alone: `focal = (1 - exp(-nll)) ** gamma * nll`, so any cross-entropy gives it, and only positions with
-a label go through the head. Eq. 5, 6 and 8 add up tasks and context: `weighted_loss`.
+a label go through the head. Eq. 5, 6 and 7 add up tasks and context: `weighted_loss`.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def token_nll(
 
 
 def focal(nll: torch.Tensor, gamma: float) -> torch.Tensor:
-    """`(1 - p) ** gamma * nll` of each token (paper, eq. 7); the weight is not detached, as in the released code.
+    """`(1 - p) ** gamma * nll` of each token (paper, eq. 8); the weight is not detached, as in the released code.
 
     Its gradient is that of `nll` times `(1 - p) ** gamma - gamma * p * (1 - p) ** (gamma - 1) * log p`.
 
@@ -76,7 +76,7 @@ def focal(nll: torch.Tensor, gamma: float) -> torch.Tensor:
 def weighted_loss(
     nll: torch.Tensor, kinds: torch.Tensor, weights: torch.Tensor, denominators: torch.Tensor, gamma: float
 ) -> torch.Tensor:
-    """Loss of each kind; their sum is the objective (paper, eq. 5, 6 and 8).
+    """Loss of each kind; their sum is the objective (paper, eq. 5, 6 and 7).
 
     Args:
         nll (`torch.FloatTensor` of shape `(n,)`): of every supervised token.
