@@ -45,7 +45,7 @@ def main() -> None:
     model, processor = AutoModel.from_pretrained(args.model), AutoProcessor.from_pretrained(args.model)
     unimp = PersonalizationPipeline(model=model, processor=processor, device="cpu")
     requests = requests_of(unimp, args)
-    chance = np.random.default_rng(args.seed)
+    rng = np.random.default_rng(args.seed)
     maps: dict[str, Callable[[dict[str, Any], str], Heat]] = {
         "picture_heat": lambda request, item_id: picture_heat(unimp, request, item_id),
         "gradient x features": lambda request, item_id: gradient_heat(unimp, request, item_id),
@@ -66,7 +66,7 @@ def main() -> None:
                 masks[over, name, "hottest"] = most(heat, args.fraction, within)
                 masks[over, name, "coldest"] = most({key: -each for key, each in heat.items()}, args.fraction, within)
             for draw in range(NUM_RANDOM):
-                drawn = {key: chance.random(shape) for key in pictures}
+                drawn = {key: rng.random(shape) for key in pictures}
                 masks[over, f"random {draw}", "hottest"] = most(drawn, args.fraction, within)
         variants = [request, *(painted(request, pictures, mask) for mask in masks.values())]
         score, *without = scores(unimp, request, variants, item_id)

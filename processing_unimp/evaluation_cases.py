@@ -47,8 +47,8 @@ class EvaluationCases:
                 break
             case = targets[int(index)]
             request = TASKS[name].example(case, source)
-            # With seen items left out, a target that was seen cannot be ranked. If it alone of the seen items competed,
-            # a model that ranks all seen items first would have a hit.
+            # With seen items left out, a target that was seen cannot be ranked. If only this one of the seen items
+            # competed, a model that ranks all seen items first would have a hit.
             hidden = exclude_seen and TASKS[name].answer_group == "items" and _is_seen(case)
             if request is None or hidden:
                 skipped += 1

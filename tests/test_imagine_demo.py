@@ -244,7 +244,7 @@ def test_whoever_knows_the_shopper_is_always_right(shop, looks, favourites):
     assert sheet.height == 92 + 8 * 124 + 34
 
 
-def test_whoever_reads_no_colour_is_right_by_chance_alone(shop, looks, favourites):
+def test_a_model_that_reads_no_colour_is_right_by_chance_alone(shop, looks, favourites):
     split, source = shop
     questions, _ = make_questions(split.test, source, looks, favourites, 60, seed=0)
     by_history = {str(question.request["history"]): question for question in questions}
