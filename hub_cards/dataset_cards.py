@@ -192,7 +192,6 @@ def _interaction_columns(histories: Histories | None) -> list[list[str]]:
         "item_id": "text, an item of `items`",
         "timestamp": "number, seconds since 1970 (UTC) where the source had a date",
         "rating": "number, 1 to 5 stars",
-        "review": "text, what the shopper wrote",
         "explanation": "text, why the item suits the shopper or does not",
     }
     shares: dict[str, float] = {

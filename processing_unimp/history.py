@@ -1,6 +1,6 @@
 """Who did what, in time order: the interactions table as numpy columns, grouped by user.
 
-Only text (reviews, explanations) stays in Arrow and is read when a history is asked for; rows never become dicts.
+Only text (explanations) stays in Arrow and is read when a history is asked for; rows never become dicts.
 """
 
 import logging
@@ -28,7 +28,7 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 
 REQUIRED_COLUMNS = ("user_id", "item_id", "timestamp")
-OPTIONAL_COLUMNS = ("rating", "review", "explanation")
+OPTIONAL_COLUMNS = ("rating", "explanation")
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 KEPT = "the interaction is kept without it"
 
@@ -41,14 +41,12 @@ class Interaction:
         item_id (`str`): an item of the catalogue.
         timestamp (`float`): seconds since 1970 (UTC), or the plain number of a table that counts otherwise.
         rating (`float`, *optional*): 1 to 5.
-        review (`str`, *optional*): what the user wrote.
         explanation (`str`, *optional*): why the item suits the user or does not.
     """
 
     item_id: str
     timestamp: float
     rating: float | None = None
-    review: str | None = None
     explanation: str | None = None
 
 
@@ -100,7 +98,7 @@ class Histories:
         Args:
             path (`str` or `Path`): a .parquet, .jsonl, .json or .csv file (.gz too), or a folder that holds one
                 `interactions.<ext>`, with the columns `user_id`, `item_id`, `timestamp` (number, date or ISO text;
-                seconds where it is a date) and optionally `rating` (1 to 5), `review`, `explanation`.
+                seconds where it is a date) and optionally `rating` (1 to 5), `explanation`.
             catalogue (`Catalogue`): rows about other items are removed and counted in `removed`.
 
         Raises:
@@ -170,9 +168,7 @@ class Histories:
         rows = rows[np.lexsort((times[rows], user_of[rows]))]  # a stable sort: ties stay in file order
         lengths = np.bincount(user_of[rows], minlength=len(names))
         present = lengths > 0
-        texts = {
-            name: text_column(table[name], name) for name in ("review", "explanation") if name in table.column_names
-        }
+        texts = {name: text_column(table[name], name) for name in ("explanation",) if name in table.column_names}
         return cls(
             catalogue,
             users=names.filter(pa.array(present)).to_pylist(),
@@ -282,16 +278,6 @@ class Histories:
         """Whether any interaction has a rating."""
         return bool(np.isfinite(self.ratings).any())
 
-    @property
-    def has_reviews(self) -> bool:
-        """Whether any interaction has a review that is not blank."""
-        return "review" in self._has_text and bool(self._has_text["review"][self._rows].any())
-
-    @property
-    def has_explanations(self) -> bool:
-        """Whether any interaction has an explanation that is not blank."""
-        return "explanation" in self._has_text and bool(self._has_text["explanation"][self._rows].any())
-
     def of(self, u: int, start: int = 0, stop: int | None = None) -> list[Interaction]:
         """Returns the interactions of the `u`-th user, oldest first; `start` and `stop` cut like a slice."""
         first, last = self._bounds(u)
@@ -303,7 +289,6 @@ class Histories:
                 item_id=self.catalogue.item_id(self.item_numbers[row]),
                 timestamp=float(self.timestamps[row]),
                 rating=None if np.isnan(self.ratings[row]) else float(self.ratings[row]),
-                review=texts.get("review", nothing)[position],
                 explanation=texts.get("explanation", nothing)[position],
             )
             for position, row in enumerate(chosen)

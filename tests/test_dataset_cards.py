@@ -25,13 +25,13 @@ SECOND = 1_600_000_000  # 2020-09-13
 
 
 def make_shop() -> tuple[Catalogue, Histories]:
-    """The shop with all that a table may have: domains, an item no longer sold, reviews, dates, and rows that go."""
+    """The shop with all that a table may have: domains, an item no longer sold, explanations, dates, rows that go."""
     items = [item | {"domain": "table" if item["category"] == "mug" else "wear"} for item in ITEMS]
     catalogue = Catalogue.from_items([*items, {"item_id": None, "title": "nothing"}])
     catalogue.retire(["h2"])
     catalogue.set_picture_codes(np.array([[0, 1]] * len(catalogue)))
     events: list[dict[str, Any]] = [event | {"timestamp": SECOND + event["timestamp"]} for event in INTERACTIONS]
-    events[0]["review"], events[1]["rating"] = "so | nice", None
+    events[0]["review"], events[1]["rating"] = "no task reads it", None
     events.append({"user_id": "dan", "item_id": "gone", "timestamp": SECOND})
     return catalogue, Histories.from_interactions(events, catalogue)
 
@@ -60,7 +60,7 @@ def tables_of(card: DatasetCard) -> list[list[str]]:
 def test_histories_come_back_from_their_table():
     catalogue, histories = make_shop()
     table = histories.to_dataset()
-    assert table.column_names == ["user_id", "item_id", "timestamp", "rating", "review", "explanation"]
+    assert table.column_names == ["user_id", "item_id", "timestamp", "rating", "explanation"]
     again = Histories.from_dataset(table, catalogue)
     assert again.users == histories.users and again.removed == {}
     assert all(again[user] == histories[user] for user in histories)
@@ -118,7 +118,7 @@ def test_the_card_counts(tmp_path):
         ["retired", "true or false, no longer sold", "100%"],
         ["image", "picture", "83%"],
         ["rating", "number, 1 to 5 stars", "92%"],
-        ["review", "text, what the shopper wrote", "8%"],
+        ["explanation", "text, why the item suits the shopper or does not", "100%"],
     ):
         assert row in rows
     assert "- 1 rows without item_id" in card.text
@@ -164,7 +164,7 @@ def test_words_of_others_stay_words(tmp_path):
     def card_of(words: str) -> DatasetCard:
         catalogue = Catalogue.from_items([{"item_id": "1", words: words}])
         catalogue.removed[words] = 1
-        event = {"user_id": words, "item_id": "1", "timestamp": 1, "review": words}
+        event = {"user_id": words, "item_id": "1", "timestamp": 1, "explanation": words}
         histories = Histories.from_interactions([event], catalogue)
         return DatasetCard.load(write_dataset_card(tmp_path / str(len(words)), catalogue, histories, title=words))
 

@@ -208,7 +208,7 @@ def test_written_shop_loads(tmp_path):
         assert catalogue.picture(drawn["item_id"]).tobytes() == picture.tobytes()
     assert histories.num_interactions == len(interactions)
     assert not any(histories.removed.values())
-    assert histories.has_ratings and histories.has_reviews and histories.has_explanations
+    assert histories.has_ratings and histories.explanations()
     mine = [row for row in interactions if row["user_id"] == "shopper-0003"]
     assert [(event.item_id, event.rating, event.explanation) for event in histories["shopper-0003"]] == [
         (row["item_id"], row["rating"], row["explanation"]) for row in mine

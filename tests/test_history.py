@@ -20,10 +20,10 @@ def row(user, item, time, **more):
 
 
 ROWS = [
-    row("bea", "02", 5, rating=4, review="nice"),
+    row("bea", "02", 5, rating=4, explanation="nice", review="not used"),
     row("al", "01", 9, rating=0),
     row("bea", "01", 5, rating=None, explanation="soft"),
-    row("bea", "03", 1, rating=5.0, review=" "),
+    row("bea", "03", 1, rating=5.0, explanation=" "),
     row("al", "9", 1),
     row("al", "04", 3, rating=float("nan")),
     row(None, "01", 3),
@@ -36,17 +36,17 @@ def test_users_by_first_row_then_time_then_file_order():
     assert histories.users == ["bea", "al"] and len(histories) == 2 and list(histories) == ["bea", "al"]
     assert histories["bea"] == [
         Interaction("03", 1.0, 5.0),
-        Interaction("02", 5.0, 4.0, review="nice"),
+        Interaction("02", 5.0, 4.0, explanation="nice"),
         Interaction("01", 5.0, explanation="soft"),
     ]
     assert histories.of(1) == [Interaction("04", 3.0), Interaction("01", 9.0)]
     assert histories.num_interactions == 5 and [histories.length_of(u) for u in range(2)] == [3, 2]
     assert histories.items_of(0).tolist() == [2, 1, 0]
     assert histories.item_counts().tolist() == [2, 1, 1, 1]
-    assert histories.of(0, stop=2)[-1].review == "nice" and histories.of(0, start=2)[0].explanation == "soft"
+    assert histories.of(0, stop=2)[-1].explanation == "nice" and histories.of(0, start=2)[0].explanation == "soft"
     assert "al" in histories and "zed" not in histories
-    assert histories.has_ratings and histories.has_reviews and histories.has_explanations
-    assert histories.explanations() == ["soft"] and histories.truncate(np.array([2, 2])).explanations() == []
+    assert histories.has_ratings
+    assert histories.explanations() == ["nice", "soft"] and histories.truncate(np.array([1, 2])).explanations() == []
 
 
 def test_everything_removed_is_counted_once(caplog):
@@ -94,7 +94,7 @@ def test_every_file_kind(tmp_path, name):
         "item_id": ["02", "01", "01"],
         "timestamp": ["2020-09-22", "2020-09-21T12:00:00", "2020-09-22"],
         "rating": [4.5, None, 2.0],
-        "review": ['so "nice", really', None, ""],
+        "explanation": ['so "nice", really', None, ""],
         "helpful": [1, 2, 3],
     }
     dataset = Dataset.from_dict(columns)
@@ -159,8 +159,8 @@ def test_unusable_columns_are_named():
     table = {"user_id": ["a"], "item_id": ["01"], "timestamp": [1]}
     with pytest.raises(ValueError, match="'rating' holds text that is no number"):
         Histories.from_dataset(Dataset.from_dict({**table, "rating": ["good"]}), CATALOGUE)
-    with pytest.raises(ValueError, match="'review' holds int64"):
-        Histories.from_dataset(Dataset.from_dict({**table, "review": [3]}), CATALOGUE)
+    with pytest.raises(ValueError, match="'explanation' holds int64"):
+        Histories.from_dataset(Dataset.from_dict({**table, "explanation": [3]}), CATALOGUE)
     with pytest.raises(ValueError, match="'rating' of an interaction"):
         Histories.from_interactions([row("a", "01", 1, rating="good")], CATALOGUE)
     with pytest.raises(ValueError, match="user_id .* is list"):
@@ -179,8 +179,8 @@ def test_truncate_where_and_select_users():
     cut = histories.truncate(np.array([2, 0]))
     assert cut.users == ["bea", "al"] and [cut.length_of(u) for u in range(2)] == [2, 0]
     assert cut.of(0) == histories.of(0)[:2] and cut.of(1) == []
-    assert cut.has_reviews and not cut.has_explanations
     assert cut.item_counts().tolist() == [0, 1, 1, 0]
+    assert cut.explanations() == ["nice"]
     assert histories.truncate(np.array([99, 99]))["al"] == histories["al"]
 
     turned = histories.select_users([1, 0])
@@ -213,14 +213,14 @@ def test_ties_keep_file_order_in_a_large_shuffled_table():
 
 
 def test_a_selected_dataset_reads_its_own_rows():
-    table = {"user_id": ["a", "b"], "item_id": ["01", "02"], "timestamp": [1, 2], "review": ["of a", "of b"]}
+    table = {"user_id": ["a", "b"], "item_id": ["01", "02"], "timestamp": [1, 2], "explanation": ["of a", "of b"]}
     histories = Histories.from_dataset(Dataset.from_dict(table).select([1]), CATALOGUE)
-    assert histories.users == ["b"] and histories["b"][0].review == "of b"
+    assert histories.users == ["b"] and histories["b"][0].explanation == "of b"
 
 
 def test_histories_survive_pickling_and_growth_of_the_catalogue():
     catalogue = Catalogue.from_items([{"item_id": "01"}])
-    histories = Histories.from_interactions([row("a", "01", 1, review="x")], catalogue)
+    histories = Histories.from_interactions([row("a", "01", 1, explanation="x")], catalogue)
     catalogue.add([{"item_id": "02"}])
     assert histories.item_counts().tolist() == [1, 0]
     assert pickle.loads(pickle.dumps(histories))["a"] == histories["a"]
@@ -230,7 +230,7 @@ def test_histories_survive_pickling_and_growth_of_the_catalogue():
 def test_real_histories_load(data_dir):
     films = Histories.load(data_dir / "ml-100k-posters", Catalogue.load(data_dir / "ml-100k-posters"))
     assert (len(films), films.num_interactions, films.removed) == (943, 97430, {})
-    assert films.has_ratings and not films.has_reviews
+    assert films.has_ratings and films.explanations() == []
     assert all(np.all(np.diff(films.timestamps[films.starts[u] : films.starts[u + 1]]) >= 0) for u in range(943))
 
     folder = data_dir / "amazon-beauty-2014"
@@ -254,10 +254,10 @@ def test_nothing_and_what_cannot_be_read_are_counted_apart(tmp_path, caplog):
 
 
 def test_half_a_character_ends_no_load():
-    rows = [row("u\ud83d", "01", 1, review="warm \ud83d"), row("u\ud83e", "02", 2)]
+    rows = [row("u\ud83d", "01", 1, explanation="warm \ud83d"), row("u\ud83e", "02", 2)]
     histories = Histories.from_interactions(rows, CATALOGUE)
     assert histories.users == ["u\\ud83d", "u\\ud83e"], "two people stay two"
-    assert histories.of(0)[0].review == "warm \ufffd"
+    assert histories.of(0)[0].explanation == "warm \ufffd"
 
 
 def test_columns_that_are_not_used_may_hold_anything(tmp_path):
