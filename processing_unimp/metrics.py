@@ -396,8 +396,8 @@ def bert_score(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float
     """BERTScore of bert-score: F1 of its model for English, without idf and baseline rescaling, per text, averaged.
 
     Args:
-        predicted (`Sequence[str]`): what the model wrote.
-        true (`Sequence[str]`): one reference each.
+        predicted (`Sequence[str]`): what the model wrote; an empty text scores 0.
+        true (`Sequence[str]`): one reference each, not empty.
 
     Returns:
         `dict[str, float]`: `{"bertscore": at most 1}`, or `{}` where bert-score or its model is missing; the log says
@@ -408,7 +408,12 @@ def bert_score(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float
     """
     _check_texts(predicted, true)
     scorer = _bert_scorer()
-    return {} if scorer is None else {"bertscore": float(scorer.score(list(predicted), list(true))[2].mean())}
+    if scorer is None:
+        return {}
+    # The library gives an empty text 0 too, but with transformers 5 it cannot tokenize one.
+    pairs = [(text, reference) for text, reference in zip(predicted, true, strict=True) if text.strip()]
+    f1 = scorer.score(*(list(texts) for texts in zip(*pairs, strict=True)))[2] if pairs else np.zeros(1)
+    return {"bertscore": float(f1.sum()) / len(predicted)}
 
 
 @functools.cache

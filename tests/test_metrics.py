@@ -332,6 +332,9 @@ def test_bert_score_is_the_mean_f1_of_the_english_model(bert_scorer):
     for _ in range(2):
         assert bert_score(["a mug", "a lamp"], ["mug", "lamp"]) == {"bertscore": 0.625}
     assert made == ["en"]
+    # An empty text scores 0, and the library is not asked about it.
+    assert bert_score(["a mug", " ", "a lamp", ""], ["mug", "hat", "lamp", "hat"]) == {"bertscore": 0.3125}
+    assert bert_score([""], ["mug"]) == {"bertscore": 0.0}
 
 
 def offline(lang):
