@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from .imagining import PictureShelf, picture_features, retrieve
+from .imagining import PictureIndex, picture_features, retrieve
 from .ranking import check_numbers
 
 MAX_NEW_TOKENS = 64
@@ -43,7 +43,7 @@ def outputs_of(
     batch_size: int = 32,
     vision_features: Any = None,
     positions: Sequence[int] | None = None,
-    shelf: PictureShelf | None = None,
+    shelf: PictureIndex | None = None,
     **generate_kwargs: Any,
 ) -> Iterator[Any]:
     """Answer requests whose tasks share an answer group, a batch at a time, in their order.
@@ -56,7 +56,7 @@ def outputs_of(
         batch_size (`int`, *optional*, defaults to 32).
         vision_features (`FeatureStore`, *optional*): see `UniMPProcessor.__call__`.
         positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
-        shelf (`PictureShelf`, *optional*): what pictures are compared with; by default made when they are asked for.
+        shelf (`PictureIndex`, *optional*): what pictures are compared with; by default made when they are asked for.
         generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 if not among them) and
             codes (see `UniMPForConditionalGeneration.imagine`); `seed` is for codes alone.
 
@@ -77,7 +77,7 @@ def outputs_of(
             )
     if answer_group == "codes" and shelf is None and requests:
         with _answering(model):
-            shelf = PictureShelf.of(model, processor, vision_features)
+            shelf = PictureIndex.of(model, processor, vision_features)
     for start in range(0, len(requests), batch_size):
         part = slice(start, start + batch_size)
         reading = {"vision_features": vision_features, "positions": positions[part]}

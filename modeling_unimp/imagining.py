@@ -8,7 +8,7 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.utils import cached_file
 
+from .configuration_unimp import UniMPConfig
 from .image_codec import ImageCodec
 from .ranking import check_numbers, rank_items
+
+if TYPE_CHECKING:
+    from .modeling_unimp import UniMPForConditionalGeneration
 
 CODEC_FOLDER = "image_codec"
 # Lengths of an explanation say nothing about a picture, which has as many codes as it has.
@@ -82,81 +86,54 @@ def codec_beside(model: Any, name: str | os.PathLike, verify: bool, **kwargs: An
     return ImageCodec.from_pretrained(str(name), subfolder=subfolder, verify=verify, **hub)
 
 
-class UniMPImagining:
-    """Methods of [`UniMPForConditionalGeneration`]: the codec beside the model, and the codes it writes.
+def check_codec(codec: ImageCodec, config: UniMPConfig) -> None:
+    """Refuse a codec that writes pictures otherwise than a model of this config."""
+    came, expected = (codec.num_codes, codec.codes_per_picture), (config.num_codes, config.codes_per_picture)
+    if came != expected:
+        raise ValueError(
+            f"the image codec writes pictures as {came[1]} of {came[0]} codes and this model as "
+            f"{expected[1]} of {expected[0]}: build the model with num_codes={came[0]} and "
+            f"codes_per_picture={came[1]}, or load the codec it was trained with."
+        )
 
-    The codec is frozen and no part of the weights; it is saved in the model's folder as `image_codec/`.
-    """
 
-    _image_codec: ImageCodec | None = None
+@torch.no_grad()
+def fit_codes_to_codec(model: "UniMPForConditionalGeneration") -> None:
+    """See [`UniMPForConditionalGeneration.fit_codes_to_codec`]."""
+    codebook = codec_of(model).vq_model.quantize.embedding.weight.float().to(model.device)
+    codebook = torch.nn.functional.layer_norm(codebook - codebook.mean(dim=0), codebook.shape[1:])
+    offset = model.config.text_config.vocab_size
+    first, stop = (end - offset for end in model.config.group_slices["codes"])
+    embeddings = model.model.item_embeddings
+    for rows in (embeddings.read, embeddings.write):
+        if rows is not None:
+            drawn = rows.tokens[first:stop].float()
+            projection = torch.randn(codebook.shape[1], drawn.shape[1], device=model.device)
+            alike = codebook @ projection * codebook.shape[1] ** -0.5 * drawn.std() + drawn.mean(dim=0)
+            rows.tokens[first:stop] = alike.to(rows.tokens.dtype)
 
-    @property
-    def image_codec(self) -> ImageCodec | None:
-        return self._image_codec
 
-    @image_codec.setter
-    def image_codec(self: Any, codec: ImageCodec | None) -> None:
-        if codec is not None:
-            came = (codec.num_codes, codec.codes_per_picture)
-            expected = (self.config.num_codes, self.config.codes_per_picture)
-            if came != expected:
-                raise ValueError(
-                    f"the image codec writes pictures as {came[1]} of {came[0]} codes and this model as "
-                    f"{expected[1]} of {expected[0]}: build the model with num_codes={came[0]} and "
-                    f"codes_per_picture={came[1]}, or load the codec it was trained with."
-                )
-        self._image_codec = codec
-
-    @torch.no_grad()
-    def fit_codes_to_codec(self: Any) -> None:
-        """Draw the codes' rows alike for codes that look alike: a random projection of the codec's codebook."""
-        codebook = self.image_codec.vq_model.quantize.embedding.weight.float().to(self.device)
-        codebook = torch.nn.functional.layer_norm(codebook - codebook.mean(dim=0), codebook.shape[1:])
-        offset = self.config.text_config.vocab_size
-        first, stop = (end - offset for end in self.config.group_slices["codes"])
-        embeddings = self.model.item_embeddings
-        for rows in (embeddings.read, embeddings.write):
-            if rows is not None:
-                drawn = rows.tokens[first:stop].float()
-                projection = torch.randn(codebook.shape[1], drawn.shape[1], device=self.device)
-                alike = codebook @ projection * codebook.shape[1] ** -0.5 * drawn.std() + drawn.mean(dim=0)
-                rows.tokens[first:stop] = alike.to(rows.tokens.dtype)
-
-    @torch.no_grad()
-    def imagine(self: Any, *, seed: int = 0, generation_config: Any = None, **inputs_and_options: Any) -> torch.Tensor:
-        """Write pictures as codes, with the K/V cache: exactly P codes a picture, and nothing but codes.
-
-        Args:
-            seed (`int`, *optional*, defaults to 0): another seed, another picture; the same request and seed, the
-                same, alone or in a batch, whatever else is drawn meanwhile.
-            generation_config (`GenerationConfig`, *optional*): instead of single options of `generate`.
-            inputs_and_options: a batch of imagine requests as the processor makes it, and options of `generate`:
-                `temperature` (0.2 by default), `top_k`, `top_p`, `num_beams`, `do_sample` (`False` for the likeliest
-                code each time). Options on lengths have no effect.
-
-        Returns:
-            `torch.LongTensor` of shape `(B, P)`, each from 0 to `config.num_codes - 1`; `image_codec.decode` makes
-            pictures of them.
-        """
-        codec = codec_of(self)
-        options = {name: value for name, value in inputs_and_options.items() if name not in LENGTHS}
-        length = {"max_new_tokens": codec.codes_per_picture, "eos_token_id": None}
-        chosen: Any = copy.deepcopy(generation_config)
-        if chosen is None:
-            given = {name: options.pop(name) for name in list(options) if hasattr(GenerationConfig(), name)}
-            given.setdefault("do_sample", given.get("num_beams", 1) == 1)
-            chosen = GenerationConfig(
-                **({"temperature": TEMPERATURE, "top_k": 0} if given["do_sample"] else {}) | given
-            )
-        if chosen.do_sample and (chosen.num_beams or 1) == 1:
-            warpers = self._get_logits_processor(chosen)
-            seeds = [seed] * len(inputs_and_options["input_ids"])
-            drawing = SamplingByRow(seeds, self.config.group_slices["codes"], warpers)
-            options["logits_processor"] = [*options.get("logits_processor", ()), drawing]
-            chosen.update(do_sample=False, **dict.fromkeys(SAMPLING))
-        chosen.update(**length, max_length=None)
-        written = self.generate(answer_group="codes", generation_config=chosen, **options)
-        return written[:, -codec.codes_per_picture :] - self.config.group_slices["codes"][0]
+def imagine(
+    model: "UniMPForConditionalGeneration", seed: int, generation_config: Any, inputs_and_options: dict[str, Any]
+) -> torch.Tensor:
+    """See [`UniMPForConditionalGeneration.imagine`]."""
+    codec = codec_of(model)
+    options = {name: value for name, value in inputs_and_options.items() if name not in LENGTHS}
+    length = {"max_new_tokens": codec.codes_per_picture, "eos_token_id": None}
+    chosen: Any = copy.deepcopy(generation_config)
+    if chosen is None:
+        given = {name: options.pop(name) for name in list(options) if hasattr(GenerationConfig(), name)}
+        given.setdefault("do_sample", given.get("num_beams", 1) == 1)
+        chosen = GenerationConfig(**({"temperature": TEMPERATURE, "top_k": 0} if given["do_sample"] else {}) | given)
+    if chosen.do_sample and (chosen.num_beams or 1) == 1:
+        warpers = model._get_logits_processor(chosen)  # type: ignore[misc]
+        seeds = [seed] * len(inputs_and_options["input_ids"])
+        drawing = SamplingByRow(seeds, model.config.group_slices["codes"], warpers)
+        options["logits_processor"] = [*options.get("logits_processor", ()), drawing]
+        chosen.update(do_sample=False, **dict.fromkeys(SAMPLING))
+    chosen.update(**length, max_length=None)
+    written = model.generate(answer_group="codes", generation_config=chosen, **options)
+    return written[:, -codec.codes_per_picture :] - model.config.group_slices["codes"][0]
 
 
 def codec_of(model: Any) -> ImageCodec:
@@ -196,7 +173,7 @@ def picture_features(
 
 
 @dataclass(frozen=True)
-class PictureShelf:
+class PictureIndex:
     """A catalogue's pictures as `picture_features` sees them, for comparing others with them.
 
     Args:
@@ -209,7 +186,7 @@ class PictureShelf:
     mean: np.ndarray
 
     @classmethod
-    def of(cls, model: Any, processor: Any, vision_features: Any = None) -> "PictureShelf":
+    def of(cls, model: Any, processor: Any, vision_features: Any = None) -> "PictureIndex":
         """Of the processor's catalogue, from what is known of its pictures already: a feature store of the tower, or
         the codes that the catalogue keeps."""
         catalogue, by = processor.catalogue, model.config.picture_features

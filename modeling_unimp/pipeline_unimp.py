@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
 
 from .answering import outputs_of
-from .imagining import PictureShelf
+from .imagining import PictureIndex
 from .ranking import rank_items
 
 TASKS_WITH_SEEN_ITEMS_LEFT_OUT = frozenset({"recommend"})
@@ -81,7 +81,7 @@ class PersonalizationPipeline(Pipeline):
         if placed:
             model.hf_device_map = placed
         self.model.check_processor(self.processor)
-        self._shelf: tuple[Any, PictureShelf] | None = None
+        self._shelf: tuple[Any, PictureIndex] | None = None
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads."""
@@ -264,11 +264,11 @@ class PersonalizationPipeline(Pipeline):
         )
         return work | {"outputs": list(outputs)}
 
-    def shelf(self, vision_features: Any = None) -> PictureShelf:
+    def shelf(self, vision_features: Any = None) -> PictureIndex:
         """What pictures are compared with: those of the catalogue, read once, and again when it has changed."""
         version = self.processor.catalogue.version
         if self._shelf is None or self._shelf[0] != version:
-            self._shelf = (version, PictureShelf.of(self.model, self.processor, vision_features))
+            self._shelf = (version, PictureIndex.of(self.model, self.processor, vision_features))
         return self._shelf[1]
 
     def postprocess(

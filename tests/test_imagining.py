@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoProcessor, GenerationConfig
 
 from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.imagining import PictureShelf, picture_features, retrieve
+from modeling_unimp.imagining import PictureIndex, picture_features, retrieve
 from processing_unimp import Catalogue
 
 REQUESTS = [
@@ -141,7 +141,7 @@ def test_only_codes_get_logits(shop):
 def test_the_search_is_the_models_own(shop):
     model, processor = shop
     asked = [{name: value for name, value in request.items() if name != "retrieved"} for request in REQUESTS]
-    has_picture = PictureShelf.of(model, processor).has_picture
+    has_picture = PictureIndex.of(model, processor).has_picture
     found = retrieve(model, processor, asked, has_picture)
     pipeline = PersonalizationPipeline(model=model, processor=processor)
     pictured = ["m1", "m2", "s1", "h1", "h2"]
@@ -170,11 +170,11 @@ def test_the_shelf_is_what_pictures_are_compared_by_less_the_mean(shop, by):
         }[by].reshape(len(rows), -1)
     model.config.picture_features = by
     try:
-        shelf = PictureShelf.of(model, processor)
+        shelf = PictureIndex.of(model, processor)
         again = picture_features(model, processor, [None, pictures[0]])
         catalogue.unreadable_pictures.update(dict.fromkeys(pictured, "broken for this test"))
         with pytest.raises(ValueError, match="no item of this catalogue has a picture"):
-            PictureShelf.of(model, processor)
+            PictureIndex.of(model, processor)
     finally:
         model.config.picture_features = "codec"
         catalogue.unreadable_pictures.clear()
@@ -186,18 +186,18 @@ def test_the_shelf_is_what_pictures_are_compared_by_less_the_mean(shop, by):
 
 def test_known_codes_are_not_read_from_pictures_again(monkeypatch):
     model, processor = make_imagining_model()
-    catalogue, expected = processor.catalogue, PictureShelf.of(*make_imagining_model()).features
+    catalogue, expected = processor.catalogue, PictureIndex.of(*make_imagining_model()).features
     read = []
     monkeypatch.setattr(
         model.image_codec, "encode", lambda pictures, *_: read.extend(pictures) or torch.zeros(0, 4).long()
     )
-    np.testing.assert_array_equal(PictureShelf.of(model, processor).features, expected)
+    np.testing.assert_array_equal(PictureIndex.of(model, processor).features, expected)
     assert not read
     monkeypatch.undo()
     codes = catalogue.picture_codes.copy()
     codes[catalogue.number("h1")] = -1  # as of an item that was added later: its picture is read
     catalogue.set_picture_codes(codes)
-    np.testing.assert_array_equal(PictureShelf.of(model, processor).features, expected)
+    np.testing.assert_array_equal(PictureIndex.of(model, processor).features, expected)
 
 
 def test_a_model_without_vision_compares_pictures_by_the_codec(shop):
@@ -321,7 +321,7 @@ def test_what_follows_a_code_is_told_its_place(shop):
 def test_a_bare_query_is_searched_again_as_the_wish_it_was_completed_to(shop):
     model, processor = shop
     asked = [{"task": "imagine", "history": ["m1", "h2"], "query": query} for query in ("shoe", "a thing", "mug")]
-    has_picture = PictureShelf.of(model, processor).has_picture
+    has_picture = PictureIndex.of(model, processor).has_picture
     processor.query_attribute, processor.wish_attributes = "category", ["title"]
     try:
         found = retrieve(model, processor, asked, has_picture)
@@ -344,7 +344,7 @@ def test_a_merchants_word_that_joins_a_wish_is_never_a_control_token():
     processor = make_model_processor(catalogue=catalogue, num_codes=codec.num_codes, **names)
     model = make_model(processor, num_codes=codec.num_codes, codes_per_picture=4)
     model.image_codec = codec
-    has_picture = PictureShelf.of(model, processor).has_picture
+    has_picture = PictureIndex.of(model, processor).has_picture
     asked = {"task": "imagine", "history": ["m1", "h1"], "query": "mug"}
     (found,) = retrieve(model, processor, [asked], has_picture)
     assert found["wish"] == "[EOC] <item_3> [ANS] mug"
