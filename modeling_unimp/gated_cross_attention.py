@@ -139,7 +139,7 @@ class UniMPGatedCrossAttention(nn.Module):
         hidden = ~media_mask.visible_BTI.repeat_interleave(media_ULD.shape[1], dim=-1).unsqueeze(1)
         mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, torch.finfo(query.dtype).min)
         attended = self._attend(query, key, value, mask)
-        # A token that sees nothing got the mean over everything: the mask alone does not silence it.
+        # A token that sees nothing got the mean over everything: the mask alone does not make it zero.
         return attended * media_mask.visible_BTI.any(-1, keepdim=True)
 
     def _attend(

@@ -24,6 +24,7 @@ from .configuration_unimp import UniMPConfig
 from .focal_loss import supervised_rows, token_nll
 from .image_codec import ImageCodec
 from .imagining import check_codec, codec_beside, fit_codes_to_codec, imagine, save_codec_beside
+from .interfaces import Catalogue, Processor
 from .network import UniMPModel
 from .partial_training import check_left_out, freeze_backbones, gate_openings, trained_state_dict
 from .pretrained_unimp import UniMPPreTrainedModel, mark_initialised
@@ -116,8 +117,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         cls,
         text_model: str,
         vision_model: str | None = None,
-        catalogue: Any = None,
-        processor: Any = None,
+        catalogue: Catalogue | None = None,
+        processor: Processor | None = None,
         *,
         content_pictures: bool = False,
         dtype: torch.dtype | str | None = None,
@@ -442,9 +443,9 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         return self.answer_logits("decisions", num_candidates, **inputs).float().softmax(dim=-1)[..., 1]
 
     def item_rows(self) -> torch.Tensor:
-        """Output rows `(N, W)` of all items, for whoever multiplies with them many times: logits are products with
+        """Output rows `(N, W)` of all items, for callers that multiply with them many times: logits are products with
         the hidden states."""
-        rows: torch.Tensor = self.model.item_embeddings("item_rows", self.get_input_embeddings().__call__)
+        rows: torch.Tensor = self.model.item_embeddings("output_rows", self.get_input_embeddings().__call__)
         return rows
 
     # ------------------------------------------------------------------------------------------- what of it learns
@@ -513,7 +514,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
     # ---------------------------------------------------------------------------------------------------- catalogue
 
     def set_content(self, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None) -> None:
-        """Say what the items are, for `item_rows` other than `"free"`; see [`UniMPItemEmbeddings.set_content`]."""
+        """Set what item rows are made from, for `item_rows` other than `"free"`; see
+        [`UniMPItemEmbeddings.set_content`]."""
         self.model.item_embeddings.set_content(content_token_ids, content_pictures)
 
     def add_items(
@@ -540,11 +542,11 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
     def update_items(
         self, numbers: torch.Tensor, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None
     ) -> None:
-        """Say anew what some items are, for `item_rows` other than `"free"`; see
+        """Replace the text and pictures of some items, for `item_rows` other than `"free"`; see
         [`UniMPItemEmbeddings.update_items`]."""
         self.model.item_embeddings.update_items(numbers, content_token_ids, content_pictures)
 
-    def check_processor(self, processor: Any) -> None:
+    def check_processor(self, processor: Processor) -> None:
         """Refuse a processor that writes other sequences than this model reads, or whose catalogue is another."""
         if processor.first_token_id != self.config.text_config.vocab_size:
             raise ValueError(
@@ -564,7 +566,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             )
         self.check_catalogue(processor.catalogue)
 
-    def check_catalogue(self, catalogue: Any) -> None:
+    def check_catalogue(self, catalogue: Catalogue) -> None:
         """Refuse a catalogue whose items are not those of the item tokens."""
         if len(catalogue) != self.config.num_items:
             raise ValueError(

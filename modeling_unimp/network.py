@@ -164,13 +164,13 @@ class UniMPModel(UniMPPreTrainedModel):
             code_places = self.code_places(input_ids)
         places = None if code_places is None else code_places[added]
         rows = self.item_embeddings(
-            "read", input_ids[added] - self.config.text_config.vocab_size, places, words.__call__
+            "input_rows", input_ids[added] - self.config.text_config.vocab_size, places, words.__call__
         )
         # Out of place: the words' output may be a leaf, when activation checkpointing asks it for a gradient.
         return embeds.index_put((added,), rows.to(embeds.dtype))
 
     def code_places(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Where in its picture each code stands `(B, T)`, -1 for other tokens; a run of codes is pictures on end."""
+        """Where in its picture each code stands `(B, T)`, -1 for other tokens; a longer run is several pictures."""
         first, stop = self.config.group_slices["codes"]
         is_code = (input_ids >= first) & (input_ids < stop)
         count = is_code.cumsum(dim=1)
