@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..backbones import vision_features
+from ..manifest import write_whole
 
 logger = logging.get_logger(__name__)
 
@@ -290,8 +291,8 @@ class FeatureStore:
                     file.seek(0, os.SEEK_END)
                     file.write(new)
             # Metadata last: until then a reader sees the store as it was.
-            _replace(self.folder / ROWS, rows.tobytes())
-            _replace(self.folder / METADATA, json.dumps(metadata, indent=2).encode())
+            write_whole(self.folder / ROWS, rows.tobytes())
+            write_whole(self.folder / METADATA, json.dumps(metadata, indent=2).encode())
         except OSError as error:
             raise ValueError(f"Features could not be added in {self.folder}: {error}. Nothing was changed.") from error
         self._read()
@@ -339,18 +340,18 @@ def _build(
     metadata |= {"num_patches": probe.shape[1], "feature_size": probe.shape[2], "checksums": "crc32"}
     row_bytes = _row_bytes(metadata)
     unfinished = folder / UNFINISHED
-    goes_on = not rebuild and _is_begun(unfinished, metadata)
+    resumes = not rebuild and _is_begun(unfinished, metadata)
 
     _check_room(folder, num_pictures * (row_bytes + CHECKSUM.itemsize) + num_items * 8)
-    if not goes_on:
-        with _saying_how_to_go_on(folder):
+    if not resumes:
+        with _with_resume_hint(folder):
             # In this order a kill leaves nothing that looks finished or that could be gone on with.
             for name in (METADATA, UNFINISHED, FEATURES, CHECKSUMS, ROWS):
                 (folder / name).unlink(missing_ok=True)
             (folder / FEATURES).touch()
             (folder / CHECKSUMS).touch()
             np.full(num_items, NOT_LOOKED_AT, dtype=np.int64).tofile(folder / ROWS)
-            _replace(unfinished, json.dumps(metadata, indent=2).encode())
+            write_whole(unfinished, json.dumps(metadata, indent=2).encode())
     rows = np.memmap(folder / ROWS, dtype=np.int64, mode="r+", shape=(num_items,))
     start = int(np.argmax(rows == NOT_LOOKED_AT)) if (rows == NOT_LOOKED_AT).any() else num_items
     written = int(rows.max()) + 1 if start else 0
@@ -374,7 +375,7 @@ def _build(
             if pictures:
                 features = _compute(tower, image_processor, list(pictures.values()))
                 array = _to_numpy(features, metadata["dtype"])
-                with _saying_how_to_go_on(folder):
+                with _with_resume_hint(folder):
                     file.write(array.tobytes())
                     file.flush()
                     checksums.write(_checksums_of(array).tobytes())
@@ -390,13 +391,13 @@ def _build(
         os.fsync(checksums.fileno())
     rows.flush()
     metadata |= {"num_pictures": written, ROWS_HASH: _hash_of_rows(rows)}
-    with _saying_how_to_go_on(folder):
-        _replace(folder / METADATA, json.dumps(metadata, indent=2).encode())
+    with _with_resume_hint(folder):
+        write_whole(folder / METADATA, json.dumps(metadata, indent=2).encode())
         unfinished.unlink()
 
 
 @contextmanager
-def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+def _with_resume_hint(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -470,9 +471,3 @@ def _check_room(folder: Path, needed: int) -> None:
             f"Vision features need up to {needed / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB are free. Make "
             "room, name a folder on another disk, or choose a vision model with fewer or narrower features."
         )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(content)
-    os.replace(new, path)
