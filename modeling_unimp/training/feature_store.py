@@ -57,9 +57,6 @@ class FeatureStore:
     def __init__(self, folder: str | Path, verify: bool = True) -> None:
         self.folder = Path(folder)
         self.verify = verify
-        self._read()
-
-    def _read(self) -> None:
         self.metadata: dict[str, Any] = _metadata_of(self.folder / METADATA)
         self.num_items: int = self.metadata["num_items"]
         self.num_pictures: int = self.metadata["num_pictures"]
@@ -78,7 +75,7 @@ class FeatureStore:
                     "part: copy it again, or delete it and build the features again."
                 )
         self._rows = np.fromfile(self.folder / ROWS, dtype=np.int64, count=self.num_items)
-        # An append that was cut off before its metadata has written rows that do not count.
+        # Earlier versions appended; an append that was cut off has written rows that do not count.
         self._rows[self._rows >= self.num_pictures] = NO_PICTURE
         self._checksums = self._checked = None
         if self.verify and has_checksums:
@@ -250,52 +247,6 @@ class FeatureStore:
             if zlib.crc32(self._features[row].tobytes()) != self._checksums[row]:
                 raise ValueError(f"row {row} of {self.folder / FEATURES} is not what was written. {BUILD_AGAIN}")
             self._checked[row] = True
-
-    def append(self, numbers: Sequence[int], features: torch.Tensor, fingerprint: str | None = None) -> None:
-        """
-        Add features of items that were added to the catalogue, on disk too. One process at a time.
-
-        Args:
-            numbers (`Sequence[int]`): token numbers without features so far; new numbers may leave gaps.
-            features (`torch.FloatTensor` of shape `(U, P, F)`): from `vision_features` of the same tower.
-            fingerprint (`str`, *optional*): of the grown catalogue; without it the old one stays.
-
-        Raises:
-            ValueError: shapes that do not fit, an item that has features, or a folder that cannot be written.
-        """
-        shape = (len(numbers), self.num_patches, self.feature_size)
-        if tuple(features.shape) != shape:
-            raise ValueError(f"Features of {len(numbers)} items have the shape {tuple(features.shape)}, not {shape}.")
-        taken = [number for number in numbers if self.has(number) or number < 0]
-        if taken or len(set(numbers)) != len(numbers):
-            raise ValueError(
-                f"Items to append: {list(numbers)[:5]}; expected different numbers without features"
-                + (f", and {taken[0]} is negative or has some. Use build(rebuild=True) to replace." if taken else ".")
-            )
-        array = _to_numpy(features, self.metadata["dtype"])
-        num_items = max([self.num_items, *(number + 1 for number in numbers)])
-        rows = np.full(num_items, NO_PICTURE, dtype=np.int64)
-        rows[: self.num_items] = self._rows
-        rows[np.asarray(numbers, dtype=np.int64)] = self.num_pictures + np.arange(len(numbers))
-        metadata = self.metadata | {"num_items": num_items, "num_pictures": self.num_pictures + len(numbers)}
-        parts = {FEATURES: (array.tobytes(), self.num_pictures * _row_bytes(metadata))}
-        if ROWS_HASH in metadata:
-            metadata[ROWS_HASH] = _hash_of_rows(rows)
-            parts[CHECKSUMS] = (_checksums_of(array).tobytes(), self.num_pictures * CHECKSUM.itemsize)
-        if fingerprint is not None:
-            metadata["catalogue"] = fingerprint
-        try:
-            for name, (new, size) in parts.items():
-                with (self.folder / name).open("r+b") as file:
-                    file.truncate(size)
-                    file.seek(0, os.SEEK_END)
-                    file.write(new)
-            # Metadata last: until then a reader sees the store as it was.
-            write_whole(self.folder / ROWS, rows.tobytes())
-            write_whole(self.folder / METADATA, json.dumps(metadata, indent=2).encode())
-        except OSError as error:
-            raise ValueError(f"Features could not be added in {self.folder}: {error}. Nothing was changed.") from error
-        self._read()
 
 
 def tower_fingerprint(tower: PreTrainedModel) -> str:
