@@ -1,6 +1,31 @@
 """Tensors in, answers out: the model, its training and its pipeline. Importing this registers all of it.
 
-This is the one file that sees both packages; Hub export does not take it along.
+This is the one file of the folder that sees both packages; Hub export takes the other files of the folder along.
+
+The network:
+    configuration_unimp.py      its config
+    backbones.py                language models and vision towers by name, or as a size to train from scratch
+    open_clip_tower.py          vision towers of open_clip
+    perceiver.py                resampler: the features of a picture to a fixed number of latents
+    gated_cross_attention.py    text looks at latents
+    item_embeddings.py          input and output rows of items and other added tokens
+    network.py                  all of these joined: tokens and pictures to hidden states
+    focal_loss.py               loss of labelled tokens alone
+    modeling_unimp.py           the network with its head: logits, ranking, generation
+    assembly.py                 a new model on backbones
+    pretrained_unimp.py         first values of weights, saving, loading
+    partial_training.py         what learns, and what of it is saved
+    manifest.py                 size and hash of saved weights
+
+Answers:
+    pipeline_unimp.py           requests to answers: preprocess, forward, postprocess
+    answering.py                the steps that pipeline and evaluation share
+    ranking.py                  the best items of logits
+    imagining.py                search for items, write codes, compare pictures
+    image_codec.py              pictures as codes and back
+    interfaces.py               types of what comes from the other package
+
+training/ and serving/ are never exported.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor

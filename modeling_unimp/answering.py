@@ -1,19 +1,23 @@
-"""Requests in, the model's outputs out; the one path that evaluation and serving share.
+"""From requests to outputs in three steps that evaluation and serving share.
 
-An output is what its task reads (see `answer_group` of a task): item logits, star or candidate probabilities, words,
-pictures.
+The processor makes tensors of requests, `answer` runs the model on them, and `split` gives each request its own part;
+see `answer_group` of a task for what that is. To imagine takes a search before: the same steps with other requests.
 """
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import LogitsProcessor
 
-from .imagining import PictureShelf, picture_features, retrieve
+from .imagining import PictureIndex, codec_of, picture_features, retrieve
+from .interfaces import PictureFeatures, Processor, Request
 from .ranking import check_numbers
+
+if TYPE_CHECKING:
+    from .modeling_unimp import UniMPForConditionalGeneration
 
 MAX_NEW_TOKENS = 64
 
@@ -35,15 +39,13 @@ class WordsOnly(LogitsProcessor):
 
 
 def outputs_of(
-    model: Any,
-    processor: Any,
-    requests: Sequence[dict[str, Any]],
+    model: "UniMPForConditionalGeneration",
+    processor: Processor,
+    requests: Sequence[Request],
     answer_group: str,
     *,
     batch_size: int = 32,
-    vision_features: Any = None,
-    positions: Sequence[int] | None = None,
-    shelf: PictureShelf | None = None,
+    vision_features: PictureFeatures | None = None,
     **generate_kwargs: Any,
 ) -> Iterator[Any]:
     """Answer requests whose tasks share an answer group, a batch at a time, in their order.
@@ -55,43 +57,128 @@ def outputs_of(
         answer_group (`str`): `"items"`, `"stars"`, `"decisions"`, `"words"` or `"codes"`.
         batch_size (`int`, *optional*, defaults to 32).
         vision_features (`FeatureStore`, *optional*): see `UniMPProcessor.__call__`.
-        positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
-        shelf (`PictureShelf`, *optional*): what pictures are compared with; by default made when they are asked for.
-        generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 if not among them) and
-            codes (see `UniMPForConditionalGeneration.imagine`); `seed` is for codes alone.
+        generate_kwargs (*optional*): see [`answer`].
 
     Yields:
-        `np.ndarray` `(N,)` logits, `(5,)` or `(K,)` probabilities, `str`, or for codes a dict: `picture`
-        (`PIL.Image.Image`), `wish` (what it shows, in words), `retrieved` (catalogue rows), `features` `(G,)` of the
-        picture, `catalogue_features` `(N, G)` (one array for all; both less the catalogue's mean), `similarity` `(N,)`
-        between the two, `nll` (mean over the true picture's codes, `None` where a request has no `"answer"`).
+        `np.ndarray` `(N,)` logits, `(5,)` or `(K,)` probabilities, `str`, or for codes a dict: what [`answer`] gives,
+        and `nll`, the mean over the true picture's codes, `None` where a request has no `"answer"`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: expected at least 1.")
-    if positions is None:
-        positions = range(len(requests))
+    index = None
+    if answer_group == "codes" and requests:
+        with answering(model):
+            index = PictureIndex.of(model, processor, vision_features)
+    for start in range(0, len(requests), batch_size):
+        part = requests[start : start + batch_size]
+        reading: dict[str, Any] = {
+            "vision_features": vision_features,
+            "positions": range(start, start + len(part)),
+        }
+        # The caller's code runs between the yields: no mode of torch or the model may be on then.
+        with answering(model):
+            if index is not None:
+                part = retrieve(search_with(model, processor, **reading), processor, part, index.has_picture)
+            inputs = processor(requests=part, **reading)
+            outputs = answer(model, processor, answer_group, part, inputs, index=index, **generate_kwargs)
+            if index is not None and all("answer" in request for request in part):
+                labelled = model.own_inputs(processor(requests=part, labels=True, **reading))
+                del labelled["label_kinds"]
+                nll = model(**labelled, skip_logits=True).nll.view(len(part), -1).mean(dim=1).tolist()
+                outputs = [output | {"nll": own} for output, own in zip(outputs, nll, strict=True)]
+            answers = split(processor, answer_group, part, outputs)
+        yield from answers
+
+
+def answer(
+    model: "UniMPForConditionalGeneration",
+    processor: Processor,
+    answer_group: str,
+    requests: Sequence[Request],
+    inputs: Mapping[str, torch.Tensor],
+    *,
+    index: PictureIndex | None = None,
+    **generate_kwargs: Any,
+) -> Any:
+    """The model's outputs for a batch of B requests; call it inside `answering`.
+
+    Args:
+        requests (`Sequence[dict]`): those that the processor made `inputs` of; for codes with what was retrieved.
+        inputs (`Mapping[str, torch.Tensor]`): of the processor, on any device.
+        index (`PictureIndex`, *optional*): what pictures are compared with, for codes.
+        generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 if not among them) and
+            codes (see `UniMPForConditionalGeneration.imagine`); `seed` is for codes alone.
+
+    Returns:
+        `torch.FloatTensor` `(B, N)` logits of the items, `(B, 5)` probabilities of stars, `(B, K)` of the candidates,
+        a row's own at its end, `torch.LongTensor` `(B, T)` words; or for codes a dict a request: `picture`
+        (`PIL.Image.Image`), `wish` (what it shows, in words), `retrieved` (catalogue rows), `features` `(G,)` of the
+        picture, `catalogue_features` `(N, G)` (one array for all; both less the catalogue's mean), `similarity` `(N,)`
+        between the two, `nll` (`None`).
+    """
     for name, expected in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
         if generate_kwargs.get(name) not in (None, expected):
             raise ValueError(
                 f"{name}={generate_kwargs[name]!r}: an answer is one text or picture a request; leave it out."
             )
-    if answer_group == "codes" and shelf is None and requests:
-        with _answering(model):
-            shelf = PictureShelf.of(model, processor, vision_features)
-    for start in range(0, len(requests), batch_size):
-        part = slice(start, start + batch_size)
-        reading = {"vision_features": vision_features, "positions": positions[part]}
-        # Whoever takes the answers runs between the yields: no mode of torch or the model may be on then.
-        with _answering(model):
-            if answer_group == "codes":
-                answers = list(_imagine(model, processor, requests[part], shelf, reading, generate_kwargs))
-            else:
-                answers = list(_read(model, processor, requests[part], answer_group, reading, generate_kwargs))
-        yield from answers
+    own: dict[str, Any] = model.own_inputs(inputs)
+    if answer_group == "items":
+        return model.answer_logits("items", **own)[:, -1].float()
+    if answer_group == "stars":
+        return model.stars(**own)
+    if answer_group == "decisions":
+        return model.decisions(max(len(request["candidates"]) for request in requests), **own)
+    if answer_group == "words":
+        options = {name: value for name, value in generate_kwargs.items() if name != "seed"}
+        written = model.generate(**own, answer_group="words", **_generate_arguments(processor, options))
+        return written[:, own["input_ids"].shape[1] :]
+    assert answer_group == "codes" and index is not None, answer_group
+    pictures = codec_of(model).decode(model.imagine(**own, **generate_kwargs))
+    features = picture_features(model, processor, pictures) - index.mean
+    return [
+        {
+            "picture": picture,
+            "wish": request["wish"],
+            "retrieved": [processor.catalogue.number(item_id) for item_id in request["retrieved"]],
+            "features": of_picture,
+            "catalogue_features": index.features,
+            "similarity": index.similarity(of_picture),
+            "nll": None,
+        }
+        for request, picture, of_picture in zip(requests, pictures, features, strict=True)
+    ]
+
+
+def search_with(
+    model: "UniMPForConditionalGeneration", processor: Processor, **reading: Any
+) -> Callable[[Sequence[Request]], torch.Tensor]:
+    """The model's own search, for [`retrieve`]; `reading` are `positions` and `vision_features` of the processor."""
+
+    def search(requests: Sequence[Request]) -> torch.Tensor:
+        with answering(model):
+            logits_BN: torch.Tensor = answer(
+                model, processor, "items", requests, processor(requests=requests, **reading)
+            )
+        return logits_BN
+
+    return search
+
+
+def split(processor: Processor, answer_group: str, requests: Sequence[Request], outputs: Any) -> list[Any]:
+    """Each request's own part of what [`answer`] gives: an array of logits or probabilities, text, or a dict."""
+    if answer_group == "codes":
+        return list(outputs)
+    if answer_group == "words":
+        return [processor.words(row) for row in outputs.cpu()]
+    rows = list(outputs.cpu().numpy())
+    if answer_group == "decisions":
+        return [row[len(row) - len(request["candidates"]) :] for row, request in zip(rows, requests, strict=True)]
+    return rows
 
 
 @contextlib.contextmanager
-def _answering(model: Any) -> Iterator[None]:
+def answering(model: "UniMPForConditionalGeneration") -> Iterator[None]:
+    """The model in eval mode and torch in inference mode."""
     was_training = model.training
     model.eval()
     try:
@@ -101,67 +188,8 @@ def _answering(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def _inputs(model: Any, processor: Any, requests: Sequence[Any], **reading: Any) -> dict[str, torch.Tensor]:
-    inputs: dict[str, torch.Tensor] = model.own_inputs(processor(requests=requests, **reading))
-    return inputs
-
-
-def _read(
-    model: Any,
-    processor: Any,
-    requests: Sequence[dict[str, Any]],
-    answer_group: str,
-    reading: dict[str, Any],
-    generate_kwargs: dict[str, Any],
-) -> Iterator[Any]:
-    inputs = _inputs(model, processor, requests, **reading)
-    if answer_group == "items":
-        yield from model.answer_logits("items", **inputs)[:, -1].float().cpu().numpy()
-    elif answer_group == "stars":
-        yield from model.stars(**inputs).float().cpu().numpy()
-    elif answer_group == "decisions":
-        counts = [len(request["candidates"]) for request in requests]
-        chosen = model.decisions(max(counts), **inputs).float().cpu().numpy()
-        yield from (row[len(row) - count :] for row, count in zip(chosen, counts, strict=True))
-    else:
-        assert answer_group == "words", answer_group
-        options = {name: value for name, value in generate_kwargs.items() if name != "seed"}
-        generated = model.generate(**inputs, answer_group="words", **_generate_arguments(processor, options))
-        yield from (processor.words(row) for row in generated[:, inputs["input_ids"].shape[1] :].cpu())
-
-
-def _imagine(
-    model: Any,
-    processor: Any,
-    requests: Sequence[dict[str, Any]],
-    shelf: Any,
-    reading: dict[str, Any],
-    generate_kwargs: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    """Search, write codes, decode, and see what the picture is like."""
-    requests = retrieve(model, processor, requests, shelf.has_picture, **reading)
-    codes = model.imagine(**_inputs(model, processor, requests, **reading), **generate_kwargs)
-    pictures = model.image_codec.decode(codes)
-    features = picture_features(model, processor, pictures) - shelf.mean
-    nll = [None] * len(requests)
-    if all("answer" in request for request in requests):
-        labelled = _inputs(model, processor, requests, labels=True, **reading)
-        del labelled["label_kinds"]
-        nll = model(**labelled, skip_logits=True).nll.view(codes.shape).mean(dim=1).tolist()
-    for request, picture, own, own_nll in zip(requests, pictures, features, nll, strict=True):
-        yield {
-            "picture": picture,
-            "wish": request["wish"],
-            "retrieved": [processor.catalogue.number(item_id) for item_id in request["retrieved"]],
-            "features": own,
-            "catalogue_features": shelf.features,
-            "similarity": shelf.similarity(own),
-            "nll": own_nll,
-        }
-
-
-def _generate_arguments(processor: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """The caller's arguments of `generate`, and ours where the caller says nothing."""
+def _generate_arguments(processor: Processor, given: dict[str, Any]) -> dict[str, Any]:
+    """The caller's arguments of `generate`, with our defaults for those not given."""
     ours = {
         "max_new_tokens": MAX_NEW_TOKENS,
         "eos_token_id": processor.tokenizer.eos_token_id,

@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from .backbones import TEXT_SIZES, VISION_SIZES, load_text_model, load_vision_tower
 from .configuration_unimp import UniMPConfig
+from .interfaces import Catalogue, Processor
 from .partial_training import grow_words
 
 logger = logging.get_logger(__name__)
@@ -17,8 +18,8 @@ def from_backbones(
     model_class: Any,
     text_model: str,
     vision_model: str | None,
-    catalogue: Any,
-    processor: Any,
+    catalogue: Catalogue | None,
+    processor: Processor | None,
     content_pictures: bool,
     dtype: torch.dtype | str | None,
     overrides: dict[str, Any],
@@ -82,10 +83,8 @@ def fit_rows_to_words(model: Any) -> None:
     """Draw added rows from the distribution of the words' rows, so that a pretrained model meets them as usual."""
     embeddings = model.model.item_embeddings
     words = model.get_input_embeddings()
-    read = words(torch.arange(len(words.weight), device=words.weight.device))
-    likes = {embeddings.read: read, embeddings.write: model.lm_head.weight}
-    if embeddings.write is None:
-        likes = {embeddings.read: model.lm_head.weight}
+    input_words = words(torch.arange(len(words.weight), device=words.weight.device))
+    likes = {embeddings.input_rows: input_words} | {embeddings.output_rows: model.lm_head.weight}
     for rows, like in likes.items():
         mean, std = like.float().mean(dim=0), like.float().std(dim=0)
         free = [rows.tokens] if rows.content is not None or rows.items is None else [rows.tokens, rows.items]

@@ -38,6 +38,22 @@ VISION_SIZES = {"tiny": (2, 64, 2, 64, 16), "small": (4, 128, 4, 128, 16)}
 # Parts of a tower that its `last_hidden_state` does not pass through: no gradient ever reaches them.
 _UNUSED_VISION_PARTS = {"pooler", "head", "mask_token"}
 
+# Language models that hand keyword arguments on to their layers (others would ignore the pictures in silence) and
+# whose logits are `hidden @ rows.T` with nothing after it, so that added rows compete with words on equal terms.
+SUPPORTED_TEXT_MODELS = (
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "olmo2",
+    "opt",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "stablelm",
+)
+
 
 def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
     """
@@ -312,3 +328,22 @@ def _scratch_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")
+
+
+def check_text_config(text_config: Any) -> None:
+    """Refuse a language model that would ignore pictures, or whose logits are not those of a plain head."""
+    if text_config.model_type not in SUPPORTED_TEXT_MODELS:
+        raise ValueError(
+            f"a language model of type {text_config.model_type!r} is not supported: it is not known to hand pictures "
+            "on to its layers, or its logits are not those of a plain head. Expected one of "
+            f"{', '.join(SUPPORTED_TEXT_MODELS)}."
+        )
+    if text_config.model_type == "gemma3_text" and text_config.final_logit_softcapping is not None:
+        raise ValueError(
+            f"final_logit_softcapping={text_config.final_logit_softcapping}: added rows need logits without one."
+        )
+    if text_config.model_type == "opt" and text_config.word_embed_proj_dim != text_config.hidden_size:
+        raise ValueError(
+            f"an OPT with embeddings of width {text_config.word_embed_proj_dim} in layers of width "
+            f"{text_config.hidden_size} is not supported: expected one width, as all but OPT-350M have."
+        )

@@ -74,7 +74,7 @@ class UniMPConfig(PreTrainedConfig):
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new weights.
         tie_word_embeddings (`bool`, *optional*):
-            Whether words are written with the rows they are read with; `None` is what `text_config` says, and a value
+            Whether words have the same input and output rows; `None` is what `text_config` says, and a value
             is written there.
 
     Raises:

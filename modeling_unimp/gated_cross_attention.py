@@ -13,7 +13,7 @@ from .configuration_unimp import UniMPConfig
 from .perceiver import attend, feed_forward
 
 
-class FoldedSight(NamedTuple):
+class FoldedSpans(NamedTuple):
     """Each token sees one picture or none: spans of tokens are folded into a batch, so that no mask is needed."""
 
     tokens_N: torch.Tensor  # where in the flattened (B * T) the tokens that see a picture are
@@ -22,14 +22,14 @@ class FoldedSight(NamedTuple):
     longest: int
 
 
-class MaskedSight(NamedTuple):
+class PictureMask(NamedTuple):
     """Each token sees any of its row's pictures."""
 
     pictures_BI: torch.Tensor
     visible_BTI: torch.Tensor
 
 
-def fold_spans(media_index_BT: torch.Tensor) -> FoldedSight | None:
+def fold_spans(media_index_BT: torch.Tensor) -> FoldedSpans | None:
     """Fold runs of tokens of one picture; `None` when no token sees any.
 
     Args:
@@ -47,10 +47,10 @@ def fold_spans(media_index_BT: torch.Tensor) -> FoldedSight | None:
     longest = int(place_N.max()) + 1
     width = media_index_BT.shape[1] + 1
     tokens_N = seen - seen // width - 1
-    return FoldedSight(tokens_N, span_N * longest + place_N, flat[first] - 1, longest)
+    return FoldedSpans(tokens_N, span_N * longest + place_N, flat[first] - 1, longest)
 
 
-def mask_pictures(media_index_BT: torch.Tensor, num_pictures: int, accumulate: bool) -> MaskedSight | None:
+def mask_pictures(media_index_BT: torch.Tensor, num_pictures: int, accumulate: bool) -> PictureMask | None:
     """Which of its row's distinct pictures each token sees; `None` when no token sees any.
 
     Args:
@@ -67,7 +67,7 @@ def mask_pictures(media_index_BT: torch.Tensor, num_pictures: int, accumulate: b
     visible_BTU = own_BTU.cumsum(dim=1) > 0 if accumulate else own_BTU
     # Rows with fewer pictures are filled up with pictures that none of their tokens sees.
     visible_BTI = visible_BTU.gather(2, pictures_BI.unsqueeze(1).expand(-1, own_BTU.shape[1], -1))
-    return MaskedSight(pictures_BI, visible_BTI)
+    return PictureMask(pictures_BI, visible_BTI)
 
 
 class UniMPGatedCrossAttention(nn.Module):
@@ -95,46 +95,52 @@ class UniMPGatedCrossAttention(nn.Module):
         self.feed_forward_gate = nn.Parameter(torch.empty(1))
 
     def forward(
-        self, text_BTD: torch.Tensor, media_ULD: torch.Tensor, sight: FoldedSight | MaskedSight
+        self, text_BTD: torch.Tensor, media_ULD: torch.Tensor, media_mask: FoldedSpans | PictureMask
     ) -> torch.Tensor:
         """
         Args:
             text_BTD (`torch.FloatTensor`): hidden states of the language model.
             media_ULD (`torch.FloatTensor`): latents of the batch's distinct pictures.
-            sight (`FoldedSight` or `MaskedSight`): which token sees which picture.
+            media_mask (`FoldedSpans` or `PictureMask`): which token sees which picture.
         """
-        if isinstance(sight, FoldedSight):
-            text_ND = text_BTD.flatten(0, 1)[sight.tokens_N]
-            changed = self._gated(text_ND, self._folded_attention(self.text_norm(text_ND), media_ULD, sight))
-            return text_BTD.flatten(0, 1).index_copy(0, sight.tokens_N, changed.to(text_BTD.dtype)).view_as(text_BTD)
-        changed = self._gated(text_BTD, self._masked_attention(self.text_norm(text_BTD), media_ULD, sight))
-        return torch.where(sight.visible_BTI.any(-1, keepdim=True), changed.to(text_BTD.dtype), text_BTD)
+        if isinstance(media_mask, FoldedSpans):
+            text_ND = text_BTD.flatten(0, 1)[media_mask.tokens_N]
+            changed = self._gated(text_ND, self._folded_attention(self.text_norm(text_ND), media_ULD, media_mask))
+            return (
+                text_BTD.flatten(0, 1).index_copy(0, media_mask.tokens_N, changed.to(text_BTD.dtype)).view_as(text_BTD)
+            )
+        changed = self._gated(text_BTD, self._masked_attention(self.text_norm(text_BTD), media_ULD, media_mask))
+        return torch.where(media_mask.visible_BTI.any(-1, keepdim=True), changed.to(text_BTD.dtype), text_BTD)
 
     def _gated(self, text: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         text = text + self.attention_gate.tanh() * self.out_proj(attended)
         return text + self.feed_forward_gate.tanh() * self.feed_forward(text)
 
-    def _folded_attention(self, text_ND: torch.Tensor, media_ULD: torch.Tensor, sight: FoldedSight) -> torch.Tensor:
+    def _folded_attention(
+        self, text_ND: torch.Tensor, media_ULD: torch.Tensor, media_mask: FoldedSpans
+    ) -> torch.Tensor:
         """Spans are the batch; their padding is computed and thrown away."""
         query = self.q_proj(text_ND)
-        folded = query.new_zeros(len(sight.pictures_S) * sight.longest, query.shape[-1])
-        folded = folded.index_copy(0, sight.slots_N, query).unflatten(0, (-1, sight.longest))
+        folded = query.new_zeros(len(media_mask.pictures_S) * media_mask.longest, query.shape[-1])
+        folded = folded.index_copy(0, media_mask.slots_N, query).unflatten(0, (-1, media_mask.longest))
         # Projected once a distinct picture, then handed to each of its spans.
-        key, value = self.k_proj(media_ULD)[sight.pictures_S], self.v_proj(media_ULD)[sight.pictures_S]
-        return self._attend(folded, key, value).flatten(0, 1)[sight.slots_N]
+        key, value = self.k_proj(media_ULD)[media_mask.pictures_S], self.v_proj(media_ULD)[media_mask.pictures_S]
+        return self._attend(folded, key, value).flatten(0, 1)[media_mask.slots_N]
 
-    def _masked_attention(self, text_BTD: torch.Tensor, media_ULD: torch.Tensor, sight: MaskedSight) -> torch.Tensor:
+    def _masked_attention(
+        self, text_BTD: torch.Tensor, media_ULD: torch.Tensor, media_mask: PictureMask
+    ) -> torch.Tensor:
         """Keys are the latents of all of a row's pictures, behind an additive mask."""
         key, value = (
-            projected[sight.pictures_BI].flatten(1, 2)
+            projected[media_mask.pictures_BI].flatten(1, 2)
             for projected in (self.k_proj(media_ULD), self.v_proj(media_ULD))
         )
         query = self.q_proj(text_BTD)
-        hidden = ~sight.visible_BTI.repeat_interleave(media_ULD.shape[1], dim=-1).unsqueeze(1)
+        hidden = ~media_mask.visible_BTI.repeat_interleave(media_ULD.shape[1], dim=-1).unsqueeze(1)
         mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, torch.finfo(query.dtype).min)
         attended = self._attend(query, key, value, mask)
-        # A token that sees nothing got the mean over everything: the mask alone does not silence it.
-        return attended * sight.visible_BTI.any(-1, keepdim=True)
+        # A token that sees nothing got the mean over everything: the mask alone does not make it zero.
+        return attended * media_mask.visible_BTI.any(-1, keepdim=True)
 
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
@@ -157,19 +163,19 @@ class UniMPGatedMixin:
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         # Positional, because reentrant activation checkpointing loses the gradient of keyword arguments.
-        media_states, sight = kwargs.pop("media_states", None), kwargs.pop("media_sight", None)
-        return super().__call__(hidden_states, media_states, sight, *args, **kwargs)  # type: ignore[misc]
+        media_states, media_mask = kwargs.pop("media_states", None), kwargs.pop("media_mask", None)
+        return super().__call__(hidden_states, media_states, media_mask, *args, **kwargs)  # type: ignore[misc]
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         media_states: torch.Tensor | None,
-        sight: FoldedSight | MaskedSight | None,
+        media_mask: FoldedSpans | PictureMask | None,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        if self.gated_cross_attention is not None and sight is not None:
-            hidden_states = self.gated_cross_attention(hidden_states, media_states, sight)
+        if self.gated_cross_attention is not None and media_mask is not None:
+            hidden_states = self.gated_cross_attention(hidden_states, media_states, media_mask)
         return super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
 
 

@@ -199,10 +199,7 @@ def square_picture(picture: Image.Image, side: int) -> Image.Image:
     Returns:
         `PIL.Image.Image`: RGB, `side` x `side`; a picture that is so already comes back unchanged.
     """
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("RGB")
+    picture = on_white(picture).convert("RGB")
     scale = side / max(picture.size)
     width, height = (max(1, round(length * scale)) for length in picture.size)
     if (width, height) != picture.size:
@@ -215,6 +212,14 @@ def square_picture(picture: Image.Image, side: int) -> Image.Image:
     square = Image.new("RGB", (side, side), (red, green, blue))
     square.paste(picture, ((side - width) // 2, (side - height) // 2))
     return square
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """The same picture, or as RGBA its transparent parts on white."""
+    if not picture.has_transparency_data:
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
 def pixels_of(squares: Sequence[Image.Image]) -> torch.Tensor:

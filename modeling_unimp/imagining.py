@@ -6,9 +6,9 @@ Shapes: B requests, P codes of a picture, N items, G width of what pictures are 
 import copy
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -16,8 +16,13 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.utils import cached_file
 
+from .configuration_unimp import UniMPConfig
 from .image_codec import ImageCodec
+from .interfaces import Catalogue, PictureFeatures, Processor, Request
 from .ranking import check_numbers, rank_items
+
+if TYPE_CHECKING:
+    from .modeling_unimp import UniMPForConditionalGeneration
 
 CODEC_FOLDER = "image_codec"
 # Lengths of an explanation say nothing about a picture, which has as many codes as it has.
@@ -65,13 +70,15 @@ def _checked_seed(seed: Any) -> int:
     return operator.index(seed)
 
 
-def save_codec_beside(model: Any, folder: str | os.PathLike) -> None:
+def save_codec_beside(model: "UniMPForConditionalGeneration", folder: str | os.PathLike) -> None:
     """Write the codec of a model, if it has one, into the model's folder."""
     if model.image_codec is not None:
         model.image_codec.save_pretrained(os.path.join(folder, CODEC_FOLDER))
 
 
-def codec_beside(model: Any, name: str | os.PathLike, verify: bool, **kwargs: Any) -> ImageCodec | None:
+def codec_beside(
+    model: "UniMPForConditionalGeneration", name: str | os.PathLike, verify: bool, **kwargs: Any
+) -> ImageCodec | None:
     """The codec in the folder or Hub repository of a model, if there is one; `kwargs` are those of its loading."""
     hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
     subfolder = "/".join(part for part in (kwargs.get("subfolder"), CODEC_FOLDER) if part)
@@ -82,84 +89,56 @@ def codec_beside(model: Any, name: str | os.PathLike, verify: bool, **kwargs: An
     return ImageCodec.from_pretrained(str(name), subfolder=subfolder, verify=verify, **hub)
 
 
-class UniMPImagining:
-    """Methods of [`UniMPForConditionalGeneration`]: the codec beside the model, and the codes it writes.
-
-    The codec is frozen and no part of the weights; it is saved in the model's folder as `image_codec/`.
-    """
-
-    _image_codec: ImageCodec | None = None
-
-    @property
-    def image_codec(self) -> ImageCodec | None:
-        return self._image_codec
-
-    @image_codec.setter
-    def image_codec(self: Any, codec: ImageCodec | None) -> None:
-        if codec is not None:
-            came = (codec.num_codes, codec.codes_per_picture)
-            expected = (self.config.num_codes, self.config.codes_per_picture)
-            if came != expected:
-                raise ValueError(
-                    f"the image codec writes pictures as {came[1]} of {came[0]} codes and this model as "
-                    f"{expected[1]} of {expected[0]}: build the model with num_codes={came[0]} and "
-                    f"codes_per_picture={came[1]}, or load the codec it was trained with."
-                )
-        self._image_codec = codec
-
-    @torch.no_grad()
-    def fit_codes_to_codec(self: Any) -> None:
-        """Draw the codes' rows alike for codes that look alike: a random projection of the codec's codebook."""
-        codebook = self.image_codec.vq_model.quantize.embedding.weight.float().to(self.device)
-        codebook = torch.nn.functional.layer_norm(codebook - codebook.mean(dim=0), codebook.shape[1:])
-        offset = self.config.text_config.vocab_size
-        first, stop = (end - offset for end in self.config.group_slices["codes"])
-        embeddings = self.model.item_embeddings
-        for rows in (embeddings.read, embeddings.write):
-            if rows is not None:
-                drawn = rows.tokens[first:stop].float()
-                projection = torch.randn(codebook.shape[1], drawn.shape[1], device=self.device)
-                alike = codebook @ projection * codebook.shape[1] ** -0.5 * drawn.std() + drawn.mean(dim=0)
-                rows.tokens[first:stop] = alike.to(rows.tokens.dtype)
-
-    @torch.no_grad()
-    def imagine(self: Any, *, seed: int = 0, generation_config: Any = None, **inputs_and_options: Any) -> torch.Tensor:
-        """Write pictures as codes, with the K/V cache: exactly P codes a picture, and nothing but codes.
-
-        Args:
-            seed (`int`, *optional*, defaults to 0): another seed, another picture; the same request and seed, the
-                same, alone or in a batch, whatever else is drawn meanwhile.
-            generation_config (`GenerationConfig`, *optional*): instead of single options of `generate`.
-            inputs_and_options: a batch of imagine requests as the processor makes it, and options of `generate`:
-                `temperature` (0.2 by default), `top_k`, `top_p`, `num_beams`, `do_sample` (`False` for the likeliest
-                code each time). Options on lengths have no effect.
-
-        Returns:
-            `torch.LongTensor` of shape `(B, P)`, each from 0 to `config.num_codes - 1`; `image_codec.decode` makes
-            pictures of them.
-        """
-        codec = codec_of(self)
-        options = {name: value for name, value in inputs_and_options.items() if name not in LENGTHS}
-        length = {"max_new_tokens": codec.codes_per_picture, "eos_token_id": None}
-        chosen: Any = copy.deepcopy(generation_config)
-        if chosen is None:
-            given = {name: options.pop(name) for name in list(options) if hasattr(GenerationConfig(), name)}
-            given.setdefault("do_sample", given.get("num_beams", 1) == 1)
-            chosen = GenerationConfig(
-                **({"temperature": TEMPERATURE, "top_k": 0} if given["do_sample"] else {}) | given
-            )
-        if chosen.do_sample and (chosen.num_beams or 1) == 1:
-            warpers = self._get_logits_processor(chosen)
-            seeds = [seed] * len(inputs_and_options["input_ids"])
-            drawing = SamplingByRow(seeds, self.config.group_slices["codes"], warpers)
-            options["logits_processor"] = [*options.get("logits_processor", ()), drawing]
-            chosen.update(do_sample=False, **dict.fromkeys(SAMPLING))
-        chosen.update(**length, max_length=None)
-        written = self.generate(answer_group="codes", generation_config=chosen, **options)
-        return written[:, -codec.codes_per_picture :] - self.config.group_slices["codes"][0]
+def check_codec(codec: ImageCodec, config: UniMPConfig) -> None:
+    """Refuse a codec that writes pictures otherwise than a model of this config."""
+    came, expected = (codec.num_codes, codec.codes_per_picture), (config.num_codes, config.codes_per_picture)
+    if came != expected:
+        raise ValueError(
+            f"the image codec writes pictures as {came[1]} of {came[0]} codes and this model as "
+            f"{expected[1]} of {expected[0]}: build the model with num_codes={came[0]} and "
+            f"codes_per_picture={came[1]}, or load the codec it was trained with."
+        )
 
 
-def codec_of(model: Any) -> ImageCodec:
+@torch.no_grad()
+def fit_codes_to_codec(model: "UniMPForConditionalGeneration") -> None:
+    """See [`UniMPForConditionalGeneration.fit_codes_to_codec`]."""
+    codebook = codec_of(model).vq_model.quantize.embedding.weight.float().to(model.device)
+    codebook = torch.nn.functional.layer_norm(codebook - codebook.mean(dim=0), codebook.shape[1:])
+    offset = model.config.text_config.vocab_size
+    first, stop = (end - offset for end in model.config.group_slices["codes"])
+    embeddings = model.model.item_embeddings
+    for rows in dict.fromkeys((embeddings.input_rows, embeddings.output_rows)):
+        drawn = rows.tokens[first:stop].float()
+        projection = torch.randn(codebook.shape[1], drawn.shape[1], device=model.device)
+        alike = codebook @ projection * codebook.shape[1] ** -0.5 * drawn.std() + drawn.mean(dim=0)
+        rows.tokens[first:stop] = alike.to(rows.tokens.dtype)
+
+
+def imagine(
+    model: "UniMPForConditionalGeneration", seed: int, generation_config: Any, inputs_and_options: dict[str, Any]
+) -> torch.Tensor:
+    """See [`UniMPForConditionalGeneration.imagine`]."""
+    codec = codec_of(model)
+    options = {name: value for name, value in inputs_and_options.items() if name not in LENGTHS}
+    length = {"max_new_tokens": codec.codes_per_picture, "eos_token_id": None}
+    chosen: Any = copy.deepcopy(generation_config)
+    if chosen is None:
+        given = {name: options.pop(name) for name in list(options) if hasattr(GenerationConfig(), name)}
+        given.setdefault("do_sample", given.get("num_beams", 1) == 1)
+        chosen = GenerationConfig(**({"temperature": TEMPERATURE, "top_k": 0} if given["do_sample"] else {}) | given)
+    if chosen.do_sample and (chosen.num_beams or 1) == 1:
+        warpers = model._get_logits_processor(chosen)  # type: ignore[misc]
+        seeds = [seed] * len(inputs_and_options["input_ids"])
+        drawing = SamplingByRow(seeds, model.config.group_slices["codes"], warpers)
+        options["logits_processor"] = [*options.get("logits_processor", ()), drawing]
+        chosen.update(do_sample=False, **dict.fromkeys(SAMPLING))
+    chosen.update(**length, max_length=None)
+    written = model.generate(answer_group="codes", generation_config=chosen, **options)
+    return written[:, -codec.codes_per_picture :] - model.config.group_slices["codes"][0]
+
+
+def codec_of(model: "UniMPForConditionalGeneration") -> ImageCodec:
     """The image codec of a model; a `ValueError` where it has none."""
     codec: ImageCodec | None = model.image_codec
     if codec is None:
@@ -172,21 +151,24 @@ def codec_of(model: Any) -> ImageCodec:
 
 @torch.no_grad()
 def picture_features(
-    model: Any, processor: Any, pictures: Sequence[Image.Image | None], batch_size: int = 32
+    model: "UniMPForConditionalGeneration",
+    processor: Processor,
+    pictures: Sequence[Image.Image | None],
+    batch_size: int = 32,
 ) -> np.ndarray:
     """What pictures are compared by `(n, G)`, zeros where there is none: see `config.picture_features`."""
-    shown = [picture for picture in pictures if picture is not None]
+    present = [picture for picture in pictures if picture is not None]
     if model.config.picture_features == "codec":
         codec = codec_of(model)
-        features = codec.vectors(codec.encode(shown, batch_size)).numpy()
+        features = codec.vectors(codec.encode(present, batch_size)).numpy()
     elif model.model.vision_tower is None:
         raise ValueError(
             "this model has no vision tower to compare pictures by: set config.picture_features = 'codec'."
         )
     else:
         parts = [np.zeros((0, model.config.vision_feature_size), dtype=np.float32)]
-        for start in range(0, len(shown), batch_size):
-            pixels = [processor.pixel_values(None, picture) for picture in shown[start : start + batch_size]]
+        for start in range(0, len(present), batch_size):
+            pixels = [processor.pixel_values(None, picture) for picture in present[start : start + batch_size]]
             patches = model.model.encode_pictures(torch.stack(pixels).to(model.device))
             parts.append(patches.float().mean(dim=1).cpu().numpy())
         features = np.concatenate(parts)
@@ -196,7 +178,7 @@ def picture_features(
 
 
 @dataclass(frozen=True)
-class PictureShelf:
+class PictureIndex:
     """A catalogue's pictures as `picture_features` sees them, for comparing others with them.
 
     Args:
@@ -209,7 +191,12 @@ class PictureShelf:
     mean: np.ndarray
 
     @classmethod
-    def of(cls, model: Any, processor: Any, vision_features: Any = None) -> "PictureShelf":
+    def of(
+        cls,
+        model: "UniMPForConditionalGeneration",
+        processor: Processor,
+        vision_features: PictureFeatures | None = None,
+    ) -> "PictureIndex":
         """Of the processor's catalogue, from what is known of its pictures already: a feature store of the tower, or
         the codes that the catalogue keeps."""
         catalogue, by = processor.catalogue, model.config.picture_features
@@ -243,50 +230,47 @@ class PictureShelf:
         return np.where(norms > 0, cosine, -1.0)
 
 
-def _is_coded(catalogue: Any, item_id: str) -> bool:
+def _is_coded(catalogue: Catalogue, item_id: str) -> bool:
     """Whether an item has a picture and its codes; one that was added after the training has the picture alone."""
     return bool(catalogue.has_picture(item_id) and catalogue.has_picture_codes(item_id))
 
 
-@torch.no_grad()
 def retrieve(
-    model: Any,
-    processor: Any,
-    requests: Sequence[Mapping[str, Any]],
+    search: Callable[[Sequence[Request]], torch.Tensor],
+    processor: Processor,
+    requests: Sequence[Request],
     has_picture: np.ndarray,
-    **processor_options: Any,
 ) -> list[dict[str, Any]]:
     """The first stage: requests of imagine, with the items that the model's own search finds for them.
 
     A query that says too little for a picture is completed first, from a search of its own; see `expand_query`.
 
     Args:
+        search (`Callable`): from requests to search to logits of the items `(B, N)`.
+        processor (`UniMPProcessor`)
         requests (`Sequence[Mapping]`): those that name their `"retrieved"` items or `"wish"` keep these.
         has_picture (`np.ndarray` of shape `(N,)`): which items may be found.
-        processor_options (*optional*): `positions` and `vision_features` of the processor.
     """
     catalogue = processor.catalogue
     allowed = torch.from_numpy(catalogue.available & has_picture)
     if not allowed.any():
         raise ValueError("no item with a picture is on sale: imagine has nothing to start from; see catalogue.retire.")
 
-    def search(queries: Sequence[Any]) -> torch.Tensor:
+    def search_for(queries: Sequence[Any]) -> torch.Tensor:
         asked = [
             dict(request) | {"task": "search", "query": query}
             for request, query in zip(requests, queries, strict=True)
         ]
-        inputs = model.own_inputs(processor(requests=asked, **processor_options))
-        logits_BN: torch.Tensor = model.answer_logits("items", **inputs)[:, -1].float().cpu()
-        return logits_BN.masked_fill(~allowed, float("-inf"))
+        return search(asked).float().cpu().masked_fill(~allowed, float("-inf"))
 
     queries = [request.get("query") for request in requests]
-    logits_BN = search(queries)
+    logits_BN = search_for(queries)
     wishes = [
         request.get("wish") or processor.wish_of(request, scores)
         for request, scores in zip(requests, logits_BN.softmax(dim=-1).numpy(), strict=True)
     ]
     if wishes != queries:
-        logits_BN = search(wishes)
+        logits_BN = search_for(wishes)
     _, numbers = rank_items(logits_BN, processor.num_retrieved, allowed)
     found = [[catalogue.item_id(number) for number in row if number >= 0] for row in numbers.tolist()]
     return [

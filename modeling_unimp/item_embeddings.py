@@ -43,7 +43,7 @@ class UniMPItemContent(nn.Module):
 
 
 class UniMPRows(nn.Module):
-    """One set of rows of the added tokens: those they are read with, or those they are written with."""
+    """One set of rows of the added tokens: input rows or output rows."""
 
     def __init__(self, config: UniMPConfig):
         super().__init__()
@@ -110,12 +110,14 @@ class UniMPItemEmbeddings(nn.Module):
     def __init__(self, config: UniMPConfig):
         super().__init__()
         self.config = config
+        # Input and output rows, under the names that they have in checkpoints.
         self.read = UniMPRows(config)
         self.write = None if config.tie_item_rows else UniMPRows(config)
         # What a code means depends on where in the picture it stands, and distances to [ANS] tell that poorly.
         places = torch.empty(config.codes_per_picture, config.text_config.hidden_size)
         self.code_places = nn.Parameter(places) if config.codes_per_picture else None
-        # Added to what is thought after the code at each place: which codes are usual at the next one needs no layers.
+        # Added to the hidden state of the code at each place, so that which codes are usual at the next place need not
+        # be computed by the layers.
         self.after_places = nn.Parameter(torch.zeros_like(places)) if config.codes_per_picture else None
         has_content = config.item_rows != "free"
         has_pictures = has_content and config.content_picture_size > 0
@@ -127,8 +129,17 @@ class UniMPItemEmbeddings(nn.Module):
         self._room: dict[str, torch.Tensor] = {}
         self._means: dict[str, tuple[int, int, torch.Tensor]] = {}
 
+    @property
+    def input_rows(self) -> UniMPRows:
+        return self.read
+
+    @property
+    def output_rows(self) -> UniMPRows:
+        """The input rows where both are one (`tie_item_rows`)."""
+        return self.read if self.write is None else self.write
+
     def forward(
-        self, what: Literal["read", "after_codes", "token_logits", "item_logits", "item_rows"], *args: Any
+        self, what: Literal["input_rows", "after_codes", "token_logits", "item_logits", "output_rows"], *args: Any
     ) -> torch.Tensor:
         """What the methods below say.
 
@@ -136,15 +147,15 @@ class UniMPItemEmbeddings(nn.Module):
         embedding, and not the module, which the hooks of offload would take for a tensor to be moved.
         """
         of_what: dict[str, Callable[..., torch.Tensor]] = {
-            "read": self._read,
+            "input_rows": self._input_rows,
             "after_codes": self._after_codes,
             "token_logits": self._token_logits,
             "item_logits": self._item_logits,
-            "item_rows": self._output_items,
+            "output_rows": self._output_items,
         }
         return of_what[what](*args)
 
-    def _read(self, added_ids: torch.Tensor, places: torch.Tensor | None, words: Lookup) -> torch.Tensor:
+    def _input_rows(self, added_ids: torch.Tensor, places: torch.Tensor | None, words: Lookup) -> torch.Tensor:
         """Input rows of added tokens.
 
         Args:
@@ -157,11 +168,11 @@ class UniMPItemEmbeddings(nn.Module):
         """
         num_tokens = self.config.num_added_tokens
         is_item = added_ids >= num_tokens
-        rows: torch.Tensor = self.read("tokens", added_ids.masked_fill(is_item, 0))
+        rows: torch.Tensor = self.input_rows("tokens", added_ids.masked_fill(is_item, 0))
         if is_item.any():
             # An item that a batch names often has its content row computed once.
             numbers, which = (added_ids[is_item] - num_tokens).unique(return_inverse=True)
-            items = self._item_rows(self.read, words, numbers).to(rows.dtype)
+            items = self._item_rows(self.input_rows, words, numbers).to(rows.dtype)
             rows = rows.index_put((is_item,), items[which])
         return rows if places is None or self.code_places is None else _added(rows, places, self.code_places)
 
@@ -171,17 +182,17 @@ class UniMPItemEmbeddings(nn.Module):
 
     def _token_logits(self, hidden: torch.Tensor, which: slice) -> torch.Tensor:
         """Logits `(..., n)` of control tokens, stars, decisions and codes, those of the slice of them."""
-        logits: torch.Tensor = (self.write or self.read)("token_logits", hidden, which)
+        logits: torch.Tensor = self.output_rows("token_logits", hidden, which)
         return logits
 
     def _item_logits(self, hidden: torch.Tensor, words: Lookup) -> torch.Tensor:
         """Logits `(..., N)` of all items."""
-        logits: torch.Tensor = (self.write or self.read)("item_logits", hidden, *self._content(words))
+        logits: torch.Tensor = self.output_rows("item_logits", hidden, *self._content(words))
         return logits
 
     def _output_items(self, words: Lookup) -> torch.Tensor:
-        """Output rows of all items `(N, W)`, for whoever multiplies with them many times."""
-        return self._item_rows(self.write or self.read, words)
+        """Output rows of all items `(N, W)`, for callers that multiply with them many times."""
+        return self._item_rows(self.output_rows, words)
 
     def _item_rows(self, rows: UniMPRows, words: Lookup, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of some items, or of all."""
@@ -225,7 +236,7 @@ class UniMPItemEmbeddings(nn.Module):
         return torch.cat([distinct, more]), self._grown("places", places, new)
 
     def set_content(self, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None) -> None:
-        """Say what the items are.
+        """Set what item rows are made from.
 
         Args:
             content_token_ids (`torch.LongTensor` of shape `(N, length)`): text tokens of each item, -1 where there is
@@ -284,7 +295,7 @@ class UniMPItemEmbeddings(nn.Module):
         content_token_ids: torch.Tensor,
         content_pictures: torch.Tensor | None = None,
     ) -> None:
-        """Say anew what some items are, for `item_rows` other than `"free"`.
+        """Replace what the rows of some items are made from, for `item_rows` other than `"free"`.
 
         Args:
             numbers (`torch.LongTensor` of shape `(n,)`): which.
@@ -341,7 +352,7 @@ class UniMPItemEmbeddings(nn.Module):
             raise ValueError("content_pictures came, but content_picture_size is 0: set it to their width.")
         missing = max(config.content_length - token_ids.shape[1], 0)
         token_ids = nn.functional.pad(token_ids[:, : config.content_length], (0, missing), value=-1)
-        like = self.read.tokens
+        like = self.input_rows.tokens
         token_ids = token_ids.to(device=like.device, dtype=torch.int32).contiguous()
         return token_ids, None if pictures is None else pictures.to(device=like.device, dtype=like.dtype)
 

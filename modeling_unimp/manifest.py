@@ -20,9 +20,14 @@ def write_manifest(folder: str | os.PathLike, names: Iterable[str]) -> None:
     for name in names:
         with (folder / name).open("rb") as file:
             entries[name] = {"bytes": (folder / name).stat().st_size, "sha256": sha_fileobj(file).hex()}
-    unfinished = folder / f"{MANIFEST}.unfinished"
-    unfinished.write_text(json.dumps(entries, indent=2), encoding="utf-8")
-    os.replace(unfinished, folder / MANIFEST)
+    write_whole(folder / MANIFEST, json.dumps(entries, indent=2).encode())
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that others see what was there before or all of the new, whenever this ends."""
+    unfinished = file.with_name(file.name + ".new")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, file)
 
 
 def check_manifest(manifest: Path, file_of: Callable[[str], Path | None], wanted: Callable[[str], bool]) -> None:

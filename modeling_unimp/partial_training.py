@@ -1,6 +1,6 @@
 """Training part of a model: what learns, what of it is saved, and where the rest is found again."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.utils import logging
@@ -8,77 +8,70 @@ from transformers.utils import logging
 from .backbones import is_unused_vision_part, load_text_model, load_vision_tower
 from .gated_cross_attention import UniMPGatedCrossAttention, find_decoder_layers
 
+if TYPE_CHECKING:
+    from .modeling_unimp import UniMPForConditionalGeneration
+
 logger = logging.get_logger(__name__)
 
 
-class UniMPPartialTraining:
-    """Methods of [`UniMPForConditionalGeneration`]."""
+def freeze_backbones(model: "UniMPForConditionalGeneration", train: str, train_vision: bool) -> None:
+    """See [`UniMPForConditionalGeneration.freeze_backbones`]."""
+    if train not in ("new", "last_layer", "all"):
+        raise ValueError(f"train={train!r}: expected 'new', 'last_layer' or 'all'.")
+    language_model = model.model.language_model
+    language_model.requires_grad_(train == "all")
+    model.lm_head.requires_grad_(train == "all")
+    for module in language_model.modules():
+        if isinstance(module, UniMPGatedCrossAttention):
+            module.requires_grad_(True)
+    if train == "last_layer":
+        owner, layers = find_decoder_layers(language_model, model.config.text_config.num_hidden_layers)
+        layers[-1].requires_grad_(True)
+        for part in owner.children():
+            if "Norm" in type(part).__name__:
+                part.requires_grad_(True)
+    if model.model.vision_tower is not None:
+        for name, parameter in model.model.vision_tower.named_parameters():
+            unused = is_unused_vision_part(name, model.config.vision_config.model_type)
+            parameter.requires_grad_(train_vision and not unused)
+    model.train(model.training)
 
-    def freeze_backbones(
-        self: Any, train: Literal["new", "last_layer", "all"] = "new", train_vision: bool = False
-    ) -> Any:
-        """Choose what learns.
 
-        Args:
-            train (`str`, *optional*, defaults to `"new"`): `"new"`: resampler, cross-attention and added rows (the
-                paper). `"last_layer"`: also the language model's last layer and final norm. `"all"`: also the rest of
-                the language model.
-            train_vision (`bool`, *optional*, defaults to `False`): whether the vision tower learns.
-        """
-        if train not in ("new", "last_layer", "all"):
-            raise ValueError(f"train={train!r}: expected 'new', 'last_layer' or 'all'.")
-        language_model = self.model.language_model
-        language_model.requires_grad_(train == "all")
-        self.lm_head.requires_grad_(train == "all")
-        for module in language_model.modules():
-            if isinstance(module, UniMPGatedCrossAttention):
-                module.requires_grad_(True)
-        if train == "last_layer":
-            owner, layers = find_decoder_layers(language_model, self.config.text_config.num_hidden_layers)
-            layers[-1].requires_grad_(True)
-            for part in owner.children():
-                if "Norm" in type(part).__name__:
-                    part.requires_grad_(True)
-        if self.model.vision_tower is not None:
-            for name, parameter in self.model.vision_tower.named_parameters():
-                unused = is_unused_vision_part(name, self.config.vision_config.model_type)
-                parameter.requires_grad_(train_vision and not unused)
-        self.train(self.training)
-        return self
+def trained_state_dict(model: "UniMPForConditionalGeneration") -> dict[str, torch.Tensor]:
+    """What `freeze_backbones` lets learn, and all buffers; `from_pretrained` finds the rest at the backbones."""
+    # Tied weights have two names in a state dict.
+    parameters = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in parameters if not parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
-    def trained_state_dict(self: Any) -> dict[str, torch.Tensor]:
-        """What `freeze_backbones` lets learn, and all buffers; `from_pretrained` finds the rest at the backbones."""
-        # Tied weights have two names in a state dict.
-        parameters = self.named_parameters(remove_duplicate=False)
-        frozen = {name for name, parameter in parameters if not parameter.requires_grad}
-        return {name: tensor for name, tensor in self.state_dict().items() if name not in frozen}
 
-    def check_left_out(self: Any) -> None:
-        """Refuse to leave out frozen weights that could not be found again: those of a backbone without a name."""
-        of_backbone = {
-            "model.language_model.": self.config.text_model,
-            "model.vision_tower.": self.config.vision_model,
-        }
-        nameless = tuple(prefix for prefix, backbone in of_backbone.items() if backbone is None)
-        for name, parameter in self.named_parameters():
-            vision = self.config.vision_config
-            unused = vision is not None and is_unused_vision_part(name, vision.model_type)
-            if not parameter.requires_grad and not unused and name.startswith(nameless):
-                raise ValueError(
-                    f"save_only_trained would leave out {name}, frozen and of no pretrained backbone: nothing "
-                    "could restore it. Train that part (train_only: all, train_vision: true) or save everything."
-                )
+def check_left_out(model: "UniMPForConditionalGeneration") -> None:
+    """Refuse to leave out frozen weights that could not be found again: those of a backbone without a name."""
+    of_backbone = {
+        "model.language_model.": model.config.text_model,
+        "model.vision_tower.": model.config.vision_model,
+    }
+    nameless = tuple(prefix for prefix, backbone in of_backbone.items() if backbone is None)
+    for name, parameter in model.named_parameters():
+        vision = model.config.vision_config
+        unused = vision is not None and is_unused_vision_part(name, vision.model_type)
+        if not parameter.requires_grad and not unused and name.startswith(nameless):
+            raise ValueError(
+                f"save_only_trained would leave out {name}, frozen and of no pretrained backbone: nothing "
+                "could restore it. Train that part (train_only: all, train_vision: true) or save everything."
+            )
 
-    def gate_openings(self: Any) -> dict[str, float]:
-        """`tanh` of each gate, by layer counted from 1: 0 is closed."""
-        openings = {}
-        for name, module in self.named_modules():
-            if isinstance(module, UniMPGatedCrossAttention):
-                layers = [part for part in name.split(".") if part.isdigit()]
-                place = str(int(layers[-1]) + 1) if layers else "late"
-                openings[f"{place}_attention"] = module.attention_gate.tanh().item()
-                openings[f"{place}_feed_forward"] = module.feed_forward_gate.tanh().item()
-        return openings
+
+def gate_openings(model: "UniMPForConditionalGeneration") -> dict[str, float]:
+    """`tanh` of each gate, by layer counted from 1: 0 is closed."""
+    openings = {}
+    for name, module in model.named_modules():
+        if isinstance(module, UniMPGatedCrossAttention):
+            layers = [part for part in name.split(".") if part.isdigit()]
+            place = str(int(layers[-1]) + 1) if layers else "late"
+            openings[f"{place}_attention"] = module.attention_gate.tanh().item()
+            openings[f"{place}_feed_forward"] = module.feed_forward_gate.tanh().item()
+    return openings
 
 
 @torch.no_grad()

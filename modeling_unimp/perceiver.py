@@ -56,13 +56,18 @@ class UniMPPerceiverAttention(nn.Module):
         self.v_proj = nn.Linear(width, inner, bias=False)
         self.out_proj = nn.Linear(inner, width, bias=False)
 
-    def forward(self, media_UPD: torch.Tensor, latents_ULD: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, media_UPD: torch.Tensor, latents_ULD: torch.Tensor, attentions: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """With a list, weights `(U, H, L, P + L)` in float32 are appended to it."""
         latents_ULD = self.latents_norm(latents_ULD)
         context = torch.cat([self.media_norm(media_UPD), latents_ULD], dim=1)
         query, key, value = (
             projected.unflatten(-1, (self.config.resampler_heads, -1)).transpose(1, 2)
             for projected in (self.q_proj(latents_ULD), self.k_proj(context), self.v_proj(context))
         )
+        if attentions is not None:
+            attentions.append((query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).float().softmax(dim=-1))
         attended = attend(query, key, value, implementation=self.config._attn_implementation)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
@@ -73,8 +78,10 @@ class UniMPPerceiverBlock(nn.Module):
         self.attention = UniMPPerceiverAttention(config)
         self.feed_forward = feed_forward(config.media_width)
 
-    def forward(self, media_UPD: torch.Tensor, latents_ULD: torch.Tensor) -> torch.Tensor:
-        latents_ULD = latents_ULD + self.attention(media_UPD, latents_ULD)
+    def forward(
+        self, media_UPD: torch.Tensor, latents_ULD: torch.Tensor, attentions: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        latents_ULD = latents_ULD + self.attention(media_UPD, latents_ULD, attentions)
         return latents_ULD + self.feed_forward(latents_ULD)
 
 
@@ -96,16 +103,22 @@ class UniMPPerceiverResampler(nn.Module):
         self.blocks = nn.ModuleList(UniMPPerceiverBlock(config) for _ in range(config.resampler_depth))
         self.norm = nn.LayerNorm(config.media_width)
 
-    def forward(self, features_UPF: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, features_UPF: torch.Tensor, output_attentions: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """
         Args:
             features_UPF (`torch.FloatTensor`): frozen features of U pictures.
+            output_attentions (`bool`, *optional*, defaults to `False`)
 
         Returns:
-            `torch.FloatTensor` of shape `(U, L, D)`.
+            `torch.FloatTensor` of shape `(U, L, D)`; with `output_attentions` a pair of these and the weights of each
+            block, `(U, H, L, P + L)`: over the picture's features, then over the latents themselves.
         """
+        attentions: list[torch.Tensor] | None = [] if output_attentions else None
         media_UPD = features_UPF if self.input_proj is None else self.input_proj(features_UPF)
         latents_ULD = self.latents.expand(len(media_UPD), -1, -1)
         for block in self.blocks:
-            latents_ULD = block(media_UPD, latents_ULD)
-        return self.norm(latents_ULD)
+            latents_ULD = block(media_UPD, latents_ULD, attentions)
+        latents_ULD = self.norm(latents_ULD)
+        return latents_ULD if attentions is None else (latents_ULD, tuple(attentions))

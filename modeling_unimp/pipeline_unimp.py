@@ -6,15 +6,19 @@ import itertools
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
 
-from .answering import outputs_of
-from .imagining import PictureShelf
+from .answering import answer, answering, split
+from .imagining import PictureIndex, retrieve
+from .interfaces import PictureFeatures, Processor, Request
 from .ranking import rank_items
+
+if TYPE_CHECKING:
+    from .modeling_unimp import UniMPForConditionalGeneration
 
 TASKS_WITH_SEEN_ITEMS_LEFT_OUT = frozenset({"recommend"})
 
@@ -60,8 +64,8 @@ class PersonalizationPipeline(Pipeline):
         ValueError: a request that is not of this form; the message says which, and what was expected.
     """
 
-    model: Any
-    processor: Any
+    model: "UniMPForConditionalGeneration"
+    processor: Processor
     _load_processor = True
     _load_tokenizer = False
     _load_image_processor = False
@@ -70,7 +74,7 @@ class PersonalizationPipeline(Pipeline):
     _pipeline_calls_generate = True
     _non_generation_params = ("top_k",)
 
-    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, model: "UniMPForConditionalGeneration", *args: Any, **kwargs: Any) -> None:
         placed = getattr(model, "hf_device_map", {})
         if model.device.type == "meta" or "disk" in placed.values():
             # Hooks bring each part when it is called: nothing is to be moved. transformers would take the map's first
@@ -81,7 +85,7 @@ class PersonalizationPipeline(Pipeline):
         if placed:
             model.hf_device_map = placed
         self.model.check_processor(self.processor)
-        self._shelf: tuple[Any, PictureShelf] | None = None
+        self._picture_index: tuple[Any, PictureIndex] | None = None
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads."""
@@ -170,7 +174,7 @@ class PersonalizationPipeline(Pipeline):
         top_k: int | None = None,
         exclude_seen: bool | None = None,
         allowed: Iterable[str] | None = None,
-        vision_features: Any = None,
+        vision_features: PictureFeatures | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict, dict, dict]:
         ranking: dict[str, Any] = {}
@@ -189,9 +193,8 @@ class PersonalizationPipeline(Pipeline):
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(own)}, or of `generate`."
                 raise ValueError(f"unknown argument {name!r}: {hint}")
-        if vision_features is not None:
-            generate_kwargs["vision_features"] = vision_features
-        return {}, generate_kwargs, ranking
+        reading = {} if vision_features is None else {"vision_features": vision_features}
+        return reading, generate_kwargs, ranking
 
     def __call__(self, requests: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
         if isinstance(requests, Mapping):
@@ -234,42 +237,65 @@ class PersonalizationPipeline(Pipeline):
                 read.append(self.processor.read_request(request))
             except ValueError as error:
                 raise ValueError(f"request {first + position}: {error}") from error
+        arguments = self.call_arguments(**kwargs)
         answers: dict[int, dict[str, Any]] = {}
         for group in dict.fromkeys(group_of):
             positions = [position for position, own in enumerate(group_of) if own == group]
             for start in range(0, len(positions), size):
                 part = positions[start : start + size]
-                work = {
+                work: dict[str, Any] = {
                     "group": group,
                     "requests": [read[position] for position in part],
                     "positions": [first + position for position in part],
                 }
-                answers.update(zip(part, super().__call__(work, **kwargs), strict=True))
+                if group == "codes":
+                    work = self._with_retrieved(work, **arguments[0])
+                answers.update(zip(part, self.run_single(work, *arguments), strict=True))
         return [answers[position] for position in range(len(requests))]
 
-    def preprocess(self, work: dict[str, Any]) -> dict[str, Any]:
-        return work
+    def _with_retrieved(self, work: dict[str, Any], vision_features: PictureFeatures | None = None) -> dict[str, Any]:
+        """Requests of imagine with the items that the model's own search finds for them: a pass before theirs."""
+        index = self.picture_index(vision_features)
+
+        def search(asked: Sequence[Request]) -> torch.Tensor:
+            searched = self.preprocess(work | {"group": "items", "requests": asked}, vision_features)
+            logits_BN: torch.Tensor = self.forward(searched)["outputs"]
+            return logits_BN
+
+        return work | {
+            "requests": retrieve(search, self.processor, work["requests"], index.has_picture),
+            "index": index,
+        }
+
+    def call_arguments(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Arguments of a call, with those of the pipeline's construction: of `preprocess` (`vision_features`), of
+        `_forward` (those of `generate`), of `postprocess` (`top_k`, `exclude_seen`, `allowed`)."""
+        reading, generating, ranking = self._sanitize_parameters(**kwargs)
+        return (
+            self._preprocess_params | reading,
+            self._generate_kwargs | self._forward_params | generating,
+            self._postprocess_params | ranking,
+        )
+
+    def preprocess(self, work: dict[str, Any], vision_features: PictureFeatures | None = None) -> dict[str, Any]:
+        """Requests of one answer group to tensors; `work` holds `group`, `requests` and, for errors, `positions`."""
+        inputs = self.processor(
+            requests=work["requests"], vision_features=vision_features, positions=work["positions"]
+        )
+        return work | {"inputs": inputs}
 
     def _forward(self, work: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
-        if work["group"] == "codes":
-            generate_kwargs["shelf"] = self.shelf(generate_kwargs.get("vision_features"))
-        outputs = outputs_of(
-            self.model,
-            self.processor,
-            work["requests"],
-            work["group"],
-            batch_size=len(work["requests"]),
-            positions=work["positions"],
-            **(self._generate_kwargs | generate_kwargs),
-        )
-        return work | {"outputs": list(outputs)}
-
-    def shelf(self, vision_features: Any = None) -> PictureShelf:
-        """What pictures are compared with: those of the catalogue, read once, and again when it has changed."""
-        version = self.processor.catalogue.version
-        if self._shelf is None or self._shelf[0] != version:
-            self._shelf = (version, PictureShelf.of(self.model, self.processor, vision_features))
-        return self._shelf[1]
+        with answering(self.model):
+            outputs = answer(
+                self.model,
+                self.processor,
+                work["group"],
+                work["requests"],
+                work["inputs"],
+                index=work.get("index"),
+                **generate_kwargs,
+            )
+        return {"group": work["group"], "requests": work["requests"], "outputs": outputs}
 
     def postprocess(
         self,
@@ -278,27 +304,46 @@ class PersonalizationPipeline(Pipeline):
         exclude_seen: bool | None = None,
         allowed: list[str] | None = None,
     ) -> list[dict[str, Any]]:
-        catalogue = self.processor.catalogue
-        answers = []
-        for request, output in zip(work["requests"], work["outputs"], strict=True):
-            if work["group"] == "items":
-                mask = self._allowed(request, len(output), exclude_seen, allowed)
-                scores, numbers = rank_items(torch.from_numpy(output)[None], top_k, torch.from_numpy(mask)[None])
-                kept = numbers[0] >= 0
-                output = (numbers[0][kept].tolist(), scores[0][kept].tolist())
-            elif work["group"] == "codes":
-                similarity = output["similarity"]
-                mask = self._allowed(request, len(similarity), bool(exclude_seen), allowed) & (similarity > -1)
-                order = np.argsort(-np.where(mask, similarity, -np.inf), kind="stable")
-                output = (output, order[: min(top_k, int(mask.sum()))].tolist())
-            answers.append(self.processor.task_of(request).answer(request, output, catalogue))
-        return answers
+        """Rank what has to be ranked, and say it in plain dicts."""
+        group, requests = work["group"], work["requests"]
+        outputs = split(self.processor, group, requests, work["outputs"])
+        if group == "items":
+            masks = torch.stack([self.allowed_items(request, exclude_seen, allowed) for request in requests])
+            scores, numbers = rank_items(work["outputs"], top_k, masks)
+            outputs = [
+                (own[own >= 0].tolist(), of_own[own >= 0].tolist())
+                for own, of_own in zip(numbers, scores, strict=True)
+            ]
+        elif group == "codes":
+            outputs = [
+                (output, self._nearest(request, output["similarity"], top_k, bool(exclude_seen), allowed))
+                for request, output in zip(requests, outputs, strict=True)
+            ]
+        return [
+            self.processor.task_of(request).answer(request, output, self.processor.catalogue)
+            for request, output in zip(requests, outputs, strict=True)
+        ]
 
-    def _allowed(
-        self, request: Mapping, num_items: int, exclude_seen: bool | None, allowed: list[str] | None
-    ) -> np.ndarray:
+    def _nearest(
+        self,
+        request: Request,
+        similarity: np.ndarray,
+        top_k: int,
+        exclude_seen: bool,
+        allowed: list[str] | None,
+    ) -> list[int]:
+        """Rows of the allowed items whose pictures are most like one, the likest first."""
+        mask = self.allowed_items(request, exclude_seen, allowed).numpy() & (similarity > -1)
+        order = np.argsort(-np.where(mask, similarity, -np.inf), kind="stable")
+        nearest: list[int] = order[: min(top_k, int(mask.sum()))].tolist()
+        return nearest
+
+    def allowed_items(
+        self, request: Mapping[str, Any], exclude_seen: bool | None = None, allowed: Sequence[str] | None = None
+    ) -> torch.Tensor:
+        """Which items may be ranked `(N,)` of bool; the arguments are those of a call."""
         catalogue = self.processor.catalogue
-        mask = np.array(catalogue.available[:num_items])
+        mask = np.array(catalogue.available[: self.model.config.num_items])
         if allowed is not None:
             wanted = np.zeros_like(mask)
             wanted[[catalogue.number(item_id) for item_id in allowed]] = True
@@ -310,7 +355,22 @@ class PersonalizationPipeline(Pipeline):
                 item_id = entry.get("item_id") if isinstance(entry, Mapping) else entry
                 if item_id is not None and str(item_id) in catalogue:
                     mask[catalogue.number(str(item_id))] = False
-        return mask
+        return torch.from_numpy(mask)
+
+    def picture_index(self, vision_features: PictureFeatures | None = None) -> PictureIndex:
+        """What pictures are compared with: those of the catalogue, read once, and again when it has changed."""
+        version = self.processor.catalogue.version
+        if self._picture_index is None or self._picture_index[0] != version:
+            with answering(self.model):
+                self._picture_index = (version, PictureIndex.of(self.model, self.processor, vision_features))
+        return self._picture_index[1]
+
+    def get_inference_context(self) -> Any:
+        return torch.inference_mode
+
+    def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
+        # Of an offloaded model the hooks decide where inputs go.
+        return inputs if device.type == "meta" else super()._ensure_tensor_on_device(inputs, device)
 
 
 def _at_least_one(value: Any, name: str) -> int:

@@ -214,54 +214,6 @@ def test_a_rebuild_that_is_stopped_leaves_no_finished_store(build, tmp_path):
         FeatureStore.open(tmp_path / "store", "shop")
 
 
-def test_append_is_seen_at_once_and_after_opening_again(build, tmp_path, tower, image_processor):
-    store = build()
-    before = store.features(WITH_PICTURE)
-    new = on_the_fly(tower, image_processor, [3, 0])
-    # Item 2 had no picture; item 9 is new, 7 and 8 have none.
-    store.append([2, 9], new, fingerprint="grown")
-    for opened in (store, FeatureStore.open(tmp_path / "store", "grown", tower, image_processor)):
-        assert (opened.num_items, opened.num_pictures) == (10, 7)
-        torch.testing.assert_close(opened.features([2, 9]), new, rtol=2e-3, atol=2e-3)
-        torch.testing.assert_close(opened.features(WITH_PICTURE), before, rtol=0, atol=0)
-        assert not opened.has(7) and opened.pooled().shape == (10, 64)
-    with pytest.raises(ValueError, match="not of this catalogue"):
-        FeatureStore.open(tmp_path / "store", "shop")
-    store.append([], new[:0], fingerprint="renamed")
-    assert FeatureStore.open(tmp_path / "store", "renamed").num_pictures == 7
-
-
-def test_append_refuses_what_does_not_fit(build, tower, image_processor):
-    store = build()
-    new = on_the_fly(tower, image_processor, [3, 0])
-    with pytest.raises(ValueError, match=r"shape \(2, 17, 64\), not \(1, 17, 64\)"):
-        store.append([9], new)
-    with pytest.raises(ValueError, match="different numbers without features.*3 is negative or has some"):
-        store.append([3, 9], new)
-    with pytest.raises(ValueError, match="different numbers"):
-        store.append([9, 9], new)
-    with pytest.raises(ValueError, match="do not fit into float16.*dtype=torch.float32"):
-        store.append([8, 9], new + 1e6)
-    assert store.num_pictures == 5
-
-
-@pytest.mark.parametrize("written", [feature_store.FEATURES, feature_store.ROWS])
-def test_an_append_cut_off_before_its_metadata_did_not_happen(build, tmp_path, tower, image_processor, written):
-    store = build()
-    before = store.features(WITH_PICTURE)
-    old = {name: (tmp_path / "store" / name).read_bytes() for name in (feature_store.METADATA, feature_store.ROWS)}
-    new = on_the_fly(tower, image_processor, [3, 0])
-    store.append([2, 9], new)
-    (tmp_path / "store" / feature_store.METADATA).write_bytes(old[feature_store.METADATA])
-    if written == feature_store.FEATURES:
-        (tmp_path / "store" / feature_store.ROWS).write_bytes(old[feature_store.ROWS])
-    again = FeatureStore.open(tmp_path / "store", "shop")
-    assert (again.num_items, again.num_pictures) == (7, 5) and not again.has(2)
-    again.append([6], new[:1])
-    torch.testing.assert_close(again.features(WITH_PICTURE), before, rtol=0, atol=0)
-    torch.testing.assert_close(again.features([6]), new[:1], rtol=2e-3, atol=2e-3)
-
-
 def test_a_worker_maps_the_file_instead_of_copying_it(build):
     store = build()
     pickled = pickle.dumps(store)
@@ -376,13 +328,10 @@ def flip(file, place):
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("grown", [False, True])
-def test_a_flipped_bit_of_any_row_is_found_when_it_is_read(build, tmp_path, grown):
+def test_a_flipped_bit_of_any_row_is_found_when_it_is_read(build, tmp_path):
     store = build()
-    if grown:
-        store.append([2, 7], torch.ones(2, 17, 64), "grown")
     size = 17 * 64 * 2
-    for row, damaged_item in enumerate([*WITH_PICTURE, 2, 7][: store.num_pictures]):
+    for row, damaged_item in enumerate(WITH_PICTURE):
         damaged = tmp_path / f"damaged-{row}"
         shutil.copytree(tmp_path / "store", damaged)
         flip(damaged / "features.bin", row * size + 77 * row)
@@ -451,5 +400,3 @@ def test_a_store_of_an_earlier_version_has_no_checksums(build, tmp_path):
     (folder / "metadata.json").write_text(json.dumps(metadata))
     store = FeatureStore.open(folder, "shop")
     torch.testing.assert_close(store.features(WITH_PICTURE), features, rtol=0, atol=0)
-    store.append([2], torch.ones(1, 17, 64))
-    assert FeatureStore.open(folder, "shop").features([2]).sum() == 17 * 64

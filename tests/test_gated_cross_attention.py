@@ -39,12 +39,12 @@ def block(config):
 
 
 def test_fold_by_hand():
-    sight = fold_spans(torch.tensor([[0, 2, 2, 1], [1, 0, 2, 2]]))
-    assert sight.tokens_N.tolist() == [1, 2, 3, 4, 6, 7]
-    assert sight.pictures_S.tolist() == [1, 0, 0, 1]
-    assert sight.longest == 2
+    media_mask = fold_spans(torch.tensor([[0, 2, 2, 1], [1, 0, 2, 2]]))
+    assert media_mask.tokens_N.tolist() == [1, 2, 3, 4, 6, 7]
+    assert media_mask.pictures_S.tolist() == [1, 0, 0, 1]
+    assert media_mask.longest == 2
     # Span 0 is full, span 1 and 2 hold one token, span 3 is full.
-    assert sight.slots_N.tolist() == [0, 1, 2, 4, 6, 7]
+    assert media_mask.slots_N.tolist() == [0, 1, 2, 4, 6, 7]
 
 
 def test_mask_by_hand():
@@ -66,10 +66,10 @@ def test_no_picture_at_all():
 def test_folded_is_dense(config, block, implementation):
     config._attn_implementation = implementation
     results = []
-    for sight in (fold_spans(INDEX), mask_pictures(INDEX, 3, accumulate=False)):
+    for media_mask in (fold_spans(INDEX), mask_pictures(INDEX, 3, accumulate=False)):
         torch.manual_seed(1)
         text, media = torch.randn(4, 10, 16, requires_grad=True), torch.randn(3, 5, 12, requires_grad=True)
-        out = block(text, media, sight)
+        out = block(text, media, media_mask)
         weights = torch.randn_like(out)
         gradients = torch.autograd.grad((out * weights).sum(), [text, media, *block.parameters()])
         results.append([out, *gradients])
@@ -88,19 +88,19 @@ def test_a_token_sees_its_own_picture_only(block):
 
 def test_without_exclusion_a_token_sees_the_pictures_so_far(block):
     text, media = torch.randn(4, 10, 16), torch.randn(3, 5, 12)
-    sight = mask_pictures(INDEX, 3, accumulate=True)
-    before = block(text, media, sight)
+    media_mask = mask_pictures(INDEX, 3, accumulate=True)
+    before = block(text, media, media_mask)
     other = media.clone()
     other[1] += 1
-    changed = (block(text, other, sight) != before).any(-1)
+    changed = (block(text, other, media_mask) != before).any(-1)
     assert torch.equal(changed, (INDEX == 2).cumsum(1) > 0)
 
 
 @pytest.mark.parametrize("dense", [False, True])
 def test_what_sees_nothing_passes_unchanged(block, dense):
     text, media = torch.randn(4, 10, 16), torch.randn(3, 5, 12)
-    sight = mask_pictures(INDEX, 3, accumulate=False) if dense else fold_spans(INDEX)
-    out = block(text, media, sight)
+    media_mask = mask_pictures(INDEX, 3, accumulate=False) if dense else fold_spans(INDEX)
+    out = block(text, media, media_mask)
     blind = INDEX == 0
     assert torch.equal(out[blind], text[blind])
     assert (out[~blind] != text[~blind]).any(-1).all()

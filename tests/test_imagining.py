@@ -10,8 +10,8 @@ from shop import ITEMS, encode_pictures, make_codec, make_imagining_model, make_
 from transformers import AutoModel, AutoProcessor, GenerationConfig
 
 from modeling_unimp import PersonalizationPipeline
-from modeling_unimp.answering import outputs_of
-from modeling_unimp.imagining import PictureShelf, picture_features, retrieve
+from modeling_unimp.answering import outputs_of, search_with
+from modeling_unimp.imagining import PictureIndex, picture_features, retrieve
 from processing_unimp import Catalogue
 
 REQUESTS = [
@@ -141,21 +141,23 @@ def test_only_codes_get_logits(shop):
 def test_the_search_is_the_models_own(shop):
     model, processor = shop
     asked = [{name: value for name, value in request.items() if name != "retrieved"} for request in REQUESTS]
-    has_picture = PictureShelf.of(model, processor).has_picture
-    found = retrieve(model, processor, asked, has_picture)
+    has_picture = PictureIndex.of(model, processor).has_picture
+    found = retrieve(search_with(model, processor), processor, asked, has_picture)
     pipeline = PersonalizationPipeline(model=model, processor=processor)
     pictured = ["m1", "m2", "s1", "h1", "h2"]
     for request, own in zip(asked, found, strict=True):
         searched = pipeline(request | {"task": "search"}, top_k=2, allowed=pictured)["items"]
         assert own["retrieved"] == [item["item_id"] for item in searched]
-    for request, own in zip(REQUESTS, retrieve(model, processor, REQUESTS, has_picture), strict=True):
+    for request, own in zip(
+        REQUESTS, retrieve(search_with(model, processor), processor, REQUESTS, has_picture), strict=True
+    ):
         assert own == request | {"wish": request["query"]}  # what a request names stays
     with pytest.raises(ValueError, match="no item with a picture is on sale"):
-        retrieve(model, processor, asked, np.zeros(6, dtype=bool))
+        retrieve(search_with(model, processor), processor, asked, np.zeros(6, dtype=bool))
 
 
 @pytest.mark.parametrize("by", ["tower", "codec"])
-def test_the_shelf_is_what_pictures_are_compared_by_less_the_mean(shop, by):
+def test_the_index_is_what_pictures_are_compared_by_less_the_mean(shop, by):
     model, processor = shop
     assert model.config.picture_features == "codec"  # its tower is from scratch
     catalogue = processor.catalogue
@@ -170,34 +172,34 @@ def test_the_shelf_is_what_pictures_are_compared_by_less_the_mean(shop, by):
         }[by].reshape(len(rows), -1)
     model.config.picture_features = by
     try:
-        shelf = PictureShelf.of(model, processor)
+        index = PictureIndex.of(model, processor)
         again = picture_features(model, processor, [None, pictures[0]])
         catalogue.unreadable_pictures.update(dict.fromkeys(pictured, "broken for this test"))
         with pytest.raises(ValueError, match="no item of this catalogue has a picture"):
-            PictureShelf.of(model, processor)
+            PictureIndex.of(model, processor)
     finally:
         model.config.picture_features = "codec"
         catalogue.unreadable_pictures.clear()
-    np.testing.assert_allclose(shelf.mean, seen.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(shelf.features[rows], seen - seen.mean(axis=0), atol=1e-5)
-    assert shelf.has_picture.tolist() == [item_id in pictured for item_id in catalogue.item_ids]
-    assert not again[0].any() and shelf.similarity(again[1] - shelf.mean)[rows[0]] == pytest.approx(1, abs=1e-4)
+    np.testing.assert_allclose(index.mean, seen.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(index.features[rows], seen - seen.mean(axis=0), atol=1e-5)
+    assert index.has_picture.tolist() == [item_id in pictured for item_id in catalogue.item_ids]
+    assert not again[0].any() and index.similarity(again[1] - index.mean)[rows[0]] == pytest.approx(1, abs=1e-4)
 
 
 def test_known_codes_are_not_read_from_pictures_again(monkeypatch):
     model, processor = make_imagining_model()
-    catalogue, expected = processor.catalogue, PictureShelf.of(*make_imagining_model()).features
+    catalogue, expected = processor.catalogue, PictureIndex.of(*make_imagining_model()).features
     read = []
     monkeypatch.setattr(
         model.image_codec, "encode", lambda pictures, *_: read.extend(pictures) or torch.zeros(0, 4).long()
     )
-    np.testing.assert_array_equal(PictureShelf.of(model, processor).features, expected)
+    np.testing.assert_array_equal(PictureIndex.of(model, processor).features, expected)
     assert not read
     monkeypatch.undo()
     codes = catalogue.picture_codes.copy()
     codes[catalogue.number("h1")] = -1  # as of an item that was added later: its picture is read
     catalogue.set_picture_codes(codes)
-    np.testing.assert_array_equal(PictureShelf.of(model, processor).features, expected)
+    np.testing.assert_array_equal(PictureIndex.of(model, processor).features, expected)
 
 
 def test_a_model_without_vision_compares_pictures_by_the_codec(shop):
@@ -228,10 +230,10 @@ def test_outputs_hold_the_likelihood_of_the_truth(shop):
         nll = torch.nn.functional.cross_entropy(logits, batch["input_ids"][0, -4:])
         assert output["nll"] == pytest.approx(nll.item(), abs=1e-5)
         assert output["picture"].size == (8, 8) and output["similarity"].shape == (6,)
-        shelf = output["catalogue_features"]
+        index = output["catalogue_features"]
         number = processor.catalogue.number("h1")
         cosine = (
-            output["features"] @ shelf[number] / np.linalg.norm(output["features"]) / np.linalg.norm(shelf[number])
+            output["features"] @ index[number] / np.linalg.norm(output["features"]) / np.linalg.norm(index[number])
         )
         assert output["similarity"][number] == pytest.approx(cosine, abs=1e-5)
         assert output["similarity"][processor.catalogue.number("s2")] == -1
@@ -321,18 +323,18 @@ def test_what_follows_a_code_is_told_its_place(shop):
 def test_a_bare_query_is_searched_again_as_the_wish_it_was_completed_to(shop):
     model, processor = shop
     asked = [{"task": "imagine", "history": ["m1", "h2"], "query": query} for query in ("shoe", "a thing", "mug")]
-    has_picture = PictureShelf.of(model, processor).has_picture
+    has_picture = PictureIndex.of(model, processor).has_picture
     processor.query_attribute, processor.wish_attributes = "category", ["title"]
     try:
-        found = retrieve(model, processor, asked, has_picture)
+        found = retrieve(search_with(model, processor), processor, asked, has_picture)
     finally:
         processor.query_attribute = processor.wish_attributes = None
     assert found[0]["wish"] == "Red shoe shoe"  # the only shoe with a picture
     assert found[1]["wish"] == "a thing" and found[2]["wish"] == "Red mug mug"  # m1 is in the history
     for request, own in zip(asked, found, strict=True):
-        searched = retrieve(model, processor, [request | {"query": own["wish"]}], has_picture)
+        searched = retrieve(search_with(model, processor), processor, [request | {"query": own["wish"]}], has_picture)
         assert own["retrieved"] == searched[0]["retrieved"] and own["query"] == request["query"]
-    said = retrieve(model, processor, [asked[0] | {"wish": "blue shoe"}], has_picture)[0]
+    said = retrieve(search_with(model, processor), processor, [asked[0] | {"wish": "blue shoe"}], has_picture)[0]
     assert said["wish"] == "blue shoe"
 
 
@@ -344,9 +346,9 @@ def test_a_merchants_word_that_joins_a_wish_is_never_a_control_token():
     processor = make_model_processor(catalogue=catalogue, num_codes=codec.num_codes, **names)
     model = make_model(processor, num_codes=codec.num_codes, codes_per_picture=4)
     model.image_codec = codec
-    has_picture = PictureShelf.of(model, processor).has_picture
+    has_picture = PictureIndex.of(model, processor).has_picture
     asked = {"task": "imagine", "history": ["m1", "h1"], "query": "mug"}
-    (found,) = retrieve(model, processor, [asked], has_picture)
+    (found,) = retrieve(search_with(model, processor), processor, [asked], has_picture)
     assert found["wish"] == "[EOC] <item_3> [ANS] mug"
     # Two items of the history and two that were found, each with a picture, an item token and an end.
     ids = processor(requests=[found])["input_ids"][0].tolist()

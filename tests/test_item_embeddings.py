@@ -57,14 +57,14 @@ def test_reading_some_items_is_reading_them_out_of_all(words, item_rows, tied):
     module = embeddings_of(item_rows, tie_item_rows=tied)
     all_rows = module.read("items", None, *module._content(words))
     ids = torch.tensor([12 + 4, 0, 12 + 0, 11, 12 + 4, 5])
-    rows = module("read", ids, None, words)
+    rows = module("input_rows", ids, None, words)
     torch.testing.assert_close(rows[[0, 2, 4]], all_rows[[4, 0, 4]])
     assert torch.equal(rows[[1, 3, 5]], module.read.tokens[[0, 11, 5]])
-    assert torch.equal(module("item_rows", words), all_rows) == tied
+    assert torch.equal(module("output_rows", words), all_rows) == tied
     hidden = torch.randn(3, 16)
     tokens = (module.read if tied else module.write).tokens
     assert torch.equal(module("token_logits", hidden, slice(2, 9)), hidden @ tokens[2:9].T)
-    torch.testing.assert_close(module("item_logits", hidden, words), hidden @ module("item_rows", words).T)
+    torch.testing.assert_close(module("item_logits", hidden, words), hidden @ module("output_rows", words).T)
 
 
 def test_content_by_hand(words):
@@ -96,7 +96,7 @@ def test_an_item_without_a_picture_gets_nothing_for_it(words):
 @pytest.mark.parametrize("item_rows", KINDS)
 def test_gradients_reach_what_was_read(words, item_rows):
     module = embeddings_of(item_rows)
-    module("read", torch.tensor([12 + 4, 3]), None, words).sum().backward()
+    module("input_rows", torch.tensor([12 + 4, 3]), None, words).sum().backward()
     assert module.read.tokens.grad.any(1).nonzero().flatten().tolist() == [3]
     if item_rows != "content":
         assert module.read.items.grad.any(1).nonzero().flatten().tolist() == [4]
@@ -109,16 +109,16 @@ def test_gradients_reach_what_was_read(words, item_rows):
 @pytest.mark.parametrize("tied", [False, True])
 def test_added_items_leave_the_old_rows(words, item_rows, tied):
     module = embeddings_of(item_rows, tie_item_rows=tied)
-    old_out = module("item_rows", words)
-    old_in = module("read", torch.arange(12, 18), None, words)
+    old_out = module("output_rows", words)
+    old_in = module("input_rows", torch.arange(12, 18), None, words)
     if item_rows == "free":
         module.add_items(3)
     else:
         module.add_items(3, *content_of(3, module.config, seed=9))
     module.config.num_items += 3
-    assert torch.equal(module("item_rows", words)[:6], old_out)
-    assert torch.equal(module("read", torch.arange(12, 18), None, words), old_in)
-    assert module("item_rows", words).shape == (9, 16)
+    assert torch.equal(module("output_rows", words)[:6], old_out)
+    assert torch.equal(module("input_rows", torch.arange(12, 18), None, words), old_in)
+    assert module("output_rows", words).shape == (9, 16)
     if item_rows == "free":
         torch.testing.assert_close(module.read.items[6:], module.read.items[:6].mean(0).expand(3, -1))
     if item_rows == "both":
@@ -149,11 +149,11 @@ def test_content_is_saved_with_the_module():
 def test_changed_content_changes_the_rows(words):
     """What is remembered of it, its distinct words, is not remembered beyond."""
     module = embeddings_of("content", content_picture_size=0)
-    first = module("item_rows", words)
+    first = module("output_rows", words)
     module.set_content(module.content_token_ids.flip(0).long())
-    torch.testing.assert_close(module("item_rows", words), first.flip(0))
+    torch.testing.assert_close(module("output_rows", words), first.flip(0))
     module.content_token_ids.copy_(module.content_token_ids.flip(0))  # in place, as a checkpoint is loaded
-    torch.testing.assert_close(module("item_rows", words), first)
+    torch.testing.assert_close(module("output_rows", words), first)
 
 
 def test_content_is_cut_and_filled():

@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, MobileNetV1Config
 
+from modeling_unimp.backbones import SUPPORTED_TEXT_MODELS
 from modeling_unimp.configuration_unimp import UniMPConfig
 from modeling_unimp.gated_cross_attention import UniMPGatedCrossAttention, mask_pictures
-from modeling_unimp.modeling_unimp import SUPPORTED_TEXT_MODELS, UniMPForConditionalGeneration, UniMPModel
+from modeling_unimp.modeling_unimp import UniMPForConditionalGeneration
+from modeling_unimp.network import UniMPModel
 
 V, NUM_ITEMS = 50, 7
 CLS, IMG, EOC, ANS, PAD = V, V + 1, V + 2, V + 3, V + 4
@@ -257,7 +259,7 @@ def test_folding_in_the_whole_model_is_the_dense_mask(monkeypatch):
     gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
     monkeypatch.setattr(
-        UniMPModel, "_sight", lambda self, index, num_pictures, length: mask_pictures(index, num_pictures, False)
+        UniMPModel, "_media_mask", lambda self, index, num_pictures, length: mask_pictures(index, num_pictures, False)
     )
     dense = model(**batch).loss
     dense.backward()

@@ -23,7 +23,7 @@ from transformers import HfArgumentParser
 
 from hub_cards import export
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
-from modeling_unimp.modeling_unimp import SUPPORTED_TEXT_MODELS
+from modeling_unimp.backbones import SUPPORTED_TEXT_MODELS
 from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training.recipe import (
     DataArguments,

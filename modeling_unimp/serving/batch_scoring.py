@@ -1,4 +1,4 @@
-"""The best items for millions of shoppers, table in and table out, in bounded memory; it goes on where it was stopped.
+"""The best items for millions of shoppers, table in and table out, in bounded memory; a stopped run resumes.
 
 unimp-recommend --model unimp --histories histories.parquet --output recommendations.parquet
 unimp-recommend --model unimp --histories interactions.csv.gz --allowed in_stock.txt --output recommendations.parquet
@@ -6,20 +6,16 @@ accelerate launch --num_processes 8 -m modeling_unimp.serving.batch_scoring --hi
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
-from itertools import chain, groupby, islice
-from operator import itemgetter
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,35 +28,32 @@ from ..modeling_unimp import UniMPForConditionalGeneration
 from ..pipeline_unimp import TASKS_WITH_SEEN_ITEMS_LEFT_OUT
 from ..ranking import rank_items
 from ..training.feature_store import METADATA, FeatureStore, tower_fingerprint
+from .finished_parts import ANSWERS, Reject, merge_parts, open_parts, write_part
+from .history_tables import (
+    GROUPED,
+    HISTORIES,
+    INTERACTION,
+    UNUSABLE_ROW,
+    Row,
+    columns_of,
+    digest,
+    file_digest,
+    files_of,
+    group_interactions,
+    num_rows,
+    rows_of,
+)
 
 try:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    # The readers of every table; this command needs both packages and is never exported.
+    from processing_unimp import Catalogue, UniMPProcessor
     from processing_unimp.bounds import shown
     from processing_unimp.cell_values import id_as_text, is_missing
-    from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of
-    from processing_unimp.tables import TABLE_KINDS, kind_of, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
 logger = logging.getLogger("unimp-recommend")
-
-INTERACTION = ("user_id", "item_id", "timestamp")
-# What a row can be so wrong with that it is put aside; nothing that is in a row ends a run.
-UNUSABLE_ROW = (ValueError, TypeError, OverflowError, RecursionError)
-EVENT = pa.struct([("item_id", pa.string()), ("rating", pa.float64())])
-HISTORIES = pa.schema([("user_id", pa.string()), ("history", pa.list_(EVENT))])
-ANSWERS = pa.schema(
-    [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
-)
-# In the folder of an unfinished run.
-RUN, GROUPED, UNUSABLE = "run.json", "histories.parquet", "interactions.rejects.jsonl"
-
-# Reads one row of the table when called, or raises a `ValueError`: rows of finished parts are passed over unread.
-Row = Callable[[], dict[str, Any]]
-Reject = dict[str, str | None]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -124,8 +117,8 @@ def recommend(args: argparse.Namespace) -> None:
     for name in ("top_k", "batch_size", "shoppers_per_part"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1.")
-    files = _files(args.histories)
-    columns = _columns(files[0])
+    files = files_of(args.histories)
+    columns = columns_of(files[0])
     is_grouped = {"user_id", "history"} <= set(columns)
     if not is_grouped and not set(INTERACTION) <= set(columns):
         raise ValueError(
@@ -142,9 +135,7 @@ def recommend(args: argparse.Namespace) -> None:
     device = state.device if state is not None else args.device or accelerator or "cpu"
     try:
         processor = AutoProcessor.from_pretrained(args.model, revision=args.revision)
-        model: Any = UniMPForConditionalGeneration.from_pretrained(
-            args.model, revision=args.revision, dtype=args.dtype
-        )
+        model = UniMPForConditionalGeneration.from_pretrained(args.model, revision=args.revision, dtype=args.dtype)
     except OSError as error:
         raise ValueError(f"--model {args.model}: expected the folder or Hub name of a UniMP model. {error}") from error
     model.eval().to(device).check_processor(processor)
@@ -155,17 +146,17 @@ def recommend(args: argparse.Namespace) -> None:
         features = _vision_features(model, processor, args)
         scorer = Scorer(model, processor, args, allowed, features, has_queries)
         if index == 0:
-            run = scorer.identity | {"histories": _digest(map(_content, files)), "shoppers_per_part": size}
-            _open_parts(parts, run, args.restart)
+            run = scorer.identity | {"histories": digest(map(file_digest, files)), "shoppers_per_part": size}
+            open_parts(parts, run, args.restart)
             if not is_grouped and not (parts / GROUPED).is_file():
-                _group_interactions(files, columns, parts, args.memory_limit)
+                group_interactions(files, columns, parts, args.memory_limit)
     if not is_grouped:
         files, columns = [parts / GROUPED], HISTORIES.names
 
-    total, num_parts = _num_rows(files), 0
+    total, num_parts = num_rows(files), 0
     if total is not None:
         total = sum(min(size, total - first) for first in range(index * size, total, count * size))
-    rows = chain.from_iterable(_rows(file, columns) for file in files)
+    rows = chain.from_iterable(rows_of(file, columns) for file in files)
     name = "shoppers" if count == 1 else f"shoppers of process 1 of {count}"
     pause = 1 if sys.stderr.isatty() else 60
     with tqdm(total=total, desc=name, unit=" shoppers", smoothing=0, mininterval=pause, disable=index != 0) as bar:
@@ -173,7 +164,7 @@ def recommend(args: argparse.Namespace) -> None:
             file = parts / f"part-{num_parts:05d}.parquet"
             if num_parts % count == index:
                 if not file.is_file():
-                    _write_part(file, *scorer.answer(part, num_parts * size))
+                    write_part(file, *scorer.answer(part, num_parts * size))
                 elif not bar.disable:
                     bar.initial += len(part)  # or they would count as speed
                 bar.update(len(part))
@@ -181,7 +172,7 @@ def recommend(args: argparse.Namespace) -> None:
     if state is not None:
         state.wait_for_everyone()
     if index == 0:
-        _merge(parts, num_parts, args.output, args.rejects or args.output.with_suffix(".rejects.jsonl"))
+        merge_parts(parts, num_parts, args.output, args.rejects or args.output.with_suffix(".rejects.jsonl"))
     if state is not None:
         state.destroy_process_group()
 
@@ -200,7 +191,9 @@ def _processes(device: str | None) -> Any:
     return PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
 
 
-def _vision_features(model: Any, processor: Any, args: argparse.Namespace) -> FeatureStore | None:
+def _vision_features(
+    model: UniMPForConditionalGeneration, processor: UniMPProcessor, args: argparse.Namespace
+) -> FeatureStore | None:
     """Features of the catalogue's pictures: made by the first process that asks, opened by the others."""
     catalogue, tower = processor.catalogue, model.model.vision_tower
     num_pictures = sum(map(catalogue.has_picture, catalogue.item_ids)) if processor.num_image_tokens else 0
@@ -231,7 +224,7 @@ def _vision_features(model: Any, processor: Any, args: argparse.Namespace) -> Fe
     )
 
 
-def _allowed(catalogue: Any, path: Path | None) -> np.ndarray:
+def _allowed(catalogue: Catalogue, path: Path | None) -> np.ndarray:
     """Which items may be recommended `(N,)`: those that are sold and, if there is a file, named in it."""
     mask: np.ndarray = catalogue.available
     if path is not None:
@@ -268,8 +261,8 @@ class Scorer:
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
+        model: UniMPForConditionalGeneration,
+        processor: UniMPProcessor,
         args: argparse.Namespace,
         allowed: np.ndarray,
         vision_features: FeatureStore | None,
@@ -290,10 +283,10 @@ class Scorer:
         attributes = [catalogue.item_ids, *map(catalogue.column, catalogue.attributes)]
         self.identity = {
             "model": tower_fingerprint(model),
-            "catalogue": _digest(repr(column).encode() for column in attributes),
-            "processor": _digest([json.dumps(processor.to_dict(), sort_keys=True, default=str).encode()]),
+            "catalogue": digest(repr(column).encode() for column in attributes),
+            "processor": digest([json.dumps(processor.to_dict(), sort_keys=True, default=str).encode()]),
             "vision_features": None if vision_features is None else vision_features.metadata["dtype"],
-            "allowed": _digest([allowed.tobytes()]),
+            "allowed": digest([allowed.tobytes()]),
             "task": self.task,
             "query": self.query,
             "top_k": self.top_k,
@@ -302,7 +295,7 @@ class Scorer:
 
     @torch.inference_mode()
     def answer(self, part: Sequence[Row], first: int) -> tuple[Any, list[Reject], Counter]:
-        """Answer a part whose rows are counted from `first`: answers, rejects, and what is to be told in the end."""
+        """Answer a part whose rows are counted from `first`: answers, rejects, and counts for the summary."""
         shoppers: list[Shopper] = []
         rejects: list[tuple[int, str | None, str]] = []
         counts = Counter(shoppers=len(part))
@@ -327,10 +320,10 @@ class Scorer:
                 found += self._best(*waiting, rejects)
             waiting = (batch, self._logits(inputs)) if batch else None
         counts.update(answered=len(found), rejected=len(rejects))
-        told: list[Reject] = [
+        reasons: list[Reject] = [
             {"user_id": user_id, "reason": reason} for _, user_id, reason in sorted(rejects, key=_place)
         ]
-        return self._table(sorted(found, key=_place)), told, counts
+        return self._table(sorted(found, key=_place)), reasons, counts
 
     def _shopper(self, place: int, user_id: str, row: Mapping[str, Any], counts: Counter) -> Shopper:
         catalogue = self.processor.catalogue
@@ -342,7 +335,7 @@ class Scorer:
                 raise ValueError(f"the history {shown(history)} is not JSON: {error}.") from None
         if not isinstance(history, list) or not history:
             raise ValueError(f"the history is {shown(history)}: expected a list of at least one item.")
-        known = []
+        known: list[dict[str, Any]] = []
         for entry in history:
             event: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"item_id": entry}
             item_id, rating = _known_id(event.get("item_id"), catalogue), event.get("rating")
@@ -418,7 +411,7 @@ class Scorer:
         return pa.table(columns, schema=ANSWERS)
 
 
-def _known_id(value: Any, catalogue: Any) -> str | None:
+def _known_id(value: Any, catalogue: Catalogue) -> str | None:
     try:
         item_id = id_as_text(value, "item_id")
     except ValueError:
@@ -428,240 +421,6 @@ def _known_id(value: Any, catalogue: Any) -> str | None:
 
 def _place(entry: tuple[Any, ...]) -> int:
     return int(entry[0])
-
-
-# ------------------------------------------------------------------------------------------------------------- parts
-
-
-def _open_parts(parts: Path, run: dict[str, Any], restart: bool) -> None:
-    """The folder of the finished parts of this very run; what else it holds is thrown away, if that loses no work."""
-    finished = sorted(parts.glob("part-*.parquet"))
-    before = json.loads((parts / RUN).read_text(encoding="utf-8")) if (parts / RUN).is_file() else None
-    if before == run and not restart:
-        if finished:
-            logger.info(f"{parts}: {len(finished)} finished parts, going on")
-        return
-    if before is not None and finished and not restart:
-        other = ", ".join(name for name in run if run[name] != before.get(name))
-        raise ValueError(
-            f"{parts} holds {len(finished)} finished parts of a run that differed in: {other}. Give that run's "
-            "tables, model and options to go on with it, or --restart to throw them away."
-        )
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
-    _write(parts / RUN, json.dumps(run, indent=2).encode())
-
-
-def _write_part(file: Path, answers: Any, rejects: list[Reject], counts: Counter) -> None:
-    _write(file.with_suffix(".jsonl"), "".join(map(_json_line, rejects)).encode())
-    new = file.with_suffix(".new")
-    pq.write_table(answers.replace_schema_metadata({"counts": json.dumps(counts)}), new, compression="zstd")
-    os.replace(new, file)  # last: a part that is there is finished
-
-
-def _merge(parts: Path, num_parts: int, output: Path, rejects: Path) -> None:
-    """All parts to one file, a row group at a time; what was there before is replaced at the end."""
-    counts: Counter = Counter()
-    new, new_rejects = parts / "answers.new", parts / "rejects.new"
-    files = [parts / f"part-{number:05d}.parquet" for number in range(num_parts)]
-    with pq.ParquetWriter(new, ANSWERS, compression="zstd") as writer, new_rejects.open("wb") as lines:
-        if (parts / UNUSABLE).is_file():
-            with (parts / UNUSABLE).open("rb") as unusable:
-                shutil.copyfileobj(unusable, lines)
-        for file in files:
-            part = pq.ParquetFile(file)
-            counts.update(json.loads(part.schema_arrow.metadata[b"counts"]))
-            for group in range(part.num_row_groups):
-                table = part.read_row_group(group)
-                if len(table):
-                    writer.write_table(table.replace_schema_metadata())
-            lines.write(file.with_suffix(".jsonl").read_bytes())
-    shutil.move(new_rejects, rejects)
-    if counts["answered"]:
-        os.replace(new, output)
-    (parts / RUN).unlink()  # first: without it nothing in the folder counts
-    shutil.rmtree(parts)
-    told = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-    if not counts["answered"]:
-        raise ValueError(
-            f"no shopper could be answered ({told or 'no rows'}); {rejects} says why. No {output} written."
-        )
-    logger.info(f"{told}\n{output}   rejects {rejects}")
-
-
-def _write(file: Path, content: bytes) -> None:
-    new = file.with_name(file.name + ".new")
-    new.write_bytes(content)
-    os.replace(new, file)
-
-
-def _json_line(values: dict[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
-
-
-def _digest(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()[:16]
-
-
-# ----------------------------------------------------------------------------------------------------------- reading
-
-
-def _files(path: Path) -> list[Path]:
-    files = sorted(file for file in path.glob("*") if kind_of(file) in TABLE_KINDS) if path.is_dir() else [path]
-    if len({kind_of(file) for file in files}) != 1 or kind_of(files[0]) not in TABLE_KINDS or not files[0].is_file():
-        kinds = ", ".join(TABLE_KINDS)
-        raise ValueError(f"--histories {path}: expected a file, or a folder of files of one kind: {kinds}.")
-    return files
-
-
-def _content(file: Path) -> bytes:
-    """A digest of what is in a file: a copy of it is the same input."""
-    with file.open("rb") as content:
-        return _digest(iter(partial(content.read, 2**20), b"")).encode()
-
-
-def _columns(file: Path) -> list[str]:
-    """Names of the columns; of JSON those that the first thousand rows have."""
-    if kind_of(file) == "parquet":
-        return list(pq.read_schema(file).names)
-    header, rows = read_rows(file)
-    return (
-        header
-        if header is not None
-        else list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
-    )
-
-
-def _num_rows(files: list[Path]) -> int | None:
-    return sum(pq.read_metadata(file).num_rows for file in files) if kind_of(files[0]) == "parquet" else None
-
-
-def _rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
-    if kind_of(file) == "parquet":
-        names = [name for name in ("user_id", "history", "query") if name in columns]
-        # Buffered: row groups written elsewhere may be larger than memory.
-        for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(1024, columns=names):
-            yield from (partial(_row_of_batch, batch, number) for number in range(len(batch)))
-        return
-    yield from (partial(_row_of_text, row) for row in read_rows(file)[1])
-
-
-def _row_of_batch(batch: Any, number: int) -> dict[str, Any]:
-    return {name: batch.column(name)[number].as_py() for name in batch.schema.names}
-
-
-def _row_of_text(row: Any) -> dict[str, Any]:
-    if row.problem is not None:
-        raise ValueError(f"{row.place} cannot be read: {row.problem}.")
-    values: dict[str, Any] = row.values
-    return values
-
-
-def _group_interactions(files: list[Path], columns: Sequence[str], parts: Path, memory_limit: str) -> None:
-    """Write one row a shopper, by user_id, each history in time order; DuckDB sorts, on disk where memory ends."""
-    try:
-        import duckdb
-    except ImportError as error:
-        raise ImportError(
-            "interactions are grouped with duckdb: pip install duckdb. Or give one row a shopper: user_id, history."
-        ) from error
-    started, work = time.monotonic(), parts / "grouping"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": str(work / "spill")}
-    database: Any = duckdb.connect(str(work / "interactions.duckdb"), config=settings)
-    usable = "user_id IS NOT NULL AND item_id IS NOT NULL AND coalesce(isfinite(seconds), false)"
-    try:
-        with (work / UNUSABLE).open("w", encoding="utf-8") as rejects:
-            database.execute(
-                "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, rating DOUBLE, time VARCHAR)"
-            )
-            for events in _event_tables(files, columns, rejects):
-                database.register("arrow", events)
-                database.execute("INSERT INTO events BY NAME SELECT * FROM arrow")
-            query = (
-                "SELECT user_id, CASE WHEN user_id IS NULL THEN 'an interaction has no user_id' WHEN item_id IS NULL "
-                "THEN 'an interaction has no item_id' ELSE 'an interaction has the timestamp \"' || coalesce(time, '')"
-                " || '\": expected a number, a date or ISO text' END AS reason "
-                f"FROM events WHERE NOT ({usable}) ORDER BY rowid"
-            )
-            rejects.writelines(map(_json_line, _dicts(database, query)))
-        query = f"SELECT user_id, item_id, rating FROM events WHERE {usable} ORDER BY user_id, seconds, rowid"
-        users = groupby(_dicts(database, query), key=itemgetter("user_id"))
-        shoppers = ({"user_id": user_id, "history": list(events)} for user_id, events in users)
-        with pq.ParquetWriter(work / GROUPED, HISTORIES, compression="zstd") as writer:
-            while some := list(islice(shoppers, 1000)):
-                writer.write_table(pa.Table.from_pylist(some, schema=HISTORIES))
-    except duckdb.Error as error:
-        raise ValueError(
-            f"the interactions cannot be grouped: {error} If memory or disk ran out, raise --memory_limit (now "
-            f"{memory_limit}) or make room beside --output."
-        ) from error
-    finally:
-        database.close()
-    os.replace(work / UNUSABLE, parts / UNUSABLE)
-    os.replace(work / GROUPED, parts / GROUPED)
-    shutil.rmtree(work)
-    logger.info(f"{_num_rows([parts / GROUPED])} shoppers grouped in {time.monotonic() - started:.0f} seconds")
-
-
-def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> Iterator[Any]:
-    """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written."""
-    names = [name for name in (*INTERACTION, "rating") if name in columns]
-    for file in files:
-        if kind_of(file) == "parquet":
-            for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(100_000, columns=names):
-                yield _events(pa.Table.from_batches([batch]))
-            continue
-        rows = _rows(file, columns)
-        while some := list(islice(rows, 100_000)):
-            read = []
-            for row in some:
-                try:
-                    values = row()
-                    read.append(dict.fromkeys(names) | {name: values[name] for name in names if name in values})
-                except ValueError as error:
-                    rejects.write(_json_line({"user_id": None, "reason": str(error)}))
-            yield from _events_of_rows(read, rejects)
-
-
-def _events_of_rows(rows: list[dict[str, Any]], rejects: Any) -> Iterator[Any]:
-    """One table of all rows, or where a row is unusable one of each of the others."""
-    if not rows:
-        return
-    try:
-        yield _events(table_of(rows))
-    except UNUSABLE_ROW as error:
-        if len(rows) == 1:
-            rejects.write(_json_line({"user_id": None, "reason": f"an interaction cannot be read: {error}"}))
-            return
-        half = len(rows) // 2
-        yield from _events_of_rows(rows[:half], rejects)
-        yield from _events_of_rows(rows[half:], rejects)
-
-
-def _events(table: Any) -> Any:
-    rating = pa.nulls(len(table), pa.float64())
-    if "rating" in table.column_names:
-        rating = pa.array(numbers_of(table["rating"], "rating", is_whole=False)[0], from_pandas=True)
-    times = [None if time is None else str(time) for time in table["timestamp"].to_pylist()]
-    return pa.table(
-        {
-            "user_id": ids_as_text(table["user_id"], "user_id"),
-            "item_id": ids_as_text(table["item_id"], "item_id"),
-            "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
-            "rating": rating,
-            "time": pa.array(times, pa.string()),
-        }
-    )
-
-
-def _dicts(database: Any, query: str) -> Iterator[dict[str, Any]]:
-    for batch in database.sql(query).to_arrow_reader(10_000):
-        yield from batch.to_pylist()
 
 
 if __name__ == "__main__":

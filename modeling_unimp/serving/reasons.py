@@ -16,6 +16,11 @@ import torch
 from PIL import Image
 
 from ..answering import outputs_of
+from ..image_codec import on_white
+from ..interfaces import Catalogue, PictureFeatures, Processor
+from ..modeling_unimp import UniMPForConditionalGeneration
+from ..perceiver import UniMPPerceiverResampler
+from ..pipeline_unimp import PersonalizationPipeline
 
 # Other items that take the place of the only item of a history.
 NUM_STAND_INS = 8
@@ -28,7 +33,9 @@ LEAST_EFFECT = 1e-3
 HEAT_COLOURS = [(255, 255, 204), (254, 217, 118), (253, 141, 60), (227, 26, 28), (128, 0, 38)]
 
 
-def leave_one_out(pipeline: Any, request: Mapping[str, Any], item_id: str | None, **options: Any) -> list[float]:
+def leave_one_out(
+    pipeline: PersonalizationPipeline, request: Mapping[str, Any], item_id: str | None, **options: Any
+) -> list[float]:
     """How much the score of an item drops when an item of the history is left out.
 
     The score is the item's log-probability among the allowed items (recommend, search), the expected stars (rate), or
@@ -54,7 +61,7 @@ def leave_one_out(pipeline: Any, request: Mapping[str, Any], item_id: str | None
 
 
 def _leave_one_out(
-    pipeline: Any, request: Mapping[str, Any], item_id: str | None, options: dict[str, Any]
+    pipeline: PersonalizationPipeline, request: Mapping[str, Any], item_id: str | None, options: dict[str, Any]
 ) -> list[float]:
     model, processor = pipeline.model, pipeline.processor
     question = _Question.of(pipeline, request, item_id, options)
@@ -84,7 +91,7 @@ def _leave_one_out(
 
 
 def picture_heat(
-    pipeline: Any, request: Mapping[str, Any], item_id: str | None, **options: Any
+    pipeline: PersonalizationPipeline, request: Mapping[str, Any], item_id: str | None, **options: Any
 ) -> dict[int, np.ndarray]:
     """Which part of each picture of the history spoke for an item.
 
@@ -112,7 +119,7 @@ def picture_heat(
 
 
 def _picture_heat(
-    pipeline: Any, request: Mapping[str, Any], item_id: str | None, options: dict[str, Any]
+    pipeline: PersonalizationPipeline, request: Mapping[str, Any], item_id: str | None, options: dict[str, Any]
 ) -> dict[int, np.ndarray]:
     model = pipeline.model
     # The caller may be in inference mode, whose tensors know no gradients.
@@ -171,7 +178,7 @@ def blend(picture: Image.Image, heat: np.ndarray, image_processor: Any = None) -
     )
     colours = table[(share * 255).round().astype(np.uint8)]
     opacity = 0.85 * np.sqrt(share)[..., None]
-    grey = np.asarray(_on_white(picture).convert("L"), dtype=np.float32)[..., None]
+    grey = np.asarray(on_white(picture).convert("L"), dtype=np.float32)[..., None]
     pale = 90 + grey * (165 / 255)
     return Image.fromarray((pale * (1 - opacity) + colours * opacity).round().astype(np.uint8))
 
@@ -198,18 +205,21 @@ class _Question:
     num_history: int
     num_after: int
     eoc: int
-    vision_features: Any
+    vision_features: PictureFeatures | None
 
     @classmethod
     def of(
-        cls, pipeline: Any, request: Mapping[str, Any], item_id: str | None, options: dict[str, Any]
+        cls,
+        pipeline: PersonalizationPipeline,
+        request: Mapping[str, Any],
+        item_id: str | None,
+        options: dict[str, Any],
     ) -> "_Question":
         model, processor = pipeline.model, pipeline.processor
         model.check_processor(processor)
         group = processor.task_of(request).answer_group
-        _, reading, ranking = pipeline._sanitize_parameters(**options)
-        store = (pipeline._forward_params | reading).get("vision_features")
-        ranking = pipeline._postprocess_params | ranking
+        reading, _, ranking = pipeline.call_arguments(**options)
+        store = reading.get("vision_features")
         if group not in ("items", "stars", "decisions"):
             raise ValueError(
                 f"a request to {request['task']} gives no item a score: expected recommend, search, rate or select."
@@ -218,10 +228,7 @@ class _Question:
         allowed, num_after = None, 0
         if group == "items":
             place = processor.catalogue.number(str(item_id))
-            among = pipeline._allowed(
-                request, model.config.num_items, ranking.get("exclude_seen"), ranking.get("allowed")
-            )
-            allowed = torch.from_numpy(among)
+            allowed = pipeline.allowed_items(request, ranking.get("exclude_seen"), ranking.get("allowed"))
             # Also an item that the answer leaves out has reasons.
             allowed[place] = True
         else:
@@ -259,7 +266,9 @@ class _Question:
             return outputs @ torch.arange(1, outputs.shape[-1] + 1, dtype=outputs.dtype, device=outputs.device)
         return outputs[:, self.place]
 
-    def answer(self, model: Any, inputs: dict[str, torch.Tensor], latents_ULD: torch.Tensor) -> torch.Tensor:
+    def answer(
+        self, model: UniMPForConditionalGeneration, inputs: dict[str, torch.Tensor], latents_ULD: torch.Tensor
+    ) -> torch.Tensor:
         """What `outputs_of` yields for this request, `(1, ...)`, but with a gradient."""
         slots = self.num_after if self.group == "decisions" else 1
         logits = model.answer_logits(self.group, slots, **inputs, media_states=latents_ULD).float()
@@ -292,29 +301,18 @@ class _Question:
         return rows, {unread + item: row for item, row in row_of_item.items() if item < self.num_read}
 
 
-def _look(resampler: Any, features_UPF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The latents `(U, L, D)` of pictures, as the resampler makes them, and where each of them looked `(U, L, P)`.
+def _look(resampler: UniMPPerceiverResampler, features_UPF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latents `(U, L, D)` of pictures, and where each of them looked `(U, L, P)`.
 
     A latent has looked where it looks itself, and where the latents it looks at have looked before; mean of the heads.
     """
-    media_UPD = features_UPF.to(resampler.latents.dtype)
-    if resampler.input_proj is not None:
-        media_UPD = resampler.input_proj(media_UPD)
-    latents_ULD = resampler.latents.expand(len(media_UPD), -1, -1)
-    looked_ULP = media_UPD.new_zeros(*latents_ULD.shape[:2], media_UPD.shape[1])
-    for block in resampler.blocks:
-        attention = block.attention
-        normed_ULD = attention.latents_norm(latents_ULD)
-        context = torch.cat([attention.media_norm(media_UPD), normed_ULD], dim=1)
-        query, key = (
-            projected.unflatten(-1, (attention.config.resampler_heads, -1)).transpose(1, 2)
-            for projected in (attention.q_proj(normed_ULD), attention.k_proj(context))
-        )
-        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).float().softmax(dim=-1).mean(dim=1)
-        at_media, at_latents = weights.to(media_UPD.dtype).tensor_split([media_UPD.shape[1]], dim=-1)
-        looked_ULP = looked_ULP + at_media + at_latents @ looked_ULP
-        latents_ULD = block(media_UPD, latents_ULD)
-    return resampler.norm(latents_ULD), looked_ULP
+    latents_ULD, attentions = resampler(features_UPF.to(resampler.latents.dtype), output_attentions=True)
+    num_features = features_UPF.shape[1]
+    looked_ULP = latents_ULD.new_zeros(*latents_ULD.shape[:2], num_features)
+    for weights in attentions:
+        at_features, at_latents = weights.mean(dim=1).to(looked_ULP.dtype).tensor_split([num_features], dim=-1)
+        looked_ULP = looked_ULP + at_features + at_latents @ looked_ULP
+    return latents_ULD, looked_ULP
 
 
 def _grid(num_tokens: int, height: int, width: int) -> tuple[int, int]:
@@ -331,7 +329,7 @@ def _grid(num_tokens: int, height: int, width: int) -> tuple[int, int]:
     )
 
 
-def _pixels_a_side(processor: Any) -> tuple[int, int]:
+def _pixels_a_side(processor: Processor) -> tuple[int, int]:
     """Height and width of pictures as the vision tower got them when their features were stored."""
     height, width = processor.pixel_values(None, Image.new("RGB", (64, 64))).shape[-2:]
     return height, width
@@ -342,7 +340,7 @@ def _id_of(entry: Any) -> str | None:
     return None if item_id is None else str(item_id)
 
 
-def _stand_ins(catalogue: Any, entry: Any, item_id: str | None) -> list[dict[str, Any]]:
+def _stand_ins(catalogue: Catalogue, entry: Any, item_id: str | None) -> list[dict[str, Any]]:
     """Some items from all over the catalogue, neither the one they stand in for nor the one that is scored."""
     offered = np.flatnonzero(catalogue.available)
     if not len(offered):
@@ -355,7 +353,7 @@ def _stand_ins(catalogue: Any, entry: Any, item_id: str | None) -> list[dict[str
 
 
 @contextlib.contextmanager
-def _in_eval_mode(model: Any) -> Iterator[None]:
+def _in_eval_mode(model: UniMPForConditionalGeneration) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -363,13 +361,6 @@ def _in_eval_mode(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    if not picture.has_transparency_data:
-        return picture
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
 def _seen_box(size: tuple[int, int], image_processor: Any) -> tuple[int, int, int, int]:

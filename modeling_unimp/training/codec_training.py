@@ -35,8 +35,8 @@ SQUARE_WEIGHT = 5.0  # a wrong colour is a large error on few pixels, which the 
 GRADIENT_WEIGHT = 0.5
 COMMITMENT_WEIGHT = 0.25
 
-# At first the decoder sees the encoder's own vectors, and the codebook only follows them: codes that come too early
-# name what is learnt first, light and dark, and leave no room for colours.
+# At first the decoder sees the encoder's own vectors, and the codebook only follows them: quantising too
+# early spends all codes on brightness, which is learnt first, and leaves none for colours.
 UNQUANTIZED_SHARE = 0.2
 # A code that no picture used for so many steps starts anew; over the last share of the steps all codes settle.
 RESTART_AFTER = 20
@@ -179,7 +179,7 @@ def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def new_vq_model(settings: Any) -> Any:
-    """A VQModel with random weights; full size and half size are the dear levels and have the fewest channels."""
+    """A VQModel with random weights; full size and half size cost most and have the fewest channels."""
     levels = round(math.log2(settings.codec_side / settings.codec_grid)) + 1
     vq_model = vq_model_class()(
         block_out_channels=[settings.codec_width * 2 ** min(max(level - 1, 0), 2) for level in range(levels)],
@@ -192,8 +192,8 @@ def new_vq_model(settings: Any) -> Any:
         sample_size=settings.codec_side,
         norm_num_groups=NORM_GROUPS,
     )
-    # torch's own start lets a picture fade from layer to layer, and colours are then learnt last. Here residual
-    # branches begin at nothing, and what leads from level to level keeps lengths.
+    # With torch's own initialisation activations shrink from layer to layer, and colours are learnt last. Here
+    # residual branches start at zero, and the convolutions between levels preserve norms.
     for name, module in vq_model.named_modules():
         if name.endswith(".conv2"):
             nn.init.zeros_(module.weight)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..backbones import vision_features
+from ..manifest import write_whole
 
 logger = logging.get_logger(__name__)
 
@@ -56,9 +57,6 @@ class FeatureStore:
     def __init__(self, folder: str | Path, verify: bool = True) -> None:
         self.folder = Path(folder)
         self.verify = verify
-        self._read()
-
-    def _read(self) -> None:
         self.metadata: dict[str, Any] = _metadata_of(self.folder / METADATA)
         self.num_items: int = self.metadata["num_items"]
         self.num_pictures: int = self.metadata["num_pictures"]
@@ -77,7 +75,7 @@ class FeatureStore:
                     "part: copy it again, or delete it and build the features again."
                 )
         self._rows = np.fromfile(self.folder / ROWS, dtype=np.int64, count=self.num_items)
-        # An append that was cut off before its metadata has written rows that do not count.
+        # Earlier versions appended; an append that was cut off has written rows that do not count.
         self._rows[self._rows >= self.num_pictures] = NO_PICTURE
         self._checksums = self._checked = None
         if self.verify and has_checksums:
@@ -250,52 +248,6 @@ class FeatureStore:
                 raise ValueError(f"row {row} of {self.folder / FEATURES} is not what was written. {BUILD_AGAIN}")
             self._checked[row] = True
 
-    def append(self, numbers: Sequence[int], features: torch.Tensor, fingerprint: str | None = None) -> None:
-        """
-        Add features of items that were added to the catalogue, on disk too. One process at a time.
-
-        Args:
-            numbers (`Sequence[int]`): token numbers without features so far; new numbers may leave gaps.
-            features (`torch.FloatTensor` of shape `(U, P, F)`): from `vision_features` of the same tower.
-            fingerprint (`str`, *optional*): of the grown catalogue; without it the old one stays.
-
-        Raises:
-            ValueError: shapes that do not fit, an item that has features, or a folder that cannot be written.
-        """
-        shape = (len(numbers), self.num_patches, self.feature_size)
-        if tuple(features.shape) != shape:
-            raise ValueError(f"Features of {len(numbers)} items have the shape {tuple(features.shape)}, not {shape}.")
-        taken = [number for number in numbers if self.has(number) or number < 0]
-        if taken or len(set(numbers)) != len(numbers):
-            raise ValueError(
-                f"Items to append: {list(numbers)[:5]}; expected different numbers without features"
-                + (f", and {taken[0]} is negative or has some. Use build(rebuild=True) to replace." if taken else ".")
-            )
-        array = _to_numpy(features, self.metadata["dtype"])
-        num_items = max([self.num_items, *(number + 1 for number in numbers)])
-        rows = np.full(num_items, NO_PICTURE, dtype=np.int64)
-        rows[: self.num_items] = self._rows
-        rows[np.asarray(numbers, dtype=np.int64)] = self.num_pictures + np.arange(len(numbers))
-        metadata = self.metadata | {"num_items": num_items, "num_pictures": self.num_pictures + len(numbers)}
-        parts = {FEATURES: (array.tobytes(), self.num_pictures * _row_bytes(metadata))}
-        if ROWS_HASH in metadata:
-            metadata[ROWS_HASH] = _hash_of_rows(rows)
-            parts[CHECKSUMS] = (_checksums_of(array).tobytes(), self.num_pictures * CHECKSUM.itemsize)
-        if fingerprint is not None:
-            metadata["catalogue"] = fingerprint
-        try:
-            for name, (new, size) in parts.items():
-                with (self.folder / name).open("r+b") as file:
-                    file.truncate(size)
-                    file.seek(0, os.SEEK_END)
-                    file.write(new)
-            # Metadata last: until then a reader sees the store as it was.
-            _replace(self.folder / ROWS, rows.tobytes())
-            _replace(self.folder / METADATA, json.dumps(metadata, indent=2).encode())
-        except OSError as error:
-            raise ValueError(f"Features could not be added in {self.folder}: {error}. Nothing was changed.") from error
-        self._read()
-
 
 def tower_fingerprint(tower: PreTrainedModel) -> str:
     """16 hex digits that change with any weight of the tower, its dtype or its activation."""
@@ -339,18 +291,18 @@ def _build(
     metadata |= {"num_patches": probe.shape[1], "feature_size": probe.shape[2], "checksums": "crc32"}
     row_bytes = _row_bytes(metadata)
     unfinished = folder / UNFINISHED
-    goes_on = not rebuild and _is_begun(unfinished, metadata)
+    resumes = not rebuild and _is_begun(unfinished, metadata)
 
     _check_room(folder, num_pictures * (row_bytes + CHECKSUM.itemsize) + num_items * 8)
-    if not goes_on:
-        with _saying_how_to_go_on(folder):
+    if not resumes:
+        with _with_resume_hint(folder):
             # In this order a kill leaves nothing that looks finished or that could be gone on with.
             for name in (METADATA, UNFINISHED, FEATURES, CHECKSUMS, ROWS):
                 (folder / name).unlink(missing_ok=True)
             (folder / FEATURES).touch()
             (folder / CHECKSUMS).touch()
             np.full(num_items, NOT_LOOKED_AT, dtype=np.int64).tofile(folder / ROWS)
-            _replace(unfinished, json.dumps(metadata, indent=2).encode())
+            write_whole(unfinished, json.dumps(metadata, indent=2).encode())
     rows = np.memmap(folder / ROWS, dtype=np.int64, mode="r+", shape=(num_items,))
     start = int(np.argmax(rows == NOT_LOOKED_AT)) if (rows == NOT_LOOKED_AT).any() else num_items
     written = int(rows.max()) + 1 if start else 0
@@ -374,7 +326,7 @@ def _build(
             if pictures:
                 features = _compute(tower, image_processor, list(pictures.values()))
                 array = _to_numpy(features, metadata["dtype"])
-                with _saying_how_to_go_on(folder):
+                with _with_resume_hint(folder):
                     file.write(array.tobytes())
                     file.flush()
                     checksums.write(_checksums_of(array).tobytes())
@@ -390,13 +342,13 @@ def _build(
         os.fsync(checksums.fileno())
     rows.flush()
     metadata |= {"num_pictures": written, ROWS_HASH: _hash_of_rows(rows)}
-    with _saying_how_to_go_on(folder):
-        _replace(folder / METADATA, json.dumps(metadata, indent=2).encode())
+    with _with_resume_hint(folder):
+        write_whole(folder / METADATA, json.dumps(metadata, indent=2).encode())
         unfinished.unlink()
 
 
 @contextmanager
-def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+def _with_resume_hint(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -470,9 +422,3 @@ def _check_room(folder: Path, needed: int) -> None:
             f"Vision features need up to {needed / 1e9:.2f} GB in {folder}, where {free / 1e9:.2f} GB are free. Make "
             "room, name a folder on another disk, or choose a vision model with fewer or narrower features."
         )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(content)
-    os.replace(new, path)

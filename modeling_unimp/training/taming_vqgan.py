@@ -9,16 +9,17 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from ..image_codec import ImageCodec
+from ..image_codec import ImageCodec, vq_model_class
 
 logger = logging.get_logger(__name__)
 
@@ -48,12 +49,12 @@ RENAMED = {
 
 PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
-# Weights of models that are no plain VQGAN, by the beginning of a name: what they are, and what to do.
+# Weights of models that are no plain VQGAN, by the beginning of a name.
 REFUSED = {
-    "quantize.embed.": "a Gumbel VQGAN, whose codes are not the nearest ones. Take one with a plain codebook",
-    "quantize.proj.": "a Gumbel VQGAN, whose codes are not the nearest ones. Take one with a plain codebook",
-    "quantize.used": "a VQGAN with remapped codes. Train or take one without `remap`",
-    "first_stage_model.": "a transformer over codes (second stage). Take the checkpoint of its VQGAN",
+    "quantize.embed.": "a Gumbel VQGAN: take one with a plain codebook",
+    "quantize.proj.": "a Gumbel VQGAN: take one with a plain codebook",
+    "quantize.used": "a VQGAN with remapped codes: take one without `remap`",
+    "first_stage_model.": "a transformer over codes: take the checkpoint of its VQGAN",
 }
 
 
@@ -81,17 +82,15 @@ def convert_taming(checkpoint: str | os.PathLike, config: str | os.PathLike | No
     """
     Convert a VQGAN of taming-transformers.
 
-    Every size is read from the weights. The yaml of the training adds the side of the pictures and must agree with
-    the weights. Without `config` it is looked for as `NAME.yaml` beside `NAME.ckpt`, then among the yaml files beside
-    the checkpoint and in `configs/` (beside the checkpoint, or beside its folder if that is `checkpoints/`). Where
-    there is none, 256 pixels are assumed and a warning says so.
+    Sizes are read from the weights; the yaml of the training must agree with them and adds the side of the pictures.
 
     Args:
         checkpoint (`str` or `os.PathLike`):
             A file of `torch.save` with the weights, alone or as `"state_dict"`, or a `.safetensors` file of the same
             names. `loss.*` and whatever the training kept beside the weights are dropped.
         config (`str` or `os.PathLike`, *optional*):
-            A yaml file with `model.params.ddconfig`.
+            A yaml file with `model.params.ddconfig`. By default `NAME.yaml` beside `NAME.ckpt`, else one beside the
+            checkpoint or in `configs/` there or beside `checkpoints/`; without any, 256 pixels and a warning.
 
     Returns:
         `diffusers.VQModel` in float32, on the CPU, in eval mode. Its codes can differ from taming's only where two
@@ -99,14 +98,10 @@ def convert_taming(checkpoint: str | os.PathLike, config: str | os.PathLike | No
 
     Raises:
         FileNotFoundError: no such checkpoint or config.
-        ValueError: a file that cannot be read safely, a model of another kind, weights that are missing, left over or
-            of another shape, a config that contradicts the weights.
+        ValueError: a file that cannot be read safely, another model, weights or a config that do not fit.
         ImportError: diffusers is not installed.
     """
-    try:
-        from diffusers import VQModel
-    except ImportError as error:
-        raise ImportError("A VQGAN of taming-transformers becomes a VQModel: pip install diffusers") from error
+    model_class = vq_model_class()
     checkpoint = _existing(checkpoint, "taming checkpoint")
     weights = _read_weights(checkpoint)
     architecture = _architecture(weights, checkpoint)
@@ -114,15 +109,14 @@ def convert_taming(checkpoint: str | os.PathLike, config: str | os.PathLike | No
     if config is None:
         architecture["sample_size"] = RESOLUTION_WITHOUT_CONFIG
         logger.warning(
-            f"{checkpoint} has no yaml with model.params.ddconfig beside it: its sizes are those of its weights, and "
-            f"pictures are taken to be {RESOLUTION_WITHOUT_CONFIG} pixels a side, which weights do not tell. Pass "
-            "config= if it was trained at another resolution."
+            f"{checkpoint} has no yaml with model.params.ddconfig beside it: pictures are taken to be "
+            f"{RESOLUTION_WITHOUT_CONFIG} pixels a side. Pass config= if it was trained at another resolution."
         )
     else:
         architecture["sample_size"] = _agreed_resolution(config, architecture)
     # Built without storage: no second copy of the weights, and no random numbers are drawn.
     with torch.device("meta"):
-        model: Any = VQModel(**architecture)
+        model = model_class(**architecture)
     model.load_state_dict(_converted(weights, model.state_dict(), checkpoint), strict=True, assign=True)
     return model.eval()
 
@@ -152,19 +146,13 @@ def _read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
             raise ValueError(f"{checkpoint} is not a whole .safetensors file ({error}). Fetch it again.") from error
     else:
         loaded = _load_checkpoint(checkpoint)
-    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(weights, dict):
-        raise ValueError(
-            f"{checkpoint} holds a {type(loaded if weights is None else weights).__name__}; expected weights by name, "
-            "or a dict that has them as 'state_dict'."
-        )
+        raise ValueError(f"{checkpoint} holds a {type(weights).__name__}; expected weights by name.")
     weights = {name: weight for name, weight in weights.items() if not str(name).startswith("loss.")}
     other = [str(name) for name, weight in weights.items() if not (type(name) is str and torch.is_tensor(weight))]
     if other:
-        raise ValueError(
-            f"{checkpoint} holds other things than weights ({_some(other)}); expected tensors by name, or a dict that "
-            "has them as 'state_dict'."
-        )
+        raise ValueError(f"{checkpoint} holds other things than weights ({_some(other)}); expected tensors by name.")
     for beginning, kind in REFUSED.items():
         if any(name.startswith(beginning) for name in weights):
             raise ValueError(f"{checkpoint} has weights {beginning}*: it is {kind}.")
@@ -211,8 +199,7 @@ def _architecture(weights: dict[str, torch.Tensor], checkpoint: Path) -> dict[st
     def shape(name: str) -> torch.Size:
         if name not in weights:
             raise ValueError(
-                f"{checkpoint} has no {name}, but {_some(weights) or 'nothing'}. Expected a VQGAN of "
-                "taming-transformers."
+                f"{checkpoint} has no {name}, but {_some(weights) or 'nothing'}: it is no VQGAN of taming."
             )
         return weights[name].shape
 
@@ -267,8 +254,7 @@ def _converted(
         expected = (*places[place].shape, 1, 1) if linear else tuple(places[place].shape)
         if tuple(weights[name].shape) != expected:
             raise ValueError(
-                f"{checkpoint}: {name} is {tuple(weights[name].shape)}; expected {expected}, as the other weights "
-                "demand. It is no VQGAN of taming-transformers."
+                f"{checkpoint}: {name} is {tuple(weights[name].shape)}; expected {expected}, by the others."
             )
         converted[place] = weights[name].to(torch.float32, copy=True).reshape(places[place].shape)
     return converted
@@ -282,29 +268,23 @@ def _taming_name(place: str, levels: int) -> str:
 
 
 def _find_config(checkpoint: Path) -> Path | None:
-    named = checkpoint.with_suffix(".yaml")
+    named, folder = checkpoint.with_suffix(".yaml"), checkpoint.parent
     if named.is_file():
         return named
-    folders = [checkpoint.parent, checkpoint.parent / "configs"]
-    if checkpoint.parent.name == "checkpoints":
-        folders.append(checkpoint.parent.parent / "configs")
-    found = {file: _read_params(file) for folder in folders for file in sorted(folder.glob("*.yaml"))}
+    folders = [folder, folder / "configs", *([folder.parent / "configs"] if folder.name == "checkpoints" else [])]
     # A run has other yaml files too, such as its trainer's.
-    found = {file: params for file, params in found.items() if params}
-    if any(params != next(iter(found.values())) for params in found.values()):
+    params = {file: _read_params(file) for each in folders for file in sorted(each.glob("*.yaml"))}
+    found = [file for file in params if params[file]]
+    if any(params[file] != params[found[0]] for file in found):
         raise ValueError(
             f"{checkpoint} lies beside {len(found)} configs that differ ({_some(map(str, found))}). Pass config= its "
             f"own, or name that one {named.name}."
         )
-    return next(iter(found), None)
+    return found[0] if found else None
 
 
 def _read_params(config: Path) -> dict[str, Any] | None:
     """`model.params` of a yaml file, or `None` where that has no `ddconfig`."""
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError("The config of a taming checkpoint is a yaml file: pip install pyyaml") from error
     try:
         text = config.read_text(encoding="utf-8")
         if "ddconfig" not in text:
@@ -336,24 +316,26 @@ def _agreed_resolution(config: Path, architecture: dict[str, Any]) -> int:
         "out_ch": architecture["out_channels"],
         "n_embed": architecture["num_vq_embeddings"],
         "embed_dim": architecture["vq_embed_dim"],
-        # What leaves no trace in the weights, or none that a VQModel could follow.
-        "double_z": False,
+        # These leave no trace in the weights, or none that a VQModel could follow.
+        **dict.fromkeys(("double_z", "give_pre_end", "tanh_out"), False),
         "resamp_with_conv": True,
-        "give_pre_end": False,
-        "tanh_out": False,
         "remap": None,
     }
     said = {name: value for name, value in (params | ddconfig).items() if name in expected}
     wrong = [f"{name} {value} (expected {expected[name]})" for name, value in said.items() if value != expected[name]]
-    attend = [
+    # The levels of the encoder and of the decoder that attend, by the weights and as taming counts resolutions.
+    down, up = (
         [level for level, block in enumerate(blocks) if block.startswith("Attn")]
         for blocks in (architecture["down_block_types"], architecture["up_block_types"][::-1])
-    ]
-    attn_resolutions = ddconfig.get("attn_resolutions", [])
-    if _attention(resolution, len(widths), attn_resolutions) != attend:
+    )
+    attending = ddconfig.get("attn_resolutions", [])
+    levels, lowest = range(len(widths)), resolution // 2 ** (len(widths) - 1)
+    if down != [level for level in levels if resolution // 2**level in attending] or up != [
+        level for level in levels if lowest * 2 ** (len(widths) - 1 - level) in attending
+    ]:
         wrong.append(
-            f"attn_resolutions {attn_resolutions} at resolution {resolution} (expected attention at the levels "
-            f"{attend[0]} of the encoder and {attend[1]} of the decoder)"
+            f"attn_resolutions {attending} at resolution {resolution} (expected attention at the levels {down} of "
+            f"the encoder and {up} of the decoder)"
         )
     if wrong:
         raise ValueError(
@@ -361,14 +343,6 @@ def _agreed_resolution(config: Path, architecture: dict[str, Any]) -> int:
             "trained with; without any yaml beside it, all but the resolution is read from the weights."
         )
     return resolution
-
-
-def _attention(resolution: int, levels: int, attn_resolutions: Sequence[int]) -> list[list[int]]:
-    """The levels of the encoder and of the decoder that attend, as taming counts resolutions."""
-    lowest = resolution // 2 ** (levels - 1)
-    down = [level for level in range(levels) if resolution // 2**level in attn_resolutions]
-    up = [level for level in range(levels) if lowest * 2 ** (levels - 1 - level) in attn_resolutions]
-    return [down, up]
 
 
 def _some(names: Iterable[str]) -> str:

@@ -1,0 +1,161 @@
+"""What every UniMP model has in common: first values of its weights, saving with a manifest, loading with a check."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .backbones import is_unused_vision_part
+from .configuration_unimp import UniMPConfig
+from .gated_cross_attention import UniMPGatedCrossAttention
+from .item_embeddings import UniMPItemEmbeddings, UniMPRows
+from .manifest import check_weights, write_manifest
+from .partial_training import load_left_out
+from .perceiver import UniMPPerceiverResampler
+
+
+class UniMPPreTrainedModel(PreTrainedModel):
+    config: UniMPConfig
+    config_class = UniMPConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["UniMPPerceiverBlock"]
+    _skip_keys_device_placement = ["cache"]
+    # Of the language model and the tower; the resampler and the gated cross-attention then take SDPA.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        # transformers hands each module to its nearest PreTrainedModel: the gated cross-attention, inside the language
+        # model, would go to one that does not know it, and its gates would stay uninitialised memory.
+        for module in self.modules():
+            if isinstance(module, UniMPGatedCrossAttention):
+                for part in reversed(list(module.modules())):
+                    self._initialize_weights(part)
+        super().initialize_weights()
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        push_to_hub: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As `PreTrainedModel.save_pretrained`; a manifest.json says what the weights are."""
+        super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+        if is_main_process:
+            whole, index = Path(save_directory, SAFE_WEIGHTS_NAME), Path(save_directory, SAFE_WEIGHTS_INDEX_NAME)
+            if whole.is_file() and index.is_file() and whole.stat().st_mtime_ns < index.stat().st_mtime_ns:
+                whole.unlink()  # of an earlier save; it would be loaded in place of the shards
+            weights = Path(save_directory).glob("model*.safetensors")
+            write_manifest(save_directory, sorted(file.name for file in weights))
+        if push_to_hub:
+            known = (
+                "commit_message",
+                "commit_description",
+                "private",
+                "token",
+                "revision",
+                "create_pr",
+                "tags",
+                "max_shard_size",
+            )
+            given = {name: kwargs[name] for name in known if name in kwargs}
+            self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **given)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        output_loading_info: bool = False,
+        verify: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """As `PreTrainedModel.from_pretrained`; weights that a checkpoint of trained weights leaves out
+        (`trained_state_dict`) come from the backbones named in its config.
+
+        Args:
+            output_loading_info (`bool`, *optional*, defaults to `False`): as there; missing weights are in it, and no
+                error.
+            verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved.
+
+        Raises:
+            ValueError: weights that are missing, damaged or exchanged, or a config that cannot be read.
+        """
+        name = pretrained_model_name_or_path
+        if verify and name is not None and kwargs.get("state_dict") is None:
+            check_weights(name, **kwargs)
+        try:
+            parent: Any = super()
+            model, info = parent.from_pretrained(name, *args, output_loading_info=True, **kwargs)
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, ValueError) and str(name) in str(error):
+                raise
+            raise ValueError(
+                f"the model in {str(name)!r} cannot be loaded ({type(error).__name__}: {error}). It may be "
+                "damaged: copy, download or save it again."
+            ) from error
+        info["missing_keys"] -= load_left_out(model, set(info["missing_keys"]))
+        tower = "" if model.config.vision_config is None else model.config.vision_config.model_type
+        lost = sorted(key for key in info["missing_keys"] if not is_unused_vision_part(key, tower))
+        if lost and name is not None and verify and not output_loading_info:
+            raise ValueError(
+                f"the weights in {str(name)!r} lack {len(lost)}, such as {', '.join(lost[:3])}: random ones would "
+                "take their place. Save the whole model again; verify=False loads it as it is."
+            )
+        return (model, info) if output_loading_info else model
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """The words' embedding as it is: ids of added tokens begin right after the words, so it cannot be resized."""
+        size = self.config.text_config.vocab_size
+        if new_num_tokens is not None and new_num_tokens != size:
+            raise ValueError(
+                f"cannot resize the words from {size} to {new_num_tokens}: ids of added tokens begin right after. "
+                "Resize the language model before building UniMP on it; for more items, call add_items."
+            )
+        return self.get_input_embeddings()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, UniMPGatedCrossAttention):
+            init.constant_(module.attention_gate, self.config.initial_gate)
+            init.constant_(module.feed_forward_gate, self.config.initial_gate)
+        elif isinstance(module, UniMPPerceiverResampler):
+            init.normal_(module.latents, std=1.0)
+        elif isinstance(module, UniMPRows):
+            init.normal_(module.tokens, std=std)
+            if module.content is not None:
+                # Inputs are normed: rows come out as large as free ones.
+                for projection in (module.content.text_proj, module.content.picture_proj):
+                    if projection is not None:
+                        init.normal_(projection.weight, std=std * projection.in_features**-0.5)
+            if module.items is not None and module.content is not None:
+                init.zeros_(module.items)
+            elif module.items is not None:
+                init.normal_(module.items, std=std)
+        elif isinstance(module, UniMPItemEmbeddings):
+            if module.code_places is not None and module.after_places is not None:
+                init.normal_(module.code_places, std=std)
+                init.zeros_(module.after_places)
+            if module.content_token_ids is not None:
+                init.constant_(module.content_token_ids, -1)
+            if module.content_pictures is not None:
+                init.zeros_(module.content_pictures)
+        else:
+            super()._init_weights(module)
+
+
+def mark_initialised(module: nn.Module) -> None:
+    """Keep pretrained weights from being drawn anew by `post_init`."""
+    for part in module.modules():
+        part._is_hf_initialized = True  # type: ignore[assignment]

@@ -1,0 +1,200 @@
+"""Histories to answer: tables of one row a shopper, or one row an interaction, which DuckDB groups by shopper."""
+
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby, islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from .finished_parts import UNUSABLE, json_line
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of
+    from processing_unimp.tables import TABLE_KINDS, kind_of, read_rows
+except ImportError as error:
+    raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
+
+logger = logging.getLogger("unimp-recommend")
+
+INTERACTION = ("user_id", "item_id", "timestamp")
+# What a row can be so wrong with that it is put aside; nothing that is in a row ends a run.
+UNUSABLE_ROW = (ValueError, TypeError, OverflowError, RecursionError)
+EVENT = pa.struct([("item_id", pa.string()), ("rating", pa.float64())])
+HISTORIES = pa.schema([("user_id", pa.string()), ("history", pa.list_(EVENT))])
+# In the folder of an unfinished run.
+GROUPED = "histories.parquet"
+
+# Reads one row of the table when called, or raises a `ValueError`: rows of finished parts are passed over unread.
+Row = Callable[[], dict[str, Any]]
+
+
+def digest(chunks: Iterable[bytes]) -> str:
+    """16 hex digits that change with the content."""
+    hashed = hashlib.sha256()
+    for chunk in chunks:
+        hashed.update(chunk)
+    return hashed.hexdigest()[:16]
+
+
+def files_of(path: Path) -> list[Path]:
+    files = sorted(file for file in path.glob("*") if kind_of(file) in TABLE_KINDS) if path.is_dir() else [path]
+    if len({kind_of(file) for file in files}) != 1 or kind_of(files[0]) not in TABLE_KINDS or not files[0].is_file():
+        kinds = ", ".join(TABLE_KINDS)
+        raise ValueError(f"--histories {path}: expected a file, or a folder of files of one kind: {kinds}.")
+    return files
+
+
+def file_digest(file: Path) -> bytes:
+    """A digest of what is in a file: a copy of it is the same input."""
+    with file.open("rb") as content:
+        return digest(iter(partial(content.read, 2**20), b"")).encode()
+
+
+def columns_of(file: Path) -> list[str]:
+    """Names of the columns; of JSON those that the first thousand rows have."""
+    if kind_of(file) == "parquet":
+        return list(pq.read_schema(file).names)
+    header, rows = read_rows(file)
+    return (
+        header
+        if header is not None
+        else list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
+    )
+
+
+def num_rows(files: list[Path]) -> int | None:
+    return sum(pq.read_metadata(file).num_rows for file in files) if kind_of(files[0]) == "parquet" else None
+
+
+def rows_of(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+    if kind_of(file) == "parquet":
+        names = [name for name in ("user_id", "history", "query") if name in columns]
+        # Buffered: row groups written elsewhere may be larger than memory.
+        for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(1024, columns=names):
+            yield from (partial(_row_of_batch, batch, number) for number in range(len(batch)))
+        return
+    yield from (partial(_row_of_text, row) for row in read_rows(file)[1])
+
+
+def _row_of_batch(batch: Any, number: int) -> dict[str, Any]:
+    return {name: batch.column(name)[number].as_py() for name in batch.schema.names}
+
+
+def _row_of_text(row: Any) -> dict[str, Any]:
+    if row.problem is not None:
+        raise ValueError(f"{row.place} cannot be read: {row.problem}.")
+    values: dict[str, Any] = row.values
+    return values
+
+
+def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, memory_limit: str) -> None:
+    """Write one row a shopper, by user_id, each history in time order; DuckDB sorts, on disk where memory ends."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ImportError(
+            "interactions are grouped with duckdb: pip install duckdb. Or give one row a shopper: user_id, history."
+        ) from error
+    started, work = time.monotonic(), parts / "grouping"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": str(work / "spill")}
+    database: Any = duckdb.connect(str(work / "interactions.duckdb"), config=settings)
+    usable = "user_id IS NOT NULL AND item_id IS NOT NULL AND coalesce(isfinite(seconds), false)"
+    try:
+        with (work / UNUSABLE).open("w", encoding="utf-8") as rejects:
+            database.execute(
+                "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, rating DOUBLE, time VARCHAR)"
+            )
+            for events in _event_tables(files, columns, rejects):
+                database.register("arrow", events)
+                database.execute("INSERT INTO events BY NAME SELECT * FROM arrow")
+            query = (
+                "SELECT user_id, CASE WHEN user_id IS NULL THEN 'an interaction has no user_id' WHEN item_id IS NULL "
+                "THEN 'an interaction has no item_id' ELSE 'an interaction has the timestamp \"' || coalesce(time, '')"
+                " || '\": expected a number, a date or ISO text' END AS reason "
+                f"FROM events WHERE NOT ({usable}) ORDER BY rowid"
+            )
+            rejects.writelines(map(json_line, _dicts(database, query)))
+        query = f"SELECT user_id, item_id, rating FROM events WHERE {usable} ORDER BY user_id, seconds, rowid"
+        users = groupby(_dicts(database, query), key=itemgetter("user_id"))
+        shoppers = ({"user_id": user_id, "history": list(events)} for user_id, events in users)
+        with pq.ParquetWriter(work / GROUPED, HISTORIES, compression="zstd") as writer:
+            while some := list(islice(shoppers, 1000)):
+                writer.write_table(pa.Table.from_pylist(some, schema=HISTORIES))
+    except duckdb.Error as error:
+        raise ValueError(
+            f"the interactions cannot be grouped: {error} If memory or disk ran out, raise --memory_limit (now "
+            f"{memory_limit}) or make room beside --output."
+        ) from error
+    finally:
+        database.close()
+    os.replace(work / UNUSABLE, parts / UNUSABLE)
+    os.replace(work / GROUPED, parts / GROUPED)
+    shutil.rmtree(work)
+    logger.info(f"{num_rows([parts / GROUPED])} shoppers grouped in {time.monotonic() - started:.0f} seconds")
+
+
+def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> Iterator[Any]:
+    """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written."""
+    names = [name for name in (*INTERACTION, "rating") if name in columns]
+    for file in files:
+        if kind_of(file) == "parquet":
+            for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(100_000, columns=names):
+                yield _events(pa.Table.from_batches([batch]))
+            continue
+        rows = rows_of(file, columns)
+        while some := list(islice(rows, 100_000)):
+            read = []
+            for row in some:
+                try:
+                    values = row()
+                    read.append(dict.fromkeys(names) | {name: values[name] for name in names if name in values})
+                except ValueError as error:
+                    rejects.write(json_line({"user_id": None, "reason": str(error)}))
+            yield from _events_of_rows(read, rejects)
+
+
+def _events_of_rows(rows: list[dict[str, Any]], rejects: Any) -> Iterator[Any]:
+    """One table of all rows, or where a row is unusable one of each of the others."""
+    if not rows:
+        return
+    try:
+        yield _events(table_of(rows))
+    except UNUSABLE_ROW as error:
+        if len(rows) == 1:
+            rejects.write(json_line({"user_id": None, "reason": f"an interaction cannot be read: {error}"}))
+            return
+        half = len(rows) // 2
+        yield from _events_of_rows(rows[:half], rejects)
+        yield from _events_of_rows(rows[half:], rejects)
+
+
+def _events(table: Any) -> Any:
+    rating = pa.nulls(len(table), pa.float64())
+    if "rating" in table.column_names:
+        rating = pa.array(numbers_of(table["rating"], "rating", is_whole=False)[0], from_pandas=True)
+    times = [None if time is None else str(time) for time in table["timestamp"].to_pylist()]
+    return pa.table(
+        {
+            "user_id": ids_as_text(table["user_id"], "user_id"),
+            "item_id": ids_as_text(table["item_id"], "item_id"),
+            "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
+            "rating": rating,
+            "time": pa.array(times, pa.string()),
+        }
+    )
+
+
+def _dicts(database: Any, query: str) -> Iterator[dict[str, Any]]:
+    for batch in database.sql(query).to_arrow_reader(10_000):
+        yield from batch.to_pylist()
