@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi, constants, hf_h
 from processing_unimp import Catalogue, Histories
 
 from .cards import NO_LICENCE, as_python, check_repo_id, counted, licence_words
-from .markdown import fenced, inline, one_line, table
+from .untrusted_text import fenced, inline, one_line, table
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
 

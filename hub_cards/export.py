@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -40,7 +39,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_unimp
 import processing_unimp
-from modeling_unimp import DataArguments, ModelArguments, UniMPConfig, UniMPForConditionalGeneration
+from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from modeling_unimp.backbones import is_unused_vision_part
 from modeling_unimp.image_codec import CODEC_WEIGHTS
 from modeling_unimp.imagining import CODEC_FOLDER
@@ -51,6 +50,7 @@ from processing_unimp.processing_unimp import TOKENIZER_FILE
 from processing_unimp.processor_manifest import check_hash, hash_of, write_hashes
 
 from .cards import write_model_card
+from .run_record import RESULTS, public_recipe, read_json, recipe_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ CODE = {
     processing_unimp: ("processing_unimp.py",),
 }
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
-RESULTS, RECIPE, REPORT, CARD = "results.json", "recipe.yaml", "report.html", "README.md"
+RECIPE, REPORT, CARD = "recipe.yaml", "report.html", "README.md"
 BACKBONES = {"text_model": ("model.language_model.", "lm_head."), "vision_model": ("model.vision_tower.",)}
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -107,7 +107,6 @@ STAYS = {
 }
 RESULT_PARTS = ("results", "recipe", "split", "training_cases", "training_minutes", "versions", "machine")
 LOCAL = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # how the name of a folder begins, and no name on the Hub
-ABSOLUTE_PATH = re.compile(r"((?:open_clip:)?(?:local-dir:)?)(?:/|~|[A-Za-z]:[\\/])(?:.*[\\/])?([^\\/]*)[\\/]?")
 SAME_AGAIN = "What went up stays there: run the same command again, and only the rest is uploaded."
 
 
@@ -134,7 +133,7 @@ class ModelFolder:
         path = Path(path)
         if not path.is_dir():
             raise ValueError(f"there is no folder {str(path)!r}. Expected what train.py saved; see --model_dir.")
-        config = _read_json(path / "config.json", "a UniMP model")
+        config = read_json(path / "config.json", "a UniMP model")
         if config.get("model_type") != "unimp":
             raise ValueError(
                 f"{str(path)!r} holds a model of type {config.get('model_type')!r}. Expected 'unimp': a folder that "
@@ -151,7 +150,7 @@ class ModelFolder:
                 f"the model in {str(path)!r} answers with pictures, but its {CODEC_FOLDER}/ is missing: set "
                 "model.image_codec to the codec it was trained with and save it again."
             )
-        results = _read_json(
+        results = read_json(
             path / RESULTS, "a model that was examined: train.py writes it at the end, and the card needs its numbers"
         )
         if lost := [name for name in RESULT_PARTS if name not in results]:
@@ -342,7 +341,7 @@ def _write(model: ModelFolder, folder: Path, with_pictures: bool, with_report: b
     write_hashes(folder, {file.name: [hash_of(file)] for file in hashed})
     for file in code_files():
         _place(file, folder / file.name)
-    recipe = _public_recipe(model.results.get("recipe") or {})
+    recipe = public_recipe(model.results.get("recipe") or {})
     _write_json(folder / RESULTS, model.results | {"recipe": recipe})
     (folder / RECIPE).write_text(_recipe_file(recipe, model.results.get("versions") or {}), encoding="utf-8")
 
@@ -550,7 +549,7 @@ def _weight_files(folder: Path) -> list[str]:
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     if (folder / WEIGHTS_INDEX).is_file():
-        shards = sorted(set(_read_json(folder / WEIGHTS_INDEX, "an index of weights")["weight_map"].values()))
+        shards = sorted(set(read_json(folder / WEIGHTS_INDEX, "an index of weights")["weight_map"].values()))
         if lost := [name for name in shards if not (folder / name).is_file()]:
             raise ValueError(f"{WEIGHTS_INDEX} names {', '.join(lost)}, which {str(folder)!r} does not hold.")
         return [WEIGHTS_INDEX, *shards]
@@ -574,56 +573,19 @@ def _place(source: Path, target: Path, link: bool = False) -> None:
     shutil.copyfile(source, target)
 
 
-def _read_json(file: Path, expected: str) -> dict[str, Any]:
-    if not file.is_file():
-        raise ValueError(f"{str(file.parent)!r} holds no {file.name}. Expected {expected}.")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(file)!r} is not JSON ({error}). Expected {expected}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(file)!r} holds a {type(content).__name__}. Expected {expected}.")
-    return content
-
-
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _public_recipe(recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Data, model and training of results.json, without what is only of the machine or the account of the training."""
-    return {
-        group: {
-            name: _without_local_paths(value)
-            for name, value in chosen.items()
-            if not name.startswith(("hub_", "push_to_hub", "resume_from_checkpoint", "feature_store"))
-        }
-        for group, chosen in recipe.items()
-    }
-
-
 def _recipe_file(recipe: dict[str, dict[str, Any]], versions: dict[str, str]) -> str:
-    """The recipe as train.py reads it; options that were left empty are left out."""
-    empty = {
-        one.name for group in (DataArguments, ModelArguments) for one in fields(group) if _is_empty_by_default(one)
-    }
-    options = {
-        name: value
-        for chosen in recipe.values()
-        for name, value in chosen.items()
-        if not (name in empty and value in (None, [], {}))
-    }
+    """recipe.yaml: the recipe of the card, with how to use it."""
     numbers = ", ".join(f"{name} {number}" for name, number in versions.items())
-    head = (
+    return (
         "# As this model was trained: accelerate launch train.py --config recipe.yaml\n"
         f"# With {numbers or 'versions that were not written down'}.\n"
         "# Paths on the machine of the training are cut to their last part; without `items`, the made-up shop.\n"
+        f"{recipe_yaml(recipe)}\n"
     )
-    return head + yaml.safe_dump(options, sort_keys=False, width=119)
-
-
-def _is_empty_by_default(option: Any) -> bool:
-    return option.default is None or (option.default_factory is not MISSING and not option.default_factory())
 
 
 def _is_on_this_machine(name: str) -> bool:
@@ -634,16 +596,6 @@ def _is_on_this_machine(name: str) -> bool:
             return True
         rest = "" if rest.startswith("hf-hub:") else rest.partition("/")[2]
     return bool(rest) and (bool(LOCAL.match(rest)) or Path(rest).exists())
-
-
-def _without_local_paths(value: Any) -> Any:
-    """The same, absolute paths cut to their last part: they tell of a machine and its user, and help nobody."""
-    if isinstance(value, dict):
-        return {name: _without_local_paths(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_local_paths(inner) for inner in value]
-    match = ABSOLUTE_PATH.fullmatch(value) if isinstance(value, str) else None
-    return match[1] + match[2] if match else value
 
 
 def _without_names_of_this_machine(settings: Any) -> Any:

@@ -12,10 +12,12 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from processing_unimp import TASKS, Catalogue, EvaluationCases
+from processing_unimp import Catalogue, EvaluationCases
 from processing_unimp.picture import UnreadablePicture, open_picture
 
-from .html_text import data_uri, one_line
+from .html_pieces import data_uri
+from .run_record import PARTS, standing
+from .untrusted_text import one_line
 
 PICTURE_SIDE = 192  # pixels; shown at half of that, which is sharp on a phone
 MADE_SIDE, REBUILT_SIDE = 256, 128  # pixels on the page, of a picture the model made and of one the codec rebuilt
@@ -29,11 +31,6 @@ TRUTH = ("answer", "next", "others")  # what a request knows of the right answer
 LOWER_IS_BETTER = {"mae", "rmse", "frechet", "nll"}
 NEITHER_IS_BETTER = {"similarity_to_other"}  # high for a picture of anything, low for a picture of nothing
 
-PARTS = {
-    "test": "interactions that were kept from training",
-    "new users": "shoppers who were kept from training altogether",
-    "new domain": "items of a domain that was kept from training",
-}
 QUESTIONS = {
     "recommend": "Which item comes next? Ranked over the whole catalogue.",
     "search": "Which item fits both the query and the shopper? Ranked over the whole catalogue.",
@@ -445,19 +442,13 @@ def _results(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 def _standing(task: str, found: Mapping[str, Any]) -> tuple[str, str]:
     """Where the model stands against the best trivial answer, as a state and in words."""
-    headline = found["headline"]
-    sign = 1 if TASKS[task].higher_is_better else -1
-    others = {
-        who: metrics[headline] for who, metrics in found["baselines"].items() if math.isfinite(metrics[headline])
-    }
-    if not others or not math.isfinite(found["model"][headline]):
-        return "even", "nothing to compare with"
-    rival = max(others, key=lambda who: sign * others[who])
-    if found["interval"] is not None and found["interval"][0] <= others[rival] <= found["interval"][1]:
-        return "even", f"level with: {rival}"
-    if sign * found["model"][headline] > sign * others[rival]:
-        return "good", "ahead of every trivial answer"
-    return "bad", f"behind: {rival}"
+    compared = standing(task, found)
+    return {
+        "ahead": ("good", "ahead of every trivial answer"),
+        "behind": ("bad", f"behind: {compared.rival}"),
+        "unclear": ("even", f"level with: {compared.rival}"),
+        "unknown": ("even", "nothing to compare with"),
+    }[compared.verdict]
 
 
 def _task_table(task: str, found: Mapping[str, Any]) -> str:

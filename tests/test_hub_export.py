@@ -24,7 +24,7 @@ from shop import ITEMS, make_catalogue, make_histories, make_imagining_model, ma
 from transformers import AutoModel, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
 from hub_cards import export
-from hub_cards.results import write_results
+from hub_cards.run_record import write_results
 from modeling_unimp import (
     DataArguments,
     ModelArguments,
@@ -234,6 +234,8 @@ def test_the_recipe_is_one_that_train_reads(exported, monkeypatch):
     assert model_args.vision_model is None and model_args.feature_store is None
     assert args.use_cpu and args.save_total_limit is None
     assert json.loads((exported / "results.json").read_text())["recipe"]["data"]["items"] == "items.parquet"
+    (shown,) = re.findall("```yaml\n(.*?)```", (exported / "README.md").read_text(), re.S)
+    assert (exported / "recipe.yaml").read_text().endswith(shown)
 
 
 def test_the_report_goes_only_with_the_pictures_it_shows(plain, tmp_path):

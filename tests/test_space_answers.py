@@ -7,11 +7,11 @@ import threading
 import pytest
 from shop import ITEMS, make_catalogue, make_imagining_model, make_model, make_processor, picture
 
-from hub_cards.html_text import one_line
 from hub_cards.space.answers import Answers
 from hub_cards.space.panels import Panels
 from hub_cards.space.product_cards import ProductCards
 from hub_cards.space.shoppers import NUM_READY, ready_shoppers
+from hub_cards.untrusted_text import one_line
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
 from modeling_unimp.serving import reasons
 from processing_unimp import TASK_NAMES, Catalogue, UniMPProcessor, make_demo_shop

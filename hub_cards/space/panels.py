@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hub_cards.html_text import one_line
+from hub_cards.untrusted_text import one_line
 from modeling_unimp.serving.reasons import blend, leave_one_out, picture_heat
 from processing_unimp.bounds import shown
 

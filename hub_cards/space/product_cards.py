@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from hub_cards.html_text import data_uri, one_line
+from hub_cards.html_pieces import data_uri
+from hub_cards.untrusted_text import one_line
 
 PICTURE_SIDE = 288  # pixels; a card is half as wide, which is sharp on a phone
 MAX_TITLE, MAX_VALUE, MAX_VALUES, MAX_TEXT = 60, 28, 4, 600  # characters; values a card shows
