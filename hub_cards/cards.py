@@ -104,7 +104,7 @@ def write_model_card(
         ValueError: `model_dir` holds no results or no config, or `repo_id` or `dataset_id` is no name of a repository.
     """
     folder, model_dir = Path(folder), Path(model_dir)
-    for name in (repo_id, dataset_id):
+    for name in filter(None, (repo_id, dataset_id)):
         check_repo_id(name)
     record, config, processor = (
         read_json(model_dir / name, "a folder that train.py saved")
@@ -473,13 +473,16 @@ def licence_words(license: Any, what: str) -> str:
     return f"This {what} is published as `{inline(license)}`."
 
 
-def check_repo_id(repo_id: str | None) -> None:
-    if repo_id is None:
-        return
+def check_repo_id(repo_id: str, needs_owner: bool = False) -> None:
+    """Refuse what the Hub does not take as the name of a repository; with `needs_owner` also a name without ORG/."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is no name of a repository: {error}. Expected ORG/NAME.") from error
+        raise ValueError(
+            f"{repo_id!r} is no name of a repository: {error} Expected ORG/NAME, such as my-shop/unimp-mugs."
+        ) from error
+    if needs_owner and "/" not in repo_id:
+        raise ValueError(f"{repo_id!r} names no owner. Expected ORG/NAME, such as my-shop/{repo_id}.")
 
 
 def _is_hub_name(name: str | None) -> bool:

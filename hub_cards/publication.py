@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from .export import check_login, push
+from .unimp_push import check_login, push
 
 logger = logging.getLogger("train")
 
