@@ -3,11 +3,13 @@ given, the small pieces of pieces.html, and items as both show them."""
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.ext
 from markupsafe import Markup
 from PIL import Image
 
@@ -41,11 +43,25 @@ def thumbnail(picture: Image.Image, side: int) -> str:
     return data_uri(small, "jpeg", quality=88)
 
 
+def exact_uri(picture: Image.Image, side: int) -> str:
+    """A picture as the address of an `img`, at most `side` pixels large, with every pixel as it is."""
+    small = picture.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return data_uri(small, "png")
+
+
 def data_uri(picture: Image.Image, form: str, **options: Any) -> str:
     """A picture as the address of an `img`; `form` is `"png"` or `"jpeg"`, `options` are those of Pillow's `save`."""
     stream = io.BytesIO()
     picture.save(stream, form, **options)
-    return Markup(f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}")  # noqa: S704
+    return Markup(f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}")
+
+
+class _WithoutLines(jinja2.ext.Extension):
+    """Lines of a template that end between elements or tags are layout of the template, no spaces of the page."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        return re.sub(r"(?<=[>}])\s*\n\s*(?=[<{])", "", source)
 
 
 def _cleaned(value: Any) -> Any:
@@ -58,7 +74,6 @@ TEMPLATES = jinja2.Environment(
     autoescape=True,
     finalize=_cleaned,
     undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
+    extensions=[_WithoutLines],
 )
 TEMPLATES.filters["percent"] = percent

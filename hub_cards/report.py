@@ -1,11 +1,10 @@
 """report.html: what the model answers a few shoppers, beside what they really did, under the table of results.
 
-The page is one file that asks nobody for anything: pictures and style are inside and there is no script. Here is what
-report.html, the template, is given; whatever a merchant or a shopper wrote is cleaned and escaped there.
+The page is one file that loads nothing: pictures and style are inside and there is no script. This module computes
+what the template report.html shows; the template escapes whatever a seller or a shopper wrote.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ def write_report(
 
     views = _ItemViews(catalogue)
     page = TEMPLATES.get_template("report.html").render(
-        style=Markup(STYLE.read_text(encoding="utf-8")),  # noqa: S704
+        style=Markup(STYLE.read_text(encoding="utf-8")),
         num_items=len(catalogue),
         parts=[
             {
@@ -123,8 +122,7 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    # Lines end between elements only where the template's lines do, and there they would be spaces on the page.
-    path.write_text(re.sub(r">\s*\n\s*<", "><", page), encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
     return path
 
 
@@ -205,7 +203,7 @@ def _panels(views: _ItemViews, requests: Mapping[str, Any], answers: Mapping[str
 
 
 def _history(views: _ItemViews, requests: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model is shown, then what it is not shown: the item that was really next."""
+    """The events the model reads, then the item that was really next, which it does not see."""
     events = [
         {"item": views.of(entry), "rating": entry.get("rating") if isinstance(entry, Mapping) else None}
         for entry in next(iter(requests.values()))["history"]
@@ -376,13 +374,13 @@ def _codec(codec: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "facts": facts,
         "pairs": [
-            (_exact(_as_large(original, rebuilt), REBUILT_SIDE), _exact(rebuilt, REBUILT_SIDE))
+            (_exact(_at_same_size(original, rebuilt), REBUILT_SIDE), _exact(rebuilt, REBUILT_SIDE))
             for original, rebuilt in pairs
         ],
         "size": pairs[0][1].size if pairs else None,
     }
 
 
-def _as_large(original: Image.Image, rebuilt: Image.Image) -> Image.Image:
+def _at_same_size(original: Image.Image, rebuilt: Image.Image) -> Image.Image:
     """The original with as many pixels as the rebuilt picture, so that only what the codec lost differs."""
     return ImageOps.pad(original.convert("RGB"), rebuilt.size, Image.Resampling.LANCZOS, color="white")
