@@ -48,7 +48,7 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 EXAMPLES = 3  # items named in the lines of code
 NO_LICENCE = "unknown"  # the Hub's own word for it
 
-DOES = {
+TASK_PHRASES = {
     "recommend": "recommends the next item",
     "search": "searches by a query and the shopper's taste",
     "rate": "predicts stars",
@@ -151,7 +151,7 @@ def write_model_card(
         has_code=bool(code),
         usage_remote=fenced(_usage(address, shop, options["tasks"][0], remote=True), "python"),
         usage_package=fenced(_usage(address, shop, options["tasks"][0], remote=False), "python"),
-        tasks=", ".join(f"`{task}` ({DOES[task]})" for task in options["tasks"]),
+        tasks=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in options["tasks"]),
         trained_tasks=options["tasks"],
         pictures_left_out=reads_pictures and whole.has_pictures and not shop.has_pictures,
         results="\n\n".join(_results_table(part, by_task) for part, by_task in found.items() if by_task),
@@ -218,7 +218,7 @@ def write_eval_results(
 
 
 class _Shop:
-    """What a card says about a saved catalogue, without reading its pictures."""
+    """What a card says about a saved catalogue; read without its pictures."""
 
     def __init__(self, path: Path, query_attribute: str | None) -> None:
         with pq.ParquetFile(path) as file:
@@ -250,9 +250,10 @@ def _count_pictures(metadata: Any) -> int | None:
 def _model_summary(tasks: Sequence[str], shop: _Shop, processor: Mapping, reads_pictures: bool) -> str:
     read = processor.get("attributes") or shop.attributes
     seen = "pictures, text, numbers and ids" if reads_pictures else "text, numbers and ids"
+    does = listed([TASK_PHRASES[task] for task in tasks])
     return (
         f"One model reads the latest {processor.get('history_length', 5)} items of a shopper's history ({seen}) and "
-        f"{listed([DOES[task] for task in tasks])}, among the {shop.num_items:,} items of its own catalogue. Of an "
+        f"{does}, among the {shop.num_items:,} items of its own catalogue. Of an "
         f"item it reads {listed([inline(name) for name in read]) or 'no attribute'}."
     )
 
@@ -296,7 +297,7 @@ def _usage(model: str, shop: _Shop, task: str, remote: bool) -> str:
 
 
 def as_python(value: Any) -> str:
-    text = repr(value)  # shows what has no shape, such as a mark that turns the direction of writing
+    text = repr(value)  # escapes invisible characters, such as marks that turn the direction of writing
     return text if '"' in text or "\\" in text else text.replace("'", '"')
 
 
@@ -430,8 +431,8 @@ def _contents(folder: Path, shop: _Shop, code: Sequence[str]) -> str:
         if pattern == "catalogue.parquet":
             count = "" if shop.num_pictures is None else f"{shop.num_pictures:,} "
             what += f", with {count}pictures" if shop.has_pictures else ", **without pictures**"
-        shown = f"`{pattern}` ({len(code)} files)" if pattern == "*.py" else ", ".join(f"`{name}`" for name in found)
-        rows.append([shown, what])
+        names = f"`{pattern}` ({len(code)} files)" if pattern == "*.py" else ", ".join(f"`{name}`" for name in found)
+        rows.append([names, what])
     if not code:
         rows.append(["no code", "the package `unimp` must be installed"])
     return table(["file", "what it is"], rows)

@@ -56,7 +56,7 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "chat_template.jinja",
 )
-PICTURE_COLUMNS = ("image", "picture_codes")  # a codec makes pictures of codes
+PICTURE_COLUMNS = ("image", "picture_codes")  # the codec decodes codes into pictures
 
 
 def export_folder(
@@ -89,7 +89,7 @@ def export_folder(
     model, folder = ModelFolder.open(model_dir), Path(output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"output_dir={str(folder)!r} is not empty: expected a folder that does not exist.")
-    # Under its own name only when it is whole; what a killed export left is written over.
+    # It gets its name only when it is complete; what a killed export left is overwritten.
     unfinished = folder.resolve().with_name(f".{folder.resolve().name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -103,20 +103,21 @@ def export_folder(
 
 
 def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_report: bool, link: bool) -> None:
+    """Write everything but the card; with `link`, large files are links to those of the model."""
     if with_report and not with_pictures:
         raise ValueError("report.html shows pictures of the catalogue: --with_report needs --with_pictures.")
     if with_report and not (model.path / REPORT).is_file():
         raise ValueError(f"{str(model.path)!r} holds no {REPORT}; train.py writes it at the end.")
     folder.mkdir(parents=True, exist_ok=True)
     for name in model.weights:
-        _place(model.path / name, folder / name, link)
+        _copy(model.path / name, folder / name, link)
     if model.config.get("num_codes"):
         for file in sorted((model.path / CODEC_FOLDER).iterdir()):
             if file.suffix in (".json", ".safetensors") and file.name != MANIFEST:
-                _place(file, folder / CODEC_FOLDER / file.name, link)
+                _copy(file, folder / CODEC_FOLDER / file.name, link)
     for name in ("generation_config.json", "preprocessor_config.json", *TOKENIZER_FILES, *[REPORT] * with_report):
         if (model.path / name).is_file():
-            _place(model.path / name, folder / name)
+            _copy(model.path / name, folder / name)
     for name in ("tokenizer_config.json", "processor_config.json"):
         settings = _without_names_of_this_machine(json.loads((model.path / name).read_text(encoding="utf-8")))
         if name == "processor_config.json":
@@ -127,7 +128,7 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
     columns = pq.read_schema(model.path / CATALOGUE_FILE).names
     kept = [name for name in columns if with_pictures or name not in PICTURE_COLUMNS]
     if kept == columns:
-        _place(model.path / CATALOGUE_FILE, folder / CATALOGUE_FILE, link)
+        _copy(model.path / CATALOGUE_FILE, folder / CATALOGUE_FILE, link)
     else:
         Catalogue(pq.read_table(model.path / CATALOGUE_FILE, columns=kept)).save(folder)
     write_manifest(folder, [name for name in model.weights if name.endswith(".safetensors")])
@@ -136,7 +137,7 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
     hashed = [folder / name for name in (CATALOGUE_FILE, TOKENIZER_FILE) if (folder / name).is_file()]
     write_hashes(folder, {file.name: [hash_of(file)] for file in hashed})
     for file in code_files():
-        _place(file, folder / file.name)
+        _copy(file, folder / file.name)
     recipe = public_recipe(model.results.get("recipe") or {})
     _write_json(folder / RESULTS, model.results | {"recipe": recipe})
     (folder / RECIPE).write_text(_recipe_file(recipe, model.results.get("versions") or {}), encoding="utf-8")
@@ -150,6 +151,7 @@ def write_card(
     license: str | None,
     dataset_id: str | None,
 ) -> None:
+    """Write the card, with a section on what the repository does not hold."""
     card = write_model_card(folder, model.path, repo_id, license=license, dataset_id=dataset_id)
     if remarks := model.remarks(with_pictures):
         text, heading, rest = card.read_text(encoding="utf-8").partition("\n## Licence\n")
@@ -167,7 +169,7 @@ def code_files() -> list[Path]:
     return sorted(files, key=lambda file: file.name)
 
 
-def _place(source: Path, target: Path, link: bool = False) -> None:
+def _copy(source: Path, target: Path, link: bool = False) -> None:
     """A copy, or where it is only read and may be many gigabytes, a link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:

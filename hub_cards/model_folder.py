@@ -26,8 +26,8 @@ from .run_record import RESULTS, read_json
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 BACKBONES = {"text_model": ("model.language_model.", "lm_head."), "vision_model": ("model.vision_tower.",)}
 SHOPPER_COLUMNS = ("user_id", "reviewerID", "customer_id")  # an interactions table, whatever it is called
-RESULT_PARTS = ("results", "recipe", "split", "training_cases", "training_minutes", "versions", "machine")
-LOCAL = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # how the name of a folder begins, and no name on the Hub
+RESULT_KEYS = ("results", "recipe", "split", "training_cases", "training_minutes", "versions", "machine")
+LOCAL_NAME = re.compile(r"[/~.]|[A-Za-z]:[\\/]")  # how the name of a folder begins, and no name on the Hub
 
 
 @dataclass
@@ -71,9 +71,9 @@ class ModelFolder:
                 "model.image_codec to the codec it was trained with and save it again."
             )
         results = read_json(
-            path / RESULTS, "a model that was examined: train.py writes it at the end, and the card needs its numbers"
+            path / RESULTS, "a model that was evaluated: train.py writes it at the end, and the card needs its numbers"
         )
-        if lost := [name for name in RESULT_PARTS if name not in results]:
+        if lost := [name for name in RESULT_KEYS if name not in results]:
             raise ValueError(
                 f"{str(path / RESULTS)!r} has no {', '.join(lost)}. Expected the file that train.py writes."
             )
@@ -84,7 +84,7 @@ class ModelFolder:
         return folder
 
     def _check_hashes(self) -> None:
-        """Refuse what is not what was saved."""
+        """Refuse files that were changed after they were saved."""
         check_weights(self.path)
         check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
         for name in (CATALOGUE_FILE, TOKENIZER_FILE):
@@ -108,7 +108,7 @@ class ModelFolder:
             )
 
     def _backbones_elsewhere(self) -> list[str]:
-        """Names of backbones that weights must come from; refuses weights that could not be found again."""
+        """Names of the backbones whose weights are loaded from elsewhere; refuses those that only this machine has."""
         try:
             config = UniMPConfig.from_pretrained(self.path)
         except StrictDataclassError as error:
@@ -162,21 +162,21 @@ class ModelFolder:
         return False
 
     def remarks(self, with_pictures: bool) -> list[str]:
-        """What the repository will not hold, and what that means for whoever loads it."""
-        said = [
+        """What the repository will not hold, and what that means for its users."""
+        remarks = [
             f"The weights of `{name}`. It was frozen in training; they are downloaded from there when this model is "
             "loaded."
             for name in self.elsewhere
         ]
         if self.has_pictures and not with_pictures:
-            said.append(f"The pictures of the catalogue. {self._without_pictures()}")
-        return said
+            remarks.append(f"The pictures of the catalogue. {self._without_pictures()}")
+        return remarks
 
     def _without_pictures(self) -> str:
         if self.config.get("vision_config") is None:
             return "This model does not look at any: its answers are the same."
         return (
-            "The model was trained and examined with them. Without, it reads the items of a history by their text, "
+            "The model was trained and evaluated with them. Without, it reads the items of a history by their text, "
             "ratings and item tokens and does not see how they look: its answers and results are others than those "
             "that were measured."
             + (" `imagine` starts from pictures of the catalogue and is refused." if self.config["num_codes"] else "")
@@ -206,4 +206,4 @@ def is_on_this_machine(name: str) -> bool:
         if rest.startswith("local-dir:"):
             return True
         rest = "" if rest.startswith("hf-hub:") else rest.partition("/")[2]
-    return bool(rest) and (bool(LOCAL.match(rest)) or Path(rest).exists())
+    return bool(rest) and (bool(LOCAL_NAME.match(rest)) or Path(rest).exists())

@@ -1,4 +1,4 @@
-"""Publishing at the end of a training: what could not work is told before it."""
+"""Publishing at the end of a training; whether it can work is checked before."""
 
 import logging
 from pathlib import Path

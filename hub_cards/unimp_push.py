@@ -34,9 +34,9 @@ from .model_folder import WEIGHTS, WEIGHTS_INDEX, ModelFolder
 
 logger = logging.getLogger(__name__)
 
-# Of an earlier push: what this one no longer has is taken out in the same commit.
-OURS = (WEIGHTS, "model-*-of-*.safetensors", WEIGHTS_INDEX, f"{CODEC_FOLDER}/*", ".eval_results/*", REPORT)
-STAYS = {
+# Files of an earlier push that are deleted in the same commit when this one has them no more.
+REPLACED = (WEIGHTS, "model-*-of-*.safetensors", WEIGHTS_INDEX, f"{CODEC_FOLDER}/*", ".eval_results/*", REPORT)
+NOT_UPLOADED = {
     "checkpoint-*": "training checkpoint",
     "runs": "log of the training",
     "vision_features": "made from the pictures again when needed",
@@ -47,11 +47,11 @@ STAYS = {
     "histories.*": "what shoppers did is never uploaded",
     "recommendations.*": "what shoppers were recommended is never uploaded",
 }
-SAME_AGAIN = "What went up stays there: run the same command again, and only the rest is uploaded."
+RESUME_HINT = "What went up stays there: run the same command again, and only the rest is uploaded."
 
 
 def check_login(repo_id: str, token: str | None = None) -> None:
-    """Tell before a long training, not after it, that [`push`] could not work; errors are those of `push`."""
+    """Check before a long training that [`push`] can work after it; errors are those of `push`."""
     check_repo_id(repo_id, needs_owner=True)
     with _hub_errors(repo_id):
         HfApi(token=token).whoami()
@@ -148,7 +148,7 @@ def _upload(
     if revision is not None and revision not in [ref.name for ref in refs.branches]:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     there = api.list_repo_files(repo_id, revision=revision)
-    stale = [name for name in there if name not in files and any(fnmatch(name, pattern) for pattern in OURS)]
+    stale = [name for name in there if name not in files and any(fnmatch(name, pattern) for pattern in REPLACED)]
     operations: list[Any] = [CommitOperationDelete(name) for name in stale]
     operations += [CommitOperationAdd(name, str(file)) for name, file in files.items()]
     with warnings.catch_warnings():
@@ -160,7 +160,7 @@ def _upload(
 
 @contextmanager
 def _hub_errors(repo_id: str) -> Iterator[None]:
-    """Say what the Hub's errors mean for whoever publishes."""
+    """Turn the Hub's errors into what the user can do about them."""
     try:
         yield
     except LocalTokenNotFoundError as error:
@@ -171,22 +171,22 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
         raise ConnectionError("HF_HUB_OFFLINE is set, so nothing can be uploaded. Unset it.") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        said = (error.server_message or str(error)).strip()
+        answer = (error.server_message or str(error)).strip()
         if status == 401:
             raise PermissionError(
-                f"the Hub does not accept the token ({said}). Run `hf auth login` again, or correct HF_TOKEN."
+                f"the Hub does not accept the token ({answer}). Run `hf auth login` again, or correct HF_TOKEN."
             ) from error
         if status == 403:
             raise PermissionError(
-                f"this token may not write to {repo_id} ({said}). Use a token with write access to "
+                f"this token may not write to {repo_id} ({answer}). Use a token with write access to "
                 f"{repo_id.partition('/')[0]}, or publish under your own name."
             ) from error
-        raise ConnectionError(f"the Hub answered {status}: {said}. {SAME_AGAIN}") from error
+        raise ConnectionError(f"the Hub answered {status}: {answer}. {RESUME_HINT}") from error
     except (HTTPError, RuntimeError) as error:
         # huggingface_hub reports a file whose upload failed as a RuntimeError.
         cause = f" {error.__cause__}" if isinstance(error, RuntimeError) else ""
         raise ConnectionError(
-            f"no connection to {constants.ENDPOINT}, or a cut one: {error}{cause} {SAME_AGAIN}"
+            f"no connection to {constants.ENDPOINT}, or a cut one: {error}{cause} {RESUME_HINT}"
         ) from error
 
 
@@ -196,7 +196,9 @@ def _listing(files: dict[str, Path], model_dir: Path) -> Iterator[str]:
     yield f"{_size(sum(sizes.values())):>10}  in {len(sizes)} files"
     for path in sorted(model_dir.iterdir()):
         if path.name not in {name.partition("/")[0] for name in files} or path.name == CARD:
-            why = next((why for name, why in STAYS.items() if fnmatch(path.name, name)), "no part of a UniMP model")
+            why = next(
+                (why for name, why in NOT_UPLOADED.items() if fnmatch(path.name, name)), "no part of a UniMP model"
+            )
             yield f"stays here: {path.name}{'/' if path.is_dir() else ''} ({why})"
 
 
@@ -237,7 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--license", help="what the card says, by the Hub's identifier, such as cc-by-4.0")
     parser.add_argument(
-        "--dataset", dest="dataset_id", metavar="ORG/NAME", help="data set on the Hub that the model was examined on"
+        "--dataset", dest="dataset_id", metavar="ORG/NAME", help="data set on the Hub that the model was evaluated on"
     )
     parser.add_argument("--message", dest="commit_message", help="commit message")
     arguments = parser.parse_args()

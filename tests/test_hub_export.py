@@ -289,7 +289,7 @@ def of_shoppers(folder: Path) -> None:
     ("spoil", "message"),
     [
         (shutil.rmtree, "there is no folder"),
-        (lose("results.json"), "no results.json. Expected a model that was examined: train.py writes it"),
+        (lose("results.json"), "no results.json. Expected a model that was evaluated: train.py writes it"),
         (lambda folder: (folder / "results.json").write_text("{}"), "has no results, recipe"),
         (lambda folder: (folder / "results.json").write_text("{"), "is not JSON"),
         (lose("config.json"), "no config.json. Expected a UniMP model"),
