@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from hub_cards.publication import publication_of, publish
 from hub_cards.report import shoppers_of, write_report
-from hub_cards.results import write_results
+from hub_cards.run_record import write_results
 from modeling_unimp import PersonalizationPipeline, UniMPTrainer
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.training.evaluation import evaluate_model, format_table

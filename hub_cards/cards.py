@@ -4,10 +4,8 @@ Nothing that a seller, a recipe or a path says can become Markdown or YAML: it g
 or through YAML's own quoting. The wording is in model_card.md; data sets have dataset_cards.py.
 """
 
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,24 @@ from huggingface_hub import (
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from modeling_unimp import DataArguments, ModelArguments
+from modeling_unimp import DataArguments
 from processing_unimp import TASKS
 from processing_unimp.catalogue import SPECIAL_COLUMNS
 
-from .markdown import fenced, inline, listed, one_line, pairs, table
+from .run_record import (
+    PARTS,
+    RESULTS,
+    Results,
+    TaskResult,
+    each_task,
+    number,
+    path_parts,
+    read_json,
+    recipe_yaml,
+    standing,
+    without_machine_paths,
+)
+from .untrusted_text import fenced, inline, listed, one_line, pairs, table
 
 try:  # comes with datasets
     import pyarrow.parquet as pq
@@ -37,7 +48,7 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 EXAMPLES = 3  # items named in the lines of code
 NO_LICENCE = "unknown"  # the Hub's own word for it
 
-DOES = {
+TASK_PHRASES = {
     "recommend": "recommends the next item",
     "search": "searches by a query and the shopper's taste",
     "rate": "predicts stars",
@@ -50,16 +61,6 @@ SPLITS = {
     "the rest training",
     "by_time": "**By time**: training is what happened before one moment, the test is what happened after a later one",
 }
-PARTS = {
-    "test": "interactions that were kept from training",
-    "new users": "shoppers who were kept from training altogether",
-    "new domain": "items of a domain that was kept from training",
-}
-# Options that begin like this say where a run was and how it was watched, not what came out of it.
-NOT_OF_A_RECIPE = re.compile(
-    "accelerator_config|dataloader_pin|ddp_|debug|disable_tqdm|do_|feature_store|hub_|local_rank|log_|logging_dir|"
-    "output_dir|parallelism|project|push_to_hub|report_to|resume_from|run_name|trackio_"
-)
 CONTENTS = {
     "config.json": "architecture",
     "generation_config.json": "how explanations are generated",
@@ -73,7 +74,6 @@ CONTENTS = {
     "recipe.yaml": "what `train.py --config` reads to train it again",
     "report.html": "answers for a few shoppers beside what they really did",
 }
-ABSOLUTE = re.compile(r"((?:[\w-]+:)*?)((?:/|~|\.\.?[/\\]|[A-Za-z]:[/\\]|\\\\).*)", re.DOTALL)
 
 
 def write_model_card(
@@ -104,10 +104,12 @@ def write_model_card(
         ValueError: `model_dir` holds no results or no config, or `repo_id` or `dataset_id` is no name of a repository.
     """
     folder, model_dir = Path(folder), Path(model_dir)
-    for name in (repo_id, dataset_id):
+    for name in filter(None, (repo_id, dataset_id)):
         check_repo_id(name)
-    record, config = _read_json(model_dir, "results.json"), _read_json(model_dir, "config.json")
-    processor = _read_json(model_dir, "processor_config.json")
+    record, config, processor = (
+        read_json(model_dir / name, "a folder that train.py saved")
+        for name in (RESULTS, "config.json", "processor_config.json")
+    )
     found, recipe, split = record["results"], record.get("recipe") or {}, record.get("split") or {}
     options = vars(DataArguments()) | recipe.get("data", {})
     tables = [each / "catalogue.parquet" for each in (folder, model_dir) if (each / "catalogue.parquet").is_file()]
@@ -149,7 +151,7 @@ def write_model_card(
         has_code=bool(code),
         usage_remote=fenced(_usage(address, shop, options["tasks"][0], remote=True), "python"),
         usage_package=fenced(_usage(address, shop, options["tasks"][0], remote=False), "python"),
-        tasks=", ".join(f"`{task}` ({DOES[task]})" for task in options["tasks"]),
+        tasks=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in options["tasks"]),
         trained_tasks=options["tasks"],
         pictures_left_out=reads_pictures and whole.has_pictures and not shop.has_pictures,
         results="\n\n".join(_results_table(part, by_task) for part, by_task in found.items() if by_task),
@@ -160,7 +162,7 @@ def write_model_card(
         removed=counted(split.get("removed") or {}, "Nothing was removed."),
         leaks=inline(split.get("leaks") or "not recorded.", 2000),
         training_cases=", ".join(f"{task} {count:,}" for task, count in record.get("training_cases", {}).items()),
-        recipe=fenced(_recipe(recipe), "yaml"),
+        recipe=fenced(recipe_yaml(recipe), "yaml"),
         minutes=inline(record.get("training_minutes", "?")),
         machine=pairs(record.get("machine", {})),
         versions=pairs(record.get("versions", {})),
@@ -183,7 +185,7 @@ def write_model_card(
 
 def write_eval_results(
     folder: Path,
-    results: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    results: Results,
     split: str,
     dataset_id: str,
     dataset_revision: str | None = None,
@@ -198,15 +200,15 @@ def write_eval_results(
         EvalResultEntry(
             dataset_id=dataset_id,
             task_id=task if part == "test" else f"{_slug(part)}_{task}",
-            value=_number(of_task["model"][of_task["headline"]]),
+            value=number(of_task["model"][of_task["headline"]]),
             dataset_revision=dataset_revision,
             source_url=f"https://huggingface.co/{repo_id}" if repo_id else None,
             source_name="Model card" if repo_id else None,
             notes=f"{of_task['headline']}, {of_task['cases']} cases, {split}"
             + _interval_words(of_task, ", 95 % interval {}"),
         )
-        for part, task, of_task in _each(results)
-        if _number(of_task["model"][of_task["headline"]]) is not None
+        for part, task, of_task in each_task(results)
+        if number(of_task["model"][of_task["headline"]]) is not None
     ]
     path = Path(folder) / EVAL_RESULTS_FOLDER / f"{_slug(dataset_id.split('/')[-1])}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +218,7 @@ def write_eval_results(
 
 
 class _Shop:
-    """What a card says about a saved catalogue, without reading its pictures."""
+    """What a card says about a saved catalogue; read without its pictures."""
 
     def __init__(self, path: Path, query_attribute: str | None) -> None:
         with pq.ParquetFile(path) as file:
@@ -248,9 +250,10 @@ def _count_pictures(metadata: Any) -> int | None:
 def _model_summary(tasks: Sequence[str], shop: _Shop, processor: Mapping, reads_pictures: bool) -> str:
     read = processor.get("attributes") or shop.attributes
     seen = "pictures, text, numbers and ids" if reads_pictures else "text, numbers and ids"
+    does = listed([TASK_PHRASES[task] for task in tasks])
     return (
         f"One model reads the latest {processor.get('history_length', 5)} items of a shopper's history ({seen}) and "
-        f"{listed([DOES[task] for task in tasks])}, among the {shop.num_items:,} items of its own catalogue. Of an "
+        f"{does}, among the {shop.num_items:,} items of its own catalogue. Of an "
         f"item it reads {listed([inline(name) for name in read]) or 'no attribute'}."
     )
 
@@ -261,7 +264,7 @@ def _backbones(config: Mapping) -> str:
         part = config.get(f"{name}_config")
         if part is not None:
             origin = config.get(f"{name}_model")
-            source = f"from {inline(_without_path(origin))}" if origin else "from scratch"
+            source = f"from {inline(without_machine_paths(origin))}" if origin else "from scratch"
             parts.append(f"a {kind} ({inline(part.get('model_type'))}, {source})")
     joined = "gated cross-attention" if config.get("fusion") in ("exclusive", "all", "late") else "their embeddings"
     if len(parts) < 2:
@@ -294,11 +297,11 @@ def _usage(model: str, shop: _Shop, task: str, remote: bool) -> str:
 
 
 def as_python(value: Any) -> str:
-    text = repr(value)  # shows what has no shape, such as a mark that turns the direction of writing
+    text = repr(value)  # escapes invisible characters, such as marks that turn the direction of writing
     return text if '"' in text or "\\" in text else text.replace("'", '"')
 
 
-def _results_table(part: str, by_task: Mapping[str, Mapping[str, Any]]) -> str:
+def _results_table(part: str, by_task: Mapping[str, TaskResult]) -> str:
     """One row a task: the headline of the model with its interval, beside every trivial answer."""
     rows = []
     for task, of_task in by_task.items():
@@ -323,44 +326,29 @@ def _results_table(part: str, by_task: Mapping[str, Mapping[str, Any]]) -> str:
     return f"**{inline(part).capitalize()}**{about}.\n\n{table(head, rows)}"
 
 
-def _verdict(task: str, of_task: Mapping[str, Any]) -> str:
-    """Whether the model is ahead of the best trivial answer; `unclear` when that lies inside the interval."""
-    best, value = _best_trivial(task, of_task), _number(of_task["model"][of_task["headline"]])
-    if best is None or value is None:
-        return "-"
-    sign = 1 if TASKS[task].higher_is_better else -1
-    if of_task.get("interval") is None:
-        return "yes, but no interval" if sign * value > sign * best[1] else "no"
-    worst, top = sorted(sign * end for end in of_task["interval"])
-    return "yes" if worst > sign * best[1] else "no" if top < sign * best[1] else "unclear"
+def _verdict(task: str, of_task: TaskResult) -> str:
+    """Whether the model is ahead of the best trivial answer."""
+    compared = standing(task, of_task)
+    if compared.verdict == "ahead" and not compared.has_interval:
+        return "yes, but no interval"
+    return {"ahead": "yes", "behind": "no", "unclear": "unclear", "unknown": "-"}[compared.verdict]
 
 
-def _best_trivial(task: str, of_task: Mapping[str, Any]) -> tuple[str, float] | None:
-    scores = [
-        (who, value)
-        for who, metrics in of_task["baselines"].items()
-        if (value := _number(metrics.get(of_task["headline"]))) is not None
-    ]
-    sign = 1 if TASKS[task].higher_is_better else -1
-    return max(scores, key=lambda each: sign * each[1], default=None)
-
-
-def _trivial_wins(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _trivial_wins(results: Results) -> str:
     """The tasks whose best trivial answer is at least as good as the model, with both numbers."""
     lost = []
-    for part, task, of_task in _each(results):
-        best, value = _best_trivial(task, of_task), _number(of_task["model"][of_task["headline"]])
-        if best is None or value is None:
-            continue
-        if best[1] >= value if TASKS[task].higher_is_better else best[1] <= value:
+    for part, task, of_task in each_task(results):
+        compared = standing(task, of_task)
+        if compared.is_matched:
             where = "" if part == "test" else f", {inline(part)}"
-            lost.append(f"{task}{where} ({inline(best[0])} {_decimal(best[1])} against {_decimal(value)})")
+            numbers = f"{_decimal(compared.rival_value)} against {_decimal(compared.value)}"
+            lost.append(f"{task}{where} ({inline(compared.rival)} {numbers})")
     return listed(lost)
 
 
-def _metrics_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _metrics_table(results: Results) -> str:
     rows = []
-    for part, task, of_task in _each(results):
+    for part, task, of_task in each_task(results):
         for who, metrics in {"this model": of_task["model"], **of_task["baselines"]}.items():
             numbers = ", ".join(f"{inline(name)} {_decimal(value)}" for name, value in metrics.items())
             rows.append([inline(part), task, inline(who), numbers])
@@ -368,7 +356,7 @@ def _metrics_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
 
 
 def _eval_results(
-    results: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    results: Results,
     split: str,
     data_name: str,
     dataset_id: str | None,
@@ -389,17 +377,13 @@ def _eval_results(
             metric_name=metric
             + (_interval_words(of_task, " (95 % interval {})") if metric == of_task["headline"] else ""),
         )
-        for part, task, of_task in _each(results)
+        for part, task, of_task in each_task(results)
         for metric in of_task["model"]
-        if (value := _number(of_task["model"][metric])) is not None
+        if (value := number(of_task["model"][metric])) is not None
     ]
 
 
-def _each(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
-    return [(part, task, of_task) for part, by_task in results.items() for task, of_task in by_task.items()]
-
-
-def _interval_words(of_task: Mapping[str, Any], form: str) -> str:
+def _interval_words(of_task: TaskResult, form: str) -> str:
     interval = of_task.get("interval")
     return "" if not interval else form.format(f"{_decimal(interval[0])} to {_decimal(interval[1])}")
 
@@ -421,34 +405,6 @@ def _split_words(name: str, data: Mapping[str, Any]) -> str:
         words += f"; the domain {inline(data['held_out_domain'])} was held out"
     core = f" Shoppers and items with at least {data['k_core']} interactions each." if data.get("k_core") else ""
     return f"{words}.{core}"
-
-
-def _recipe(recipe: Mapping[str, Mapping[str, Any]]) -> str:
-    """The YAML that `train.py --config` reads, without defaults, without what a run is watched by, without paths."""
-    defaults = vars(DataArguments()) | vars(ModelArguments())
-    chosen = {
-        name: value
-        for group in recipe.values()  # data, model, training; of training only what was chosen
-        for name, value in group.items()
-        if not (name in defaults and value == defaults[name])
-        and not NOT_OF_A_RECIPE.match(name)
-        and not (name.endswith("_checkpointing") and not value)
-    }
-    plain = json.loads(json.dumps(_without_path(chosen), default=str))  # a line of YAML holds no Python object
-    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
-    return text.strip()
-
-
-def _without_path(value: Any) -> Any:
-    """Paths of the machine where a run was say who ran it: only their last part is shown."""
-    if isinstance(value, Mapping):
-        return {name: _without_path(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_path(inner) for inner in value]
-    if isinstance(value, str) and "://" not in value and (match := ABSOLUTE.fullmatch(value)):
-        parts = [part for part in re.split(r"[/\\]", match[2]) if part not in ("", ".", "..", "~")]
-        return match[1] + (parts[-1] if parts else "")
-    return value
 
 
 def _weights_hold(item_rows: str, k_core: int) -> str:
@@ -475,8 +431,8 @@ def _contents(folder: Path, shop: _Shop, code: Sequence[str]) -> str:
         if pattern == "catalogue.parquet":
             count = "" if shop.num_pictures is None else f"{shop.num_pictures:,} "
             what += f", with {count}pictures" if shop.has_pictures else ", **without pictures**"
-        shown = f"`{pattern}` ({len(code)} files)" if pattern == "*.py" else ", ".join(f"`{name}`" for name in found)
-        rows.append([shown, what])
+        names = f"`{pattern}` ({len(code)} files)" if pattern == "*.py" else ", ".join(f"`{name}`" for name in found)
+        rows.append([names, what])
     if not code:
         rows.append(["no code", "the package `unimp` must be installed"])
     return table(["file", "what it is"], rows)
@@ -492,14 +448,9 @@ def counted(removed: Mapping[str, int], nothing: str) -> str:
     return "\n".join(f"- {count:,} {inline(reason)}" for reason, count in removed.items()) or nothing
 
 
-def _number(value: Any) -> float | None:
-    """A metric, or `None` where there is none (`results.json` writes NaN as null)."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
 def _decimal(value: Any) -> str:
-    number = _number(value)
-    return "-" if number is None else f"{number:.3f}"
+    known = number(value)
+    return "-" if known is None else f"{known:.3f}"
 
 
 def _slug(text: str) -> str:
@@ -509,7 +460,7 @@ def _slug(text: str) -> str:
 
 def _data_name(items: str | None) -> str:
     """The last part of a path to an items table that is a name of its own: `my-shop` of `data/my-shop/items.csv`."""
-    parts = [part for part in re.split(r"[/\\]", items or "") if part not in ("", ".", "..", "~")]
+    parts = path_parts(items or "")
     names = [part for part in parts if not re.match(r"(items|catalogue)\.", part)] or parts or ["data not recorded"]
     return names[-1].split(".")[0] or names[-1]
 
@@ -523,21 +474,16 @@ def licence_words(license: Any, what: str) -> str:
     return f"This {what} is published as `{inline(license)}`."
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{str(folder)!r} holds no {name}: expected a folder that train.py saved.") from None
-    return found
-
-
-def check_repo_id(repo_id: str | None) -> None:
-    if repo_id is None:
-        return
+def check_repo_id(repo_id: str, needs_owner: bool = False) -> None:
+    """Refuse what the Hub does not take as the name of a repository; with `needs_owner` also a name without ORG/."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ValueError(f"{repo_id!r} is no name of a repository: {error}. Expected ORG/NAME.") from error
+        raise ValueError(
+            f"{repo_id!r} is no name of a repository: {error} Expected ORG/NAME, such as my-shop/unimp-mugs."
+        ) from error
+    if needs_owner and "/" not in repo_id:
+        raise ValueError(f"{repo_id!r} names no owner. Expected ORG/NAME, such as my-shop/{repo_id}.")
 
 
 def _is_hub_name(name: str | None) -> bool:

@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi, constants, hf_h
 from processing_unimp import Catalogue, Histories
 
 from .cards import NO_LICENCE, as_python, check_repo_id, counted, licence_words
-from .markdown import fenced, inline, one_line, table
+from .untrusted_text import fenced, inline, one_line, table
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
 
@@ -46,9 +46,7 @@ def push_dataset(
     Raises:
         ValueError: `repo_id` is no such name, or interactions would become public without `public=True`.
     """
-    check_repo_id(repo_id)
-    if "/" not in repo_id:
-        raise ValueError(f"{repo_id!r} does not say whose repository it is. Expected ORG/NAME.")
+    check_repo_id(repo_id, needs_owner=True)
     if histories is not None:  # first: it refuses what must not be public
         histories.push_to_hub(repo_id, public=public, token=token)
     catalogue.push_to_hub(repo_id, private=not public, token=token)
@@ -91,7 +89,8 @@ def write_dataset_card(
         `Path`: the card.
     """
     folder = Path(folder)
-    check_repo_id(repo_id)
+    if repo_id is not None:
+        check_repo_id(repo_id)
     path = folder / "README.md"
     given = DatasetCard.load(path).data.to_dict() if path.is_file() else {}
     title = title or given.pop("pretty_name", None) or (repo_id or folder.resolve().name).split("/")[-1]

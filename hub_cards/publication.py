@@ -1,10 +1,10 @@
-"""Publishing at the end of a training: what could not work is told before it."""
+"""Publishing at the end of a training; whether it can work is checked before."""
 
 import logging
 from pathlib import Path
 from typing import Any
 
-from .export import check_login, push
+from .unimp_push import check_login, push
 
 logger = logging.getLogger("train")
 

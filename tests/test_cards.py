@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from shop import make_catalogue, make_histories, make_model, make_model_processor
 
 from hub_cards.cards import write_model_card
-from hub_cards.results import write_results
+from hub_cards.run_record import write_results
 from modeling_unimp import DataArguments, ModelArguments, PersonalizationPipeline, UniMPTrainingArguments
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue, TaskMixture, leave_last_out
@@ -450,7 +450,7 @@ def test_words_of_others_stay_words(folder):
 
 def test_what_cannot_be_described_is_refused(folder, tmp_path):
     for name, message in (
-        ("results.json", "holds no results.json: expected a folder that train.py saved"),
+        ("results.json", "holds no results.json. Expected a folder that train.py saved"),
         ("catalogue.parquet", "holds no catalogue.parquet"),
         ("config.json", "holds no config.json"),
     ):

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from shop import ITEMS, make_catalogue, make_histories, make_imagining_model, make_model, make_model_processor
 from transformers import AutoModel, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
-from hub_cards import export
-from hub_cards.results import write_results
+from hub_cards import export, model_folder, unimp_push
+from hub_cards.run_record import write_results
 from modeling_unimp import (
     DataArguments,
     ModelArguments,
@@ -234,6 +234,8 @@ def test_the_recipe_is_one_that_train_reads(exported, monkeypatch):
     assert model_args.vision_model is None and model_args.feature_store is None
     assert args.use_cpu and args.save_total_limit is None
     assert json.loads((exported / "results.json").read_text())["recipe"]["data"]["items"] == "items.parquet"
+    (shown,) = re.findall("```yaml\n(.*?)```", (exported / "README.md").read_text(), re.S)
+    assert (exported / "recipe.yaml").read_text().endswith(shown)
 
 
 def test_the_report_goes_only_with_the_pictures_it_shows(plain, tmp_path):
@@ -287,7 +289,7 @@ def of_shoppers(folder: Path) -> None:
     ("spoil", "message"),
     [
         (shutil.rmtree, "there is no folder"),
-        (lose("results.json"), "no results.json. Expected a model that was examined: train.py writes it"),
+        (lose("results.json"), "no results.json. Expected a model that was evaluated: train.py writes it"),
         (lambda folder: (folder / "results.json").write_text("{}"), "has no results, recipe"),
         (lambda folder: (folder / "results.json").write_text("{"), "is not JSON"),
         (lose("config.json"), "no config.json. Expected a UniMP model"),
@@ -309,7 +311,7 @@ def of_shoppers(folder: Path) -> None:
 def test_a_folder_that_cannot_be_published_is_refused(changed, spoil, message):
     spoil(changed)
     with pytest.raises(ValueError, match=re.escape(message)):
-        export.push(changed, "shop/mugs", dry_run=True)
+        unimp_push.push(changed, "shop/mugs", dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_a_folder_that_cannot_be_published_is_refused(changed, spoil, message):
 )
 def test_a_name_that_the_hub_does_not_take_is_refused(plain, name, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        export.push(plain, name, dry_run=True)
+        unimp_push.push(plain, name, dry_run=True)
 
 
 @pytest.mark.parametrize("key", ["text_model", "vision_model"])
@@ -346,7 +348,7 @@ def test_weights_that_are_named_but_not_inside_are_told_in_the_card(changed, tmp
 
 def leave_out(folder: Path, **backbone: str) -> None:
     edit(folder / "config.json", **backbone)
-    prefixes = export.BACKBONES[next(iter(backbone))]
+    prefixes = model_folder.BACKBONES[next(iter(backbone))]
     kept = {
         name: tensor
         for name, tensor in weights(folder).items()
@@ -378,7 +380,7 @@ def test_a_dry_run_lists_what_would_go_up_and_what_stays(imagining, caplog):
     """And asks no server: this process is offline."""
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     with caplog.at_level(logging.INFO):
-        url = export.push(imagining, "shop/mugs", dry_run=True)
+        url = unimp_push.push(imagining, "shop/mugs", dry_run=True)
     assert url.endswith("/shop/mugs")
     shards = [file.name for file in imagining.glob("model-*.safetensors")]
     for name in (*shards, "image_codec/config.json", "recipe.yaml", "README.md"):
@@ -480,7 +482,11 @@ def hub(tmp_path_factory) -> Iterator[HubServer]:
 def publisher(hub, stranger, tmp_path_factory) -> Iterator[FreshPython]:
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     python = FreshPython(
-        tmp_path_factory.mktemp("publisher"), hub, "from hub_cards import export", HF_TOKEN="hf_ada", PYTHONPATH=path
+        tmp_path_factory.mktemp("publisher"),
+        hub,
+        "from hub_cards import unimp_push",
+        HF_TOKEN="hf_ada",
+        PYTHONPATH=path,
     )
     yield python
     python.close()
@@ -496,7 +502,7 @@ def stranger(hub, tmp_path_factory) -> Iterator[FreshPython]:
 
 def push(publisher: FreshPython, folder: Path, name: str, **options: Any) -> str:
     return publisher.run(
-        "result = export.push(folder, name, **options)", folder=str(folder), name=name, options=options
+        "result = unimp_push.push(folder, name, **options)", folder=str(folder), name=name, options=options
     )
 
 
@@ -726,7 +732,7 @@ def test_backbones_that_are_only_named_come_from_the_hub(publisher, stranger, hu
 
 
 def test_the_command_line(publisher, plain, hub):
-    main = "import sys\nsys.argv = ['unimp-push', *words]\nexport.main()"
+    main = "import sys\nsys.argv = ['unimp-push', *words]\nunimp_push.main()"
     words = [
         "shop/by-command",
         "--model_dir",
@@ -747,20 +753,22 @@ def test_the_command_line(publisher, plain, hub):
     assert repo["private"] and repo["commits"][repo["tags"]["v0"]]["title"] == "Try"
     with pytest.raises(RuntimeError, match="SystemExit: unimp-push: there is no folder 'nowhere'"):
         publisher.run(main, words=["shop/mugs", "--model_dir", "nowhere"])
-    shown = "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as shown:\n    try: export.main()\n"
+    shown = (
+        "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as shown:\n    try: unimp_push.main()\n"
+    )
     shown = f"sys.argv = ['unimp-push', '--help']\n{shown}    except SystemExit: pass\nresult = shown.getvalue()"
     assert "does not see a history's pictures" in " ".join(publisher.run(shown).split())
 
 
 def test_offline_it_says_so(plain):
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
-        export.push(plain, "shop/mugs", token="hf_ada")
+        unimp_push.push(plain, "shop/mugs", token="hf_ada")
 
 
 def test_a_login_is_checked_before_a_long_training(publisher):
-    publisher.run("export.check_login('shop/mugs')")
+    publisher.run("unimp_push.check_login('shop/mugs')")
     with pytest.raises(RuntimeError, match="PermissionError: the Hub does not accept the token"):
-        publisher.run("export.check_login('shop/mugs', token='hf_wrong')")
+        publisher.run("unimp_push.check_login('shop/mugs', token='hf_wrong')")
 
 
 def test_a_catalogue_as_a_dataset(publisher, stranger, hub):

@@ -21,7 +21,7 @@ from shop import make_codec
 from torch.distributed.run import get_args_parser
 from transformers import HfArgumentParser
 
-from hub_cards import export
+from hub_cards import unimp_push
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
 from modeling_unimp.backbones import SUPPORTED_TEXT_MODELS
 from modeling_unimp.serving import batch_scoring
@@ -174,9 +174,9 @@ def test_commands_are_understood(monkeypatch):
                 pass  # huggingface_hub's own
             case ["unimp-push", *_]:
                 asked: list[dict[str, Any]] = []
-                monkeypatch.setattr(export, "push", lambda asked=asked, **options: asked.append(options))
+                monkeypatch.setattr(unimp_push, "push", lambda asked=asked, **options: asked.append(options))
                 monkeypatch.setattr(sys, "argv", command)
-                export.main()
+                unimp_push.main()
                 assert asked[0]["repo_id"] == "ORG/NAME" and asked[0]["model_dir"] == "unimp"
             case _:
                 pytest.fail(f"the README has a command that no test understands: {shlex.join(command)}")
@@ -197,7 +197,7 @@ def test_flags_named_in_sentences_exist(monkeypatch, capsys):
         for name in group.__dataclass_fields__
     }
     flags = {flag for span in re.findall(r"`([^`]+)`", prose) for flag in re.findall(r"--(\w+)", span)}
-    for name, command in (("unimp-push", export.main), ("unimp-recommend", batch_scoring.main)):
+    for name, command in (("unimp-push", unimp_push.main), ("unimp-recommend", batch_scoring.main)):
         assert f"{name} " in README
         monkeypatch.setattr(sys, "argv", [name, "--help"])
         with pytest.raises(SystemExit):

@@ -12,7 +12,7 @@ from PIL import Image
 from shop import ITEMS, make_catalogue, make_histories
 
 from hub_cards.report import PICTURE_SIDE, shoppers_of, write_report
-from hub_cards.results import write_results
+from hub_cards.run_record import write_results
 from modeling_unimp import DataArguments, ModelArguments, UniMPTrainingArguments
 from modeling_unimp.training.evaluation import format_table
 from processing_unimp import (

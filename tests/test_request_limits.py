@@ -24,7 +24,7 @@ from gradio_client import Client  # noqa: E402
 from hub_cards.space import request_limits  # noqa: E402
 from hub_cards.space.answers import Answers  # noqa: E402
 from hub_cards.space.app import launch, make_page  # noqa: E402
-from hub_cards.space.desk import MAX_TAKEN, MAX_WORDS, with_item  # noqa: E402
+from hub_cards.space.page_state import MAX_ERROR, MAX_HISTORY_ITEMS, with_item  # noqa: E402
 from hub_cards.space.request_limits import FAULT, MAX_BODY, MAX_BODY_OF_PAGE  # noqa: E402
 from processing_unimp.bounds import MAX_DATA_URI  # noqa: E402
 
@@ -123,7 +123,7 @@ def test_the_largest_picture_still_fits(web):
 
 
 def test_bodies_that_come_at_once_are_bounded_together(page, web, monkeypatch):
-    monkeypatch.setattr(request_limits, "MAX_HELD", 1_000_000)
+    monkeypatch.setattr(request_limits, "MAX_BYTES_IN_MEMORY", 1_000_000)
     head = "POST /gradio_api/call/rate HTTP/1.1\nHost: x\nContent-Type: application/json\nContent-Length: 900000\n\n"
     with raw(page, head) as first, raw(page, head) as second:
         first.sendall(b" " * 600_000)
@@ -192,7 +192,7 @@ def test_every_wrong_value_is_answered_or_refused_in_words(page, task):
         told = list(senders.map(lambda values: call(web, task, values), requests))
     assert sum(map(bool, told)) > len(told) // 2
     for words in filter(None, told):
-        assert len(words) <= MAX_WORDS and FAULT not in words
+        assert len(words) <= MAX_ERROR and FAULT not in words
         assert "Traceback" not in words and str(Path(__file__).parent.parent) not in words
 
 
@@ -235,7 +235,7 @@ def test_a_tool_says_briefly_what_was_wrong(web):
     assert "required property" in use_tool(web, "recommend", {})
     assert "Unknown tool" in use_tool(web, "nonsense", {})
     assert "not a valid" in use_tool(web, "recommend", {"history": ["m1"], "colour": "red"})
-    assert len(use_tool(web, "recommend", {"history": "a" * 1_000_000})) <= MAX_WORDS
+    assert len(use_tool(web, "recommend", {"history": "a" * 1_000_000})) <= MAX_ERROR
     assert "Beside its values" in use_tool(web, "nonsense" * 10_000, {})
     assert "more than 16 deep" in use_tool(web, "recommend", {"history": [json.loads(DEEP)]})
     reply = web.post("gradio_api/mcp/", content=b'{"a": 1}', headers=MCP)
@@ -324,17 +324,17 @@ def test_what_a_page_sends_is_small_and_of_its_functions(page, web):
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        ({"say": "open", "item": "99"}, "item number 99 is outside the catalogue"),
-        ({"say": "add", "item": "9" * 9000}, "expected the number of one"),
-        ({"say": "add", "item": {"a": [1]}}, "expected the number of one"),
-        ({"say": "add"}, "expected the number of one"),
-        ({"say": "add", "item": "0", "stars": "9"}, "expected 1 to 5"),
-        ({"say": "add", "item": "0", "stars": "NaN"}, "expected 1 to 5"),
+        ({"action": "open", "item": "99"}, "item number 99 is outside the catalogue"),
+        ({"action": "add", "item": "9" * 9000}, "expected the number of one"),
+        ({"action": "add", "item": {"a": [1]}}, "expected the number of one"),
+        ({"action": "add"}, "expected the number of one"),
+        ({"action": "add", "item": "0", "stars": "9"}, "expected 1 to 5"),
+        ({"action": "add", "item": "0", "stars": "NaN"}, "expected 1 to 5"),
     ],
 )
-def test_presses_on_what_no_page_shows_are_refused_in_words(page, web, event, words):
-    pressed = next(each for each, function in page.fns.items() if function.api_name == "pressed")
-    sent = {"fn_index": pressed, "session_hash": "presser", "data": [None, None], "event_data": event}
+def test_clicks_on_what_no_page_shows_are_refused_in_words(page, web, event, words):
+    clicked = next(each for each, function in page.fns.items() if function.api_name == "clicked")
+    sent = {"fn_index": clicked, "session_hash": "presser", "data": [None, None], "event_data": event}
     assert web.post("gradio_api/queue/join", json=sent).status_code == 200
     for line in web.get("gradio_api/queue/data", params={"session_hash": "presser"}).text.split("\n\n"):
         if "process_completed" in line:
@@ -346,7 +346,7 @@ def test_presses_on_what_no_page_shows_are_refused_in_words(page, web, event, wo
 
 def test_a_history_on_the_page_has_an_end():
     history = []
-    for number in range(MAX_TAKEN):
+    for number in range(MAX_HISTORY_ITEMS):
         history = with_item(history, str(number))
     with pytest.raises(ValueError, match="has 100 items, and no more fit"):
         with_item(history, "another")
@@ -355,7 +355,7 @@ def test_a_history_on_the_page_has_an_end():
 
 
 def test_a_body_that_comes_too_slowly_is_given_up(page, monkeypatch):
-    monkeypatch.setattr(request_limits, "SECONDS", 0.1)
+    monkeypatch.setattr(request_limits, "MAX_RECEIVE_SECONDS", 0.1)
     head = "POST /gradio_api/call/rate HTTP/1.1\nHost: x\nContent-Type: application/json\nContent-Length: 9\n\n"
     with raw(page, head) as connection:
         assert connection.recv(12) == b"HTTP/1.1 408"

@@ -7,11 +7,11 @@ import threading
 import pytest
 from shop import ITEMS, make_catalogue, make_imagining_model, make_model, make_processor, picture
 
-from hub_cards.html_text import one_line
 from hub_cards.space.answers import Answers
 from hub_cards.space.panels import Panels
 from hub_cards.space.product_cards import ProductCards
 from hub_cards.space.shoppers import NUM_READY, ready_shoppers
+from hub_cards.untrusted_text import one_line
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
 from modeling_unimp.serving import reasons
 from processing_unimp import TASK_NAMES, Catalogue, UniMPProcessor, make_demo_shop
@@ -40,9 +40,11 @@ def blind() -> Panels:
     return Panels(answers_of(model.eval(), processor))
 
 
-def items_in(shown: str, say: str = "open") -> list[str]:
+def items_in(shown: str, action: str = "open") -> list[str]:
     """Ids of the items that buttons name by their numbers."""
-    return [ITEMS[int(number)]["item_id"] for number in re.findall(rf'data-say="{say}" data-item="(\d+)"', shown)]
+    return [
+        ITEMS[int(number)]["item_id"] for number in re.findall(rf'data-action="{action}" data-item="(\d+)"', shown)
+    ]
 
 
 def test_the_page_shows_what_the_pipeline_answers(panels):
@@ -127,13 +129,13 @@ def test_an_empty_history_asks_for_a_shopper_everywhere(panels):
 def test_nothing_typed_and_nothing_found_are_told(panels):
     assert "Type what" in panels.found(HISTORY, "  ") and "Type a wish" in panels.imagined(HISTORY, "", 0)
     assert "Nothing is ticked" in panels.selected(HISTORY, [])
-    assert "nothing with <q>&lt;b&gt;</q>" in panels.shelf("<b>", 12)
+    assert "nothing with <q>&lt;b&gt;</q>" in panels.products("<b>", 12)
 
 
 def test_the_history_shows_the_latest_first_and_pales_what_is_not_read(panels):
     shown = panels.history([{"item_id": item["item_id"], "rating": 3} for item in ITEMS])
     assert items_in(shown) == ["h2", "h1", "s2", "s1", "m2", "m1"]
-    assert shown.count('class="unread"') == len(ITEMS) - panels.answers.num_read
+    assert shown.count('class="unread"') == len(ITEMS) - panels.answers.history_length
     assert shown.count('aria-pressed="true"') == len(ITEMS), "three stars each"
 
 
@@ -143,7 +145,7 @@ def test_words_of_a_merchant_are_never_markup(name):
     catalogue = Catalogue.from_items([item | {name: EVIL}, dict(item, item_id="2")])
     cards = ProductCards(catalogue)
     first = catalogue.item(catalogue.item_id(0))
-    for shown in (cards.card(first), cards.entry({"item_id": first["item_id"], "rating": 4})):
+    for shown in (cards.card(first), cards.event({"item_id": first["item_id"], "rating": 4})):
         assert "<script" not in shown and "&lt;script&gt;" in shown
 
 
@@ -154,7 +156,7 @@ def test_long_words_of_a_merchant_stay_short(words):
     row = {"item_id": words, "title": words, "category": words, "tags": [words] * 9, "price": words, "retired": False}
     cards = ProductCards(Catalogue.from_items([row, {"item_id": "2"}]))
     item = cards.catalogue.item(words)
-    for shown in (cards.card(item), cards.entry({"item_id": words, "rating": 4})):
+    for shown in (cards.card(item), cards.event({"item_id": words, "rating": 4})):
         assert len(shown) < 4_000 and "<b>" not in shown and "\u202e" not in shown and "\x00" not in shown
 
 
@@ -217,7 +219,7 @@ def test_tasks_that_were_not_trained_are_left_out():
 
 
 def test_a_model_without_vision_has_reasons_without_heat(blind):
-    assert not blind.answers.sees
+    assert not blind.answers.reads_pictures
     *_, sheet = blind.sheet(HISTORY, "h1", {})
     assert "reads no pictures" in sheet and "Where the picture mattered" not in sheet
 
@@ -251,7 +253,7 @@ def test_what_the_shop_changes_is_found_and_shown_as_it_is_now():
     answers.pipeline.update_items([{"item_id": "m1", "title": "Gold cup", "image": picture("green")}])
     catalogue.retire(["h1", "h2"])
     assert found("cap") == ["c1"] and found("gold") == ["m1"] and found("red mug") == found("hat") == []
-    assert "shop of 7 items" in panels.masthead() and "Teal cap" in panels.shelf("", 99)
+    assert "shop of 7 items" in panels.masthead() and "Teal cap" in panels.products("", 99)
     assert set(answers.quick_queries()) == {"mug", "shoe", "cap"}
     assert shown_picture() not in ("", before)
     assert panels.item_id("6") == "c1"

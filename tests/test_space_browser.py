@@ -70,7 +70,7 @@ def answers(folder):
 
 @pytest.fixture(scope="module")
 def address(answers):
-    page = make_page(answers, ready_shoppers(answers.catalogue, answers.num_read))
+    page = make_page(answers, ready_shoppers(answers.catalogue, answers.history_length))
     yield launch(page, server_name="127.0.0.1", quiet=True)
     page.close()
 
@@ -111,8 +111,8 @@ def test_another_shopper_gets_other_recommendations(page):
     assert len(titles(page, "#for-you")) == 12 and page.locator("#for-you .bar").count() == 12
     page.get_by_role("button", name="Shopper 2").click()
     page.locator("#who button[aria-pressed=true]", has_text="Shopper 2").wait_for()
-    for board, old in (("#history", taken), ("#for-you", before)):
-        page.wait_for_function(f"old => document.querySelector('{board}').innerText !== old", arg=old)
+    for part, old in (("#history", taken), ("#for-you", before)):
+        page.wait_for_function(f"old => document.querySelector('{part}').innerText !== old", arg=old)
     assert page.locator("#for-you .product").count() == 12
 
 
@@ -124,11 +124,11 @@ def test_a_history_is_built_from_pictures_and_stars(page):
     page.get_by_role("button", name="Add items").click()
     wait_until(page, "() => document.activeElement.closest('#filter')")
     page.keyboard.type("mug")
-    wait_until(page, "() => [...document.querySelectorAll('#shelf .title')].every(e => e.innerText.includes('mug'))")
-    first, second = titles(page, "#shelf")[:2]
-    page.locator("#shelf .corner").nth(0).click()
+    wait_until(page, "() => [...document.querySelectorAll('#shop-items .title')].every(e => /mug/.test(e.innerText))")
+    first, second = titles(page, "#shop-items")[:2]
+    page.locator("#shop-items .corner").nth(0).click()
     page.locator("#history li").wait_for()
-    page.locator("#shelf .corner").nth(1).click()
+    page.locator("#shop-items .corner").nth(1).click()
     wait_until(page, "() => document.querySelectorAll('#history li').length === 2")
     assert titles(page, "#history") == [second, first], "the latest first"
     page.locator("#history li").first.get_by_label("4 stars").click()
@@ -226,7 +226,7 @@ def test_what_cannot_be_answered_is_told_in_words(page):
 
 
 def test_a_page_shows_what_is_on_sale_when_it_is_loaded(page, answers):
-    first = "#shelf [data-say=open][data-item='0']"
+    first = "#shop-items [data-action=open][data-item='0']"
     page.get_by_role("tab", name="The shop").click()
     page.locator(first).wait_for()
     answers.catalogue.retire([answers.catalogue.item_id(0)])
@@ -246,7 +246,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, address):
     for name in ("For you", "Search", "Choose", "Imagine", "The shop"):
         page.get_by_role("tab", name=name).click(timeout=5_000)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.locator("#shelf .face").first.tap()
+    page.locator("#shop-items .face").first.tap()
     page.locator("#about .levels").wait_for()
     box = page.locator("#sheet").bounding_box()
     assert box["x"] == 0 and box["width"] <= 390

@@ -172,7 +172,7 @@ def test_more_requests_than_can_wait_are_refused_in_words(address, answers, step
 
 
 def test_an_answer_that_takes_too_long_ends_in_words(address, steps, monkeypatch):
-    monkeypatch.setattr(stopping, "SECONDS", 1.0)
+    monkeypatch.setattr(stopping, "MAX_SECONDS", 1.0)
     assert answer(address, "imagine", "hat").startswith("The answer takes longer than 1 seconds here.")
     assert 0 < steps.done < NUM_CODES
 

@@ -10,24 +10,24 @@ from typing import Any
 
 import numpy as np
 
+from hub_cards.html_pieces import exact_uri
 from processing_unimp import TASK_NAMES
 from processing_unimp.bounds import shown
 
-from .product_cards import as_data
-from .stopping import stopping
+from .stopping import stopping_options
 
 EXACT_SIDE = 256  # pixels; a picture that the model made is sent as it is up to here
 MAX_QUICK_QUERIES = 8
 MAX_QUICK_QUERY = 40  # characters
 MAX_TYPED = 200  # characters of a line on the page
 MAX_RANKED = 100  # items of an answer
-MAX_SEED = 2**53  # beyond it the numbers of JavaScript have gaps
+MAX_SEED = 2**53  # JavaScript has no larger exact whole numbers
 
 Entry = str | dict[str, Any]
 
 
 class Answers:
-    """One model of one shop, asked.
+    """Answers of one model over its shop.
 
     Args:
         pipeline (`PersonalizationPipeline`)
@@ -44,17 +44,16 @@ class Answers:
 
     @property
     def tasks(self) -> list[str]:
-        """What can be asked."""
+        """The tasks this model answers."""
         return [task for task in TASK_NAMES if task not in self.missing]
 
     @property
-    def sees(self) -> bool:
-        """Whether the model looks at pictures."""
+    def reads_pictures(self) -> bool:
         return self.pipeline.model.model.resampler is not None
 
     @property
-    def num_read(self) -> int:
-        """Items of a history that are read, the latest ones."""
+    def history_length(self) -> int:
+        """How many items of a history the model reads, the latest ones."""
         return int(self.pipeline.processor.history_length)
 
     def recommend(self, history: list[Entry], top_k: int = 12) -> dict[str, Any]:
@@ -94,7 +93,7 @@ class Answers:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
             item: the id of the item.
         """
-        return self._ask("explain", history, {"item": item}, **stopping())
+        return self._ask("explain", history, {"item": item}, **stopping_options())
 
     def select(self, history: list[Entry], candidates: list[Entry]) -> dict[str, Any]:
         """Select the candidates that suit a shopper; each gets a probability of its own.
@@ -114,8 +113,8 @@ class Answers:
             seed: another number, another picture.
         """
         seed = whole_number(seed, "seed", 0, MAX_SEED)
-        answer = self._ask("imagine", history, {"query": query}, seed=seed, top_k=6, **stopping())
-        return answer | {"picture": as_data(answer["picture"], EXACT_SIDE, exact=True)}
+        answer = self._ask("imagine", history, {"query": query}, seed=seed, top_k=6, **stopping_options())
+        return answer | {"picture": str(exact_uri(answer["picture"], EXACT_SIDE))}
 
     def _ask(self, task: str, history: Any, more: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         if task in self.missing:
@@ -139,7 +138,7 @@ class Answers:
             return [self.catalogue.item(self.catalogue.item_id(number)) for number in found]
 
     def _words_of_items(self) -> list[str]:
-        """All that is said of each item, in one line; made again when the catalogue has changed."""
+        """All attributes of each item as one line of words; built again when the catalogue has changed."""
         version = self.catalogue.version
         if self._words[0] != version:
             columns = [self.catalogue.column(name) for name in ("item_id", *self.catalogue.attributes)]
@@ -148,11 +147,11 @@ class Answers:
         return self._words[1]
 
     def on_sale(self, item_ids: Iterable[str]) -> list[str]:
-        """Those of some items that are not retired."""
+        """The items that are not retired."""
         return [item_id for item_id in item_ids if self.catalogue.is_available(item_id)]
 
     def quick_queries(self) -> list[str]:
-        """The commonest queries of training that something on sale answers to, to press instead of typing."""
+        """The most common values of the query attribute among items on sale, to press instead of typing."""
         name = self.pipeline.processor.query_attribute
         if name is None or name not in self.catalogue.attributes:
             return []

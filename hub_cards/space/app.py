@@ -26,7 +26,17 @@ from transformers.utils import cached_file
 
 import modeling_unimp  # noqa: F401  registers the pipeline
 from hub_cards.space.answers import Answers
-from hub_cards.space.desk import ASKING, AT_ONCE, MAX_WORDS, Desk, History, in_words, said, within
+from hub_cards.space.page_state import (
+    ASKS_MODEL,
+    MAX_ERROR,
+    NO_MODEL,
+    History,
+    PageState,
+    button_data,
+    html_with_buttons,
+    inside_context,
+    with_errors_shown,
+)
 from hub_cards.space.panels import Panels
 from hub_cards.space.request_limits import RequestLimits
 from hub_cards.space.shoppers import ready_shoppers
@@ -42,14 +52,13 @@ TABS = {
     "select": ("Choose", choose_tab),
     "imagine": ("Imagine", imagine_tab),
 }
-WRITTEN = ("explain", "imagine")  # token by token, so that they can be stopped
-MAX_QUEUED = 32  # requests that wait for the model; less than the 40 threads that wait with those of MCP
-MAX_SESSIONS = 1_000  # pages that are kept; of more the oldest begin anew
-# Where the keyboard goes.
+GENERATED = ("explain", "imagine")  # token by token, so that they can be stopped
+MAX_QUEUED = 32  # requests that wait for the model; fewer than the 40 threads, of which a waiting MCP call holds one
+MAX_SESSIONS = 1_000  # open pages whose state is kept; beyond it the oldest lose theirs
 ESCAPE = """<script>document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.querySelector("#close")?.click();
 });</script>"""
-# What it goes to may not be drawn yet.
+# Moves the focus as soon as the element is there and visible.
 FOCUS = """() => {
   let tries = 0;
   const wait = setInterval(() => {
@@ -58,9 +67,9 @@ FOCUS = """() => {
     if (there || ++tries > 40) clearInterval(wait);
   }, 50);
 }"""
-TO_SHEET = FOCUS.replace("SELECTOR", "#close")
-TO_SHOP = FOCUS.replace("SELECTOR", "#filter textarea, #filter input")
-BACK = "() => { setTimeout(() => window.cameFrom?.focus(), 100); }"
+FOCUS_SHEET = FOCUS.replace("SELECTOR", "#close")
+FOCUS_SHOP = FOCUS.replace("SELECTOR", "#filter textarea, #filter input")
+FOCUS_BACK = "() => { setTimeout(() => window.cameFrom?.focus(), 100); }"
 
 
 def load_answers(model: str) -> Answers:
@@ -85,12 +94,12 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
     panels = Panels(answers)
     start = shoppers[0] if shoppers else []
     with gr.Blocks(title="UniMP", fill_width=True) as page:
-        desk = Desk(panels, page, history=gr.State(start), opened=gr.State(None))
+        state = PageState(panels, page, history=gr.State(start), opened=gr.State(None))
         masthead = gr.HTML(elem_id="masthead")
-        page.load(panels.masthead, None, masthead, **AT_ONCE)
+        page.load(panels.masthead, None, masthead, **NO_MODEL)
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="shopper", scale=0, min_width=300):
-                add = _shopper_column(desk, shoppers)
+                add = _shopper_column(state, shoppers)
                 for task, reason in answers.missing.items():
                     gr.HTML(f'<p class="note">This model cannot {task}: {reason}.</p>')
             with gr.Column(elem_id="answers", min_width=320):
@@ -98,17 +107,17 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
                     for task, (name, fill) in TABS.items():
                         if task in answers.tasks:
                             with gr.Tab(name, id=task):
-                                fill(desk)
+                                fill(state)
                     with gr.Tab("The shop", id="shop"):
-                        shop_tab(desk)
-        add.click(lambda: gr.Tabs(selected="shop"), None, tabs, **AT_ONCE).then(
-            None, None, None, js=TO_SHOP, api_visibility="private"
+                        shop_tab(state)
+        add.click(lambda: gr.Tabs(selected="shop"), None, tabs, **NO_MODEL).then(
+            None, None, None, js=FOCUS_SHOP, api_visibility="private"
         )
-        _sheet(desk)
+        _sheet(state)
         for task in answers.tasks:
             answer = getattr(answers, task)
-            told = in_words(stoppable(answer) if task in WRITTEN else answer, is_page=False)
-            endpoint = within(functools.partial(_without_session, page), told)
+            checked = with_errors_shown(stoppable(answer) if task in GENERATED else answer, is_page=False)
+            endpoint = inside_context(functools.partial(_without_session, page), checked)
             gr.api(endpoint, api_name=task, concurrency_limit=1, concurrency_id="model")
     page.queue(max_size=MAX_QUEUED, api_open=False)
     return page
@@ -116,7 +125,7 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
 
 @contextlib.contextmanager
 def _without_session(page: gr.Blocks) -> Iterator[None]:
-    """Gradio keeps what was sent for a session to come back to: a program does not, and what it sends may be large."""
+    """Forget what a call sent: Gradio keeps it for the session, but a program does not come back to it."""
     session: Any = LocalContext.request.get().session_hash  # type: ignore[union-attr]  # there is one in a call
     try:
         yield
@@ -125,59 +134,61 @@ def _without_session(page: gr.Blocks) -> Iterator[None]:
         page.state_holder.time_last_used.pop(session, None)
 
 
-def _shopper_column(desk: Desk, shoppers: list[History]) -> gr.Button:
-    """Who is shopping, and what she took; returns the button that leads to more items."""
-    panels, history = desk.panels, desk.history
+def _shopper_column(state: PageState, shoppers: list[History]) -> gr.Button:
+    """Shoppers to choose from, and the history; returns the button that leads to more items."""
+    panels, history = state.panels, state.history
     if shoppers:
         gr.HTML("<h2>Who is shopping?</h2>")
-        who = desk.board(elem_id="who")
+        who = html_with_buttons(elem_id="who")
 
         def chosen(event: gr.EventData) -> History:
-            return shoppers[int(said(event))]
+            return shoppers[int(button_data(event))]
 
         def marked(history: History) -> str:
             return panels.shoppers(shoppers, shoppers.index(history) if history in shoppers else None)
 
-        who.click(in_words(chosen), None, history, **AT_ONCE)
-        # A history that was changed is nobody's.
-        gr.on([desk.page.load, history.change], in_words(marked), history, who, **AT_ONCE)
+        who.click(with_errors_shown(chosen), None, history, **NO_MODEL)
+        # A history that was changed belongs to none of them.
+        gr.on([state.page.load, history.change], with_errors_shown(marked), history, who, **NO_MODEL)
     with gr.Row(elem_id="history-head"):
         gr.HTML('<h2>History</h2><p class="note">The latest first</p>')
         add = gr.Button("Add items", size="sm", scale=0, min_width=96, elem_id="add")
         clear = gr.Button("Clear", size="sm", scale=0, min_width=70, elem_id="clear")
-    taken = desk.board(elem_id="history")
-    desk.listen(taken)
-    clear.click(lambda: [], None, history, **AT_ONCE)
-    gr.on([desk.page.load, history.change], in_words(panels.history), history, taken, **AT_ONCE)
+    taken = html_with_buttons(elem_id="history")
+    state.handle_item_clicks(taken)
+    clear.click(lambda: [], None, history, **NO_MODEL)
+    gr.on([state.page.load, history.change], with_errors_shown(panels.history), history, taken, **NO_MODEL)
     return add
 
 
-def _sheet(desk: Desk) -> None:
+def _sheet(state: PageState) -> None:
     """All about one item, over the page; it fills as the answers come."""
     with gr.Column(elem_id="sheet", visible=False) as sheet:
         with gr.Row(elem_id="sheet-head"):
             close = gr.Button("Close", size="sm", elem_id="close")
-        about = desk.board(elem_id="about")
+        about = html_with_buttons(elem_id="about")
 
     def fill(opened: dict[str, Any] | None, history: History) -> Iterator[str]:
         yield ""
         if opened is not None:
-            yield from desk.panels.sheet(history, opened["item_id"], opened["asked"])
+            yield from state.panels.sheet(history, opened["item_id"], opened["asked"])
 
     def show(opened: dict[str, Any] | None) -> Any:
         return gr.update(visible=opened is not None)
 
-    desk.listen(about)
-    desk.opened.change(show, desk.opened, sheet, **AT_ONCE).then(
-        None, None, None, js=TO_SHEET, api_visibility="private"
+    state.handle_item_clicks(about)
+    state.opened.change(show, state.opened, sheet, **NO_MODEL).then(
+        None, None, None, js=FOCUS_SHEET, api_visibility="private"
     )
-    steps = in_words(stoppable(fill, meanwhile=gr.skip()))
-    filling = desk.opened.change(steps, [desk.opened, desk.history], about, **ASKING | {"show_progress": "hidden"})
-    close.click(lambda: None, None, desk.opened, js=BACK, cancels=filling, **AT_ONCE)
+    steps = with_errors_shown(stoppable(fill, meanwhile=gr.skip()))
+    filling = state.opened.change(
+        steps, [state.opened, state.history], about, **ASKS_MODEL | {"show_progress": "hidden"}
+    )
+    close.click(lambda: None, None, state.opened, js=FOCUS_BACK, cancels=filling, **NO_MODEL)
     about.click(None, None, None, cancels=filling, api_visibility="private")
 
 
-def look() -> dict[str, Any]:
+def appearance() -> dict[str, Any]:
     """Theme and style, as `launch` takes them; nothing is fetched from elsewhere."""
     return {
         "theme": gr.themes.Base(primary_hue="blue", neutral_hue="stone", font=FONTS, font_mono=["monospace"]),
@@ -188,7 +199,7 @@ def look() -> dict[str, Any]:
 
 
 def launch(page: gr.Blocks, **options: Any) -> str:
-    """Serve a page to anybody, within `request_limits`, and go on; returns its address.
+    """Serve a page to anybody, inside_context `request_limits`, and go on; returns its address.
 
     Args:
         page (`gr.Blocks`): of [`make_page`].
@@ -197,14 +208,14 @@ def launch(page: gr.Blocks, **options: Any) -> str:
     _, address, _ = page.launch(
         prevent_thread_lock=True,
         mcp_server=True,
-        # No servers of files and pages beside this one, whatever the environment says.
+        # No further servers of files and pages, whatever environment variables say.
         num_workers=0,
         ssr_mode=False,
         run_history=False,
         enable_monitoring=False,
         state_session_capacity=MAX_SESSIONS,
         app_kwargs={"middleware": [Middleware(RequestLimits, page=page)]},
-        **look() | options,
+        **appearance() | options,
     )
     assert page.mcp_server_obj is not None
     _shorten_errors(page.mcp_server_obj.mcp_server.request_handlers)
@@ -212,17 +223,17 @@ def launch(page: gr.Blocks, **options: Any) -> str:
 
 
 def _shorten_errors(handlers: dict[Any, Any]) -> None:
-    """MCP says of wrong arguments all that is in them."""
+    """Gradio's MCP server repeats wrong arguments in full in its errors."""
     answer = handlers[CallToolRequest]
 
-    async def in_short(request: CallToolRequest) -> Any:
+    async def with_short_errors(request: CallToolRequest) -> Any:
         result = await answer(request)
         if result.root.isError:
             for block in result.root.content:
-                block.text = block.text[:MAX_WORDS]
+                block.text = block.text[:MAX_ERROR]
         return result
 
-    handlers[CallToolRequest] = in_short
+    handlers[CallToolRequest] = with_short_errors
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -237,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"no model at {given.model!r}: {error}\nExpected a folder that train.py wrote "
             "(`make demo` makes ./unimp), or a name on the Hub."
         ) from error
-    page = make_page(answers, ready_shoppers(answers.catalogue, answers.num_read))
+    page = make_page(answers, ready_shoppers(answers.catalogue, answers.history_length))
     launch(page, server_port=given.port)
     page.block_thread()
 

@@ -1,7 +1,7 @@
-"""What reaches the app of all that is sent to it: what its page and its clients send, as JSON of bounded size.
+"""What of a request reaches the app: only what its page and its clients send, as JSON of bounded size.
 
 Gradio by itself reads bodies of any size and depth, keeps uploads, fetches and serves files, and opens the path in
-whatever looks like a file of its own; and anybody can send to a Space.
+every object that looks like a file of its own; and anybody can send requests to a Space.
 """
 
 import inspect
@@ -17,8 +17,8 @@ from processing_unimp.bounds import MAX_DATA_URI, shown
 MAX_BODY = MAX_DATA_URI + 4_000_000  # bytes; the largest picture, and words
 MAX_BODY_OF_PAGE = 100_000  # bytes of what the page itself sends: the shopper's history lies on the server
 MAX_ENVELOPE = 10_000  # bytes of all but the values of a call: which function, for which session
-MAX_HELD = 8 * MAX_BODY  # bytes of all bodies at a time
-SECONDS = 60  # in which a body has to arrive
+MAX_BYTES_IN_MEMORY = 8 * MAX_BODY  # of all bodies at a time
+MAX_RECEIVE_SECONDS = 60  # in which a body has to arrive
 MAX_PARTS = 250_000  # commas and opening brackets of a body: no more values become objects of Python
 MAX_ADDRESS = 250  # bytes; no name of a file is longer
 MAX_DEPTH = 16  # lists and objects inside one another; the deepest item takes ten, with all that is around it
@@ -28,7 +28,7 @@ OPEN = {"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.
 OPEN |= {API + name for name in ("info", "openapi.json", "startup-events", "cancel", "reset")}
 OPEN |= {API + name for name in ("queue/join", "queue/data", "queue/status", "mcp", "mcp/http", "mcp/schema")}
 OPEN_FOLDERS = ("/assets/", "/static/", "/pwa_icon", API + "heartbeat/", API + "call/")
-# What a call says beside its values. Gradio would take more, such as a token.
+# What a call carries beside its values. Gradio would accept more, such as a token.
 ENVELOPE = {"session_hash": str, "event_id": str, "fn_index": int, "trigger_id": int, "event_data": object}
 
 FAULT = "The Space failed, by a fault of its own that is now in its log."
@@ -41,13 +41,13 @@ class Refused(Exception):
 
     Args:
         status (`int`): of HTTP.
-        words (`str`): for who sent it.
+        message (`str`): for the sender.
     """
 
     call: Any = None  # the id of a call of MCP that this answers
 
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
@@ -62,7 +62,7 @@ class RequestLimits:
     def __init__(self, app: Any, page: Any) -> None:
         self.app = app
         self.page = page
-        self._held = 0
+        self._bytes_in_memory = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -90,39 +90,39 @@ class RequestLimits:
             await _answer(path, refused)(scope, receive, send)
         except Exception:
             logger.exception("a request failed")
-            if has_begun:  # such as a stream of events that nobody knows, whose words Gradio has sent then
+            if has_begun:  # such as a stream of unknown events: Gradio has sent its message by then
                 await send({"type": "http.response.body"})
             else:
                 await _answer(path, Refused(500, FAULT))(scope, receive, send)
         finally:
-            self._held -= len(body)
+            self._bytes_in_memory -= len(body)
 
     async def _receive(self, scope: Any, receive: Any, body: bytearray) -> bool:
-        """Fill `body` as it arrives, as far as it is read at all; `False` where the sender has gone."""
+        """Fill `body` as it arrives, up to the limits; `False` if the sender has disconnected."""
         headers = dict(scope["headers"])
         if not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
             raise Refused(415, "Expected the header 'Content-Type: application/json'.")
         declared = headers.get(b"content-length", b"")
         size, more = int(declared) if declared.isdigit() else 0, True
-        with anyio.move_on_after(SECONDS) as arriving:
+        with anyio.move_on_after(MAX_RECEIVE_SECONDS) as arriving:
             while more and size <= MAX_BODY:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return False
                 part = message.get("body", b"")
                 body += part
-                self._held += len(part)
-                if self._held > MAX_HELD:
+                self._bytes_in_memory += len(part)
+                if self._bytes_in_memory > MAX_BYTES_IN_MEMORY:
                     raise Refused(503, "Too many large requests at once. Try again in a minute.")
                 size, more = max(size, len(body)), message.get("more_body", False)
         if arriving.cancelled_caught:
-            raise Refused(408, f"The request did not arrive within {SECONDS} seconds.")
+            raise Refused(408, f"The request did not arrive within {MAX_RECEIVE_SECONDS} seconds.")
         if size > MAX_BODY:
             raise Refused(413, f"The request has more than {MAX_BODY} bytes: shrink its pictures, or leave some out.")
         return True
 
     def _checked(self, path: str, body: bytearray) -> bytes:
-        """The JSON of a body, written anew, so that whoever reads it reads what was checked."""
+        """The JSON of a body, serialised again, so that the app parses exactly what was checked."""
         if sum(map(body.count, (b",", b"[", b"{"))) > MAX_PARTS:
             raise Refused(422, f"The request has more than {MAX_PARTS} values: leave some out.")
         try:
@@ -175,7 +175,7 @@ class RequestLimits:
 
 
 def _values(function: Any, data: Any) -> list[Any]:
-    """What a function is called with; at the end may be left out what has a default."""
+    """The values a function is called with; the last ones may be left out where they have defaults."""
     left_out = []
     if isinstance(data, list) and function.api_visibility == "public":
         left_out = [each.default for each in [*inspect.signature(function.fn).parameters.values()][len(data) :]]
@@ -189,7 +189,7 @@ def _values(function: Any, data: Any) -> list[Any]:
 
 
 def _check_values(value: Any) -> None:
-    """Refuse what is too deep, and what Gradio and its client would take for a file of theirs."""
+    """Refuse what is nested too deep, and what Gradio and its client would take for a file of theirs."""
     waiting = [(value, 0)]
     while waiting:
         part, depth = waiting.pop()
@@ -207,7 +207,7 @@ def _check_values(value: Any) -> None:
 
 
 def _checked_message(message: Any) -> bytes:
-    """A message of MCP: what it says beside the arguments of a tool is short."""
+    """A message of MCP, checked; all but the arguments of a tool must be short."""
     if not isinstance(message, dict) or not isinstance(message.get("method"), str):
         raise Refused(422, f"The message is {shown(message)}: expected an object with a method, such as tools/call.")
     try:
@@ -246,13 +246,13 @@ def _with_body(scope: Any, receive: Any, body: bytes) -> tuple[Any, Any]:
 
 
 def _answer(path: str, refused: Refused) -> JSONResponse:
-    words, status = str(refused), refused.status
-    detail: Any = words
+    message, status = str(refused), refused.status
+    detail: Any = message
     if status == 422:
-        # As Gradio's own validation says it: its clients then raise these words.
-        detail = [{"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": words}]
-    said: dict[str, Any] = {"detail": detail}
+        # The form of Gradio's own validation: its clients then raise this message.
+        detail = [{"__type__": "validate", "is_valid": False, "parameter_name": "request", "message": message}]
+    content: dict[str, Any] = {"detail": detail}
     if path.startswith(API + "mcp"):
-        said = {"jsonrpc": "2.0", "id": refused.call, "error": {"code": -32600, "message": words}}
-        status = status if refused.call is None else 200  # clients of MCP read the words of an answer alone
-    return JSONResponse(said, status_code=status)
+        content = {"jsonrpc": "2.0", "id": refused.call, "error": {"code": -32600, "message": message}}
+        status = status if refused.call is None else 200  # clients of MCP read the message only then
+    return JSONResponse(content, status_code=status)

@@ -1,4 +1,4 @@
-"""Shoppers to begin with: some of the made-up shop's; of any other shop nobody, its model comes without histories."""
+"""Shoppers to choose from: some of the made-up shop; none of any other, whose model comes without histories."""
 
 from typing import Any
 

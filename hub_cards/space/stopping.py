@@ -1,4 +1,4 @@
-"""Answers that take their time end when nobody waits for them any more, and when they take too long."""
+"""Slow answers end when their request is abandoned, and when they take too long."""
 
 import contextvars
 import functools
@@ -12,47 +12,47 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-SECONDS = 300.0  # that a request may hold the model
-BEAT = 0.25  # seconds between two looks whether somebody waits
+MAX_SECONDS = 300.0  # that a request may use the model
+POLL_SECONDS = 0.25  # between two checks whether the request was abandoned
 
-# One answer is made at a time: the next begins when one that was given up has ended.
-_maker = ThreadPoolExecutor(1)
+# One answer is made at a time: the next begins when an abandoned one has ended.
+_executor = ThreadPoolExecutor(1)
 _END = object()
 
 
-class NobodyWaits(Exception):
-    """Ends the making of an answer; nobody hears of it."""
+class RequestAbandoned(Exception):
+    """Ends the generation of an answer that nobody will read."""
 
 
 class Stop(StoppingCriteria):
-    """Asked by `generate` before each token.
+    """Stops `generate` before the next token.
 
     Raises:
-        NobodyWaits: the answer was given up.
-        ValueError: it takes longer than `SECONDS`.
+        RequestAbandoned: nobody waits for the answer any more.
+        ValueError: it takes longer than `MAX_SECONDS`.
     """
 
     def __init__(self) -> None:
-        self.given_up = threading.Event()
-        self._latest = time.monotonic() + SECONDS
+        self.is_abandoned = threading.Event()
+        self._deadline = time.monotonic() + MAX_SECONDS
 
     def check(self) -> None:
-        if self.given_up.is_set():
-            raise NobodyWaits
-        if time.monotonic() > self._latest:
-            raise ValueError(f"The answer takes longer than {SECONDS:.0f} seconds here. Try a shorter history.")
+        if self.is_abandoned.is_set():
+            raise RequestAbandoned
+        if time.monotonic() > self._deadline:
+            raise ValueError(f"The answer takes longer than {MAX_SECONDS:.0f} seconds here. Try a shorter history.")
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
         self.check()
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
 
 
-# A variable of the context, since the functions between a page and the pipeline need not know of it.
+# A context variable, so that the functions between the page and the pipeline need not pass it on.
 _stop: contextvars.ContextVar[Stop | None] = contextvars.ContextVar("stop", default=None)
 
 
-def stopping() -> dict[str, Any]:
-    """What lets the pipeline write words and pictures as long as somebody waits: arguments of its call."""
+def stopping_options() -> dict[str, Any]:
+    """Arguments of a call of the pipeline that let generation end with the request; none outside [`stoppable`]."""
     stop = _stop.get()
     return {} if stop is None else {"stopping_criteria": [stop]}
 
@@ -63,8 +63,8 @@ def stoppable(function: Callable[..., Any], meanwhile: Any = None) -> Callable[.
     Gradio closes the generators of a page that was left, and of a call whose client has gone, where they yield.
 
     Args:
-        function (`Callable`): makes answers, with [`stopping`].
-        meanwhile (*optional*): is yielded while nothing is new.
+        function (`Callable`): makes answers, with [`stopping_options`].
+        meanwhile (*optional*): yielded while there is nothing new.
     """
     is_generator = inspect.isgeneratorfunction(function)
 
@@ -80,14 +80,14 @@ def stoppable(function: Callable[..., Any], meanwhile: Any = None) -> Callable[.
 
         try:
             while True:
-                coming = _maker.submit(context.run, step)
-                while not wait([coming], BEAT).done:
+                future = _executor.submit(context.run, step)
+                while not wait([future], POLL_SECONDS).done:
                     yield meanwhile
-                value = coming.result()
+                value = future.result()
                 if value is _END:
                     return
                 yield value
         finally:
-            stop.given_up.set()
+            stop.is_abandoned.set()
 
     return steps

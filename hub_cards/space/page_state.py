@@ -1,4 +1,4 @@
-"""What all parts of the page share: the shopper's history, the item that is looked at, and how presses are heard."""
+"""What all parts of the page share: the shopper's history, the opened item, and what clicks on items do to them."""
 
 import contextlib
 import functools
@@ -17,30 +17,31 @@ from processing_unimp.cell_values import readable
 from .panels import Panels
 from .request_limits import FAULT
 
-MAX_TAKEN = 100  # items of a history on the page
-MAX_WORDS = 1000  # characters of an error
+MAX_HISTORY_ITEMS = 100  # on the page
+MAX_ERROR = 1000  # characters of an error
 
-# Of the model there is one: its answers come one after the other, the last to what was asked last.
-ASKING: dict[str, Any] = {
+# Options of an event that asks the model. There is one model: its answers are made one after the other, and of events
+# that arrive meanwhile only the last counts.
+ASKS_MODEL: dict[str, Any] = {
     "concurrency_limit": 1,
     "concurrency_id": "model",
     "trigger_mode": "always_last",
     "api_visibility": "private",
     "show_progress": "minimal",
 }
-# Nothing is computed. Not `queue=False`: then no change of a `gr.State` would be heard.
-AT_ONCE: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
+# Options of an event that does not. Not `queue=False`: with it no change of a `gr.State` triggers its listeners.
+NO_MODEL: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "hidden"}
 
-# A press on a button of ours becomes Gradio's click, with what its data-* attributes say. What it changes is drawn
-# anew, and the keyboard stays where it was.
-LISTEN = """
+# A click on a button in our HTML becomes Gradio's click event with the button's data-* attributes as event data. The
+# HTML is then replaced, so the focus returns to the same button.
+FORWARD_CLICKS = """
 let last = null;
 element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-say]");
+  const button = event.target.closest("button[data-action]");
   if (!button) return;
-  last = `button[data-say="${CSS.escape(button.dataset.say)}"][data-item="${CSS.escape(button.dataset.item)}"]`;
+  last = `button[data-action="${CSS.escape(button.dataset.action)}"][data-item="${CSS.escape(button.dataset.item)}"]`;
   if (button.dataset.stars) last += `[aria-label="${button.ariaLabel}"]`;
-  if (button.dataset.say === "open") window.cameFrom = button;
+  if (button.dataset.action === "open") window.cameFrom = button;
   trigger("click", { ...button.dataset });
 });
 watch("value", () => {
@@ -54,8 +55,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Desk:
-    """Made once a page.
+class PageState:
+    """One a page.
 
     Args:
         panels (`Panels`): what is shown.
@@ -70,34 +71,35 @@ class Desk:
     history: Any
     opened: Any
 
-    def board(self, value: str = "", **layout: Any) -> Any:
-        """A place for HTML with buttons."""
-        return gr.HTML(value, js_on_load=LISTEN, apply_default_css=False, **layout)
-
-    def listen(self, board: Any, task: str = "", query: Any = None) -> None:
-        """Hear what is pressed on items: to open one, to add one with or without stars, to remove one.
+    def handle_item_clicks(self, items: Any, task: str = "", query: Any = None) -> None:
+        """Open, add, rate or remove an item when its button is clicked.
 
         Args:
-            board (`gr.HTML`): where they are.
+            items (`gr.HTML`): made by [`html_with_buttons`].
             task (`str`, *optional*): what the items are an answer to.
             query (`gr.Textbox`, *optional*): what was searched for.
         """
 
-        def pressed(history: History, words: str | None, event: gr.EventData) -> Any:
-            item_id, wish = self.panels.item_id(said(event)), said(event, "say")
-            if wish == "open":
+        def clicked(history: History, words: str | None, event: gr.EventData) -> Any:
+            item_id, action = self.panels.item_id(button_data(event)), button_data(event, "action")
+            if action == "open":
                 asked = {"task": task, "query": words} if query is not None else {"task": task} if task else {}
                 return gr.skip(), {"item_id": item_id, "asked": asked}
-            if wish == "remove":
+            if action == "remove":
                 return [entry for entry in history if entry["item_id"] != item_id], gr.skip()
-            return with_item(history, item_id, said(event, "stars")), None
+            return with_item(history, item_id, button_data(event, "stars")), None
 
         words = gr.State(None) if query is None else query
-        board.click(in_words(pressed), [self.history, words], [self.history, self.opened], **AT_ONCE)
+        items.click(with_errors_shown(clicked), [self.history, words], [self.history, self.opened], **NO_MODEL)
 
 
-def said(event: gr.EventData, name: str = "item") -> str:
-    """What a pressed button says in one of its data-* attributes; nothing where it has none."""
+def html_with_buttons(value: str = "", **layout: Any) -> Any:
+    """A component for HTML whose buttons can be clicked."""
+    return gr.HTML(value, js_on_load=FORWARD_CLICKS, apply_default_css=False, **layout)
+
+
+def button_data(event: gr.EventData, name: str = "item") -> str:
+    """A data-* attribute of the clicked button; empty where it has none."""
     return str(getattr(event, name, ""))
 
 
@@ -118,12 +120,12 @@ def with_item(history: History, item_id: str, stars: str = "") -> History:
     if stars and any(entry["item_id"] == item_id for entry in history):
         return [entry | {"rating": rating} if entry["item_id"] == item_id else entry for entry in history]
     others = [entry for entry in history if entry["item_id"] != item_id]
-    if len(others) == MAX_TAKEN:
-        raise ValueError(f"The history has {MAX_TAKEN} items, and no more fit on the page. Remove one first.")
+    if len(others) == MAX_HISTORY_ITEMS:
+        raise ValueError(f"The history has {MAX_HISTORY_ITEMS} items, and no more fit on the page. Remove one first.")
     return [*others, {"item_id": item_id, "rating": rating}]
 
 
-def within(manager: Callable[[], Any], function: Callable[..., Any]) -> Callable[..., Any]:
+def inside_context(manager: Callable[[], Any], function: Callable[..., Any]) -> Callable[..., Any]:
     """A function, or a generator function, that runs inside a context manager of its own each time."""
     if inspect.isgeneratorfunction(function):
 
@@ -142,26 +144,26 @@ def within(manager: Callable[[], Any], function: Callable[..., Any]) -> Callable
     return inside
 
 
-def in_words(function: Callable[..., Any], is_page: bool = True) -> Callable[..., Any]:
-    """What cannot be answered is told in the words of its `ValueError`, not as a stack trace.
+def with_errors_shown(function: Callable[..., Any], is_page: bool = True) -> Callable[..., Any]:
+    """A function whose `ValueError` is shown as its message; of any other error only that there was one, and the log.
 
     Args:
         function (`Callable`): answers, or yields answers.
-        is_page (`bool`, *optional*, defaults to `True`): a page shows the words as HTML, a program as they are.
+        is_page (`bool`, *optional*, defaults to `True`): escape the message, which a page shows as HTML.
     """
-    return within(functools.partial(_telling, is_page), function)
+    return inside_context(functools.partial(_errors_shown, is_page), function)
 
 
 @contextlib.contextmanager
-def _telling(is_page: bool) -> Iterator[None]:
+def _errors_shown(is_page: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:
         if isinstance(error, ValueError):
-            # Of a batch it would say which request; here there is one.
-            words = readable(str(error).removeprefix("request 0: "))[:MAX_WORDS]
+            # The pipeline numbers the requests of a batch; here there is one.
+            message = readable(str(error).removeprefix("request 0: "))[:MAX_ERROR]
         else:
             logger.exception("an answer failed")
-            words = FAULT
-        words = html.escape(words, quote=False) if is_page else words
-        raise gr.Error(words, title="This cannot be answered", print_exception=False) from error
+            message = FAULT
+        message = html.escape(message, quote=False) if is_page else message
+        raise gr.Error(message, title="This cannot be answered", print_exception=False) from error
