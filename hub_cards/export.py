@@ -46,7 +46,7 @@ from modeling_unimp.image_codec import CODEC_WEIGHTS
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import MANIFEST, check_weights, write_manifest
 from processing_unimp import Catalogue
-from processing_unimp.catalogue import CATALOGUE_FILE
+from processing_unimp.catalogue_file import CATALOGUE_FILE
 from processing_unimp.processing_unimp import TOKENIZER_FILE
 from processing_unimp.processor_manifest import check_hash, hash_of, write_hashes
 

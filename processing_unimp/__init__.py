@@ -3,7 +3,7 @@
 from .all_tasks import TASKS
 from .catalogue import Catalogue
 from .collator import UniMPCollator
-from .demo_shop import make_demo_shop, write_demo_shop
+from .demo_shop import make_demo_shop
 from .evaluation_cases import EvaluationCases
 from .history import Histories, Interaction
 from .processing_unimp import UniMPProcessor
@@ -30,5 +30,4 @@ __all__ = [
     "k_core",
     "leave_last_out",
     "make_demo_shop",
-    "write_demo_shop",
 ]

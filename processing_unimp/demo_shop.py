@@ -9,11 +9,9 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFilter
 
@@ -396,36 +394,6 @@ def _make_shop(
         interactions += rows
     interactions.sort(key=lambda row: (row["timestamp"], row["user_id"]))
     return items, interactions, tastes
-
-
-def write_demo_shop(folder: str | Path, num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> Path:
-    """Writes the shop of [`make_demo_shop`] as `items.parquet` (pictures embedded) and `interactions.parquet`.
-
-    Args:
-        folder (`str` or `Path`): created when it does not exist; tables in it are overwritten.
-        num_items (`int`, *optional*, defaults to 240): see [`make_demo_shop`].
-        num_shoppers (`int`, *optional*, defaults to 2000): see [`make_demo_shop`].
-        seed (`int`, *optional*, defaults to 0): see [`make_demo_shop`].
-
-    Returns:
-        `Path`: the folder.
-    """
-    items, interactions = make_demo_shop(num_items, num_shoppers, seed)
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    text, number = Value("string"), Value("float64")
-    names = ("item_id", "title", "category", "colour", "material", "brand")
-    features = Features({**dict.fromkeys(names, text), "price": number, "image": Image()})
-    rows = [
-        {**item, "image": None if item["image"] is None else {"bytes": item["image"], "path": None}} for item in items
-    ]
-    Dataset.from_list(rows, features=features).to_parquet(str(target / "items.parquet"))
-    features = Features(
-        {"user_id": text, "item_id": text, "timestamp": Value("int64"), "rating": number}
-        | {"review": text, "explanation": text}
-    )
-    Dataset.from_list(interactions, features=features).to_parquet(str(target / "interactions.parquet"))
-    return target
 
 
 def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str, Any]], _Looks]:

@@ -8,11 +8,9 @@ import operator
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
-from huggingface_hub import HfApi
 
 from .bounds import shown
 from .catalogue import Catalogue
@@ -24,6 +22,9 @@ try:  # comes with datasets; inside `try` so that Hub export does not list it as
     import pyarrow.compute as pc
 except ImportError as error:
     raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -186,11 +187,13 @@ class Histories:
             removed=counted,
         )
 
-    def to_dataset(self) -> Dataset:
+    def to_dataset(self) -> "Dataset":
         """Returns the interactions as a table that [`Histories.from_dataset`] takes: user by user, in time order.
 
         Columns of which nothing is filled are left out, and so are users without any interaction.
         """
+        from datasets import Dataset
+
         columns = {
             "user_id": pa.array(self.users, pa.string()).take(pa.array(self.user_numbers)),
             "item_id": pa.array(self.catalogue.item_ids, pa.string()).take(pa.array(self.item_numbers)),
@@ -204,37 +207,6 @@ class Histories:
                 texts = column.cast(pa.large_string()).take(pa.array(self._rows))
                 columns[name] = pc.if_else(pa.array(filled), texts, pa.scalar(None, pa.large_string()))
         return Dataset(pa.table(columns))
-
-    def push_to_hub(self, repo_id: str, *, public: bool = False, **kwargs: Any) -> Any:
-        """Pushes the interactions to a dataset repository, as its configuration `interactions`: to a private one.
-
-        They say what people did and when, and by a few of its dates and items a history can be told to be somebody's,
-        also without a name.
-
-        Args:
-            repo_id (`str`): `ORG/NAME`; made if it does not exist. The items of [`Catalogue.push_to_hub`] may be in
-                it. `load_dataset(repo_id, "interactions", split="train")` is what [`Histories.from_dataset`] takes.
-            public (`bool`, *optional*, defaults to `False`): whether everybody may read them; only with `True` may
-                the repository be public.
-            kwargs (*optional*): go to `Dataset.push_to_hub`.
-
-        Raises:
-            ValueError: the repository is public, or asked to be, without `public=True`; nothing is uploaded then.
-        """
-        why = "private=False was asked for" if kwargs.pop("private", None) is False else ""
-        if public or not why:
-            # Dataset.push_to_hub takes a repository that exists as it is, whatever `private` says.
-            api = HfApi(token=kwargs.get("token"))
-            repo_id = api.create_repo(repo_id, repo_type="dataset", private=not public, exist_ok=True).repo_id
-            why = "" if api.repo_info(repo_id, repo_type="dataset").private else "the repository is public"
-        if why and not public:
-            raise ValueError(
-                f"{self.num_interactions} interactions of {len(self)} users were not pushed to {repo_id!r}: {why}. "
-                "They say what people did and when, and by that anybody could recognise people. Push them to a "
-                "private repository, or pass public=True if these people know and you may publish it."
-            )
-        kwargs.setdefault("config_name", "interactions")
-        return self.to_dataset().push_to_hub(repo_id, private=not public, **kwargs)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -281,16 +253,6 @@ class Histories:
     def has_ratings(self) -> bool:
         """Whether any interaction has a rating."""
         return bool(np.isfinite(self.ratings).any())
-
-    @property
-    def has_reviews(self) -> bool:
-        """Whether any interaction has a review that is not blank."""
-        return "review" in self._has_text and bool(self._has_text["review"][self._rows].any())
-
-    @property
-    def has_explanations(self) -> bool:
-        """Whether any interaction has an explanation that is not blank."""
-        return "explanation" in self._has_text and bool(self._has_text["explanation"][self._rows].any())
 
     def of(self, u: int, start: int = 0, stop: int | None = None) -> list[Interaction]:
         """Returns the interactions of the `u`-th user, oldest first; `start` and `stop` cut like a slice."""

@@ -25,7 +25,8 @@ from .all_tasks import TASKS, task_of
 from .bounds import shown
 from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
 from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
-from .catalogue import CATALOGUE_FILE, Catalogue
+from .catalogue import Catalogue
+from .catalogue_file import CATALOGUE_FILE
 from .control_tokens import ControlTokens
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture

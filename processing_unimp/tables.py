@@ -18,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from datasets import ClassLabel, Dataset
-
 from .bounds import shown
 from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, table_of
 
@@ -102,6 +100,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
         raise ValueError(f"{str(path)!r} is of an unknown kind. Expected a file ending in {', '.join(TABLE_KINDS)}.")
     try:
         if kind == "parquet":
+            from datasets import Dataset
+
             table = arrow_table(Dataset.from_parquet(str(path)))
             return table.select(_wanted(table.column_names, columns, path))
         header, rows = read_rows(path)
@@ -118,6 +118,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
 
 def arrow_table(dataset: Any) -> "pa.Table":
     """Returns the rows of a `datasets.Dataset` as an Arrow table (class labels by name, pictures undecoded)."""
+    from datasets import ClassLabel, Dataset  # here, for datasets takes half a second to import
+
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"a table came as {type(dataset).__name__}. Expected a datasets.Dataset; "

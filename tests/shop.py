@@ -1,6 +1,7 @@
 """A shop small enough to check by hand, and models small enough to run anywhere."""
 
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from modeling_unimp import ImageCodec, UniMPForConditionalGeneration, load_image_processor
-from processing_unimp import Catalogue, Histories, UniMPProcessor
+from processing_unimp import Catalogue, Histories, UniMPProcessor, make_demo_shop
 from processing_unimp.catalogue import NO_CODE
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 60), "grey": (128, 128, 128)}
@@ -48,6 +49,14 @@ def make_catalogue() -> Catalogue:
 
 def make_histories(catalogue: Catalogue) -> Histories:
     return Histories.from_interactions([dict(event) for event in INTERACTIONS], catalogue)
+
+
+def save_demo_shop(folder: Path, num_items: int, num_shoppers: int) -> None:
+    """The made-up shop as the two tables that the command lines read."""
+    items, interactions = make_demo_shop(num_items, num_shoppers)
+    catalogue = Catalogue.from_items(items)
+    catalogue.save(folder)
+    Histories.from_interactions(interactions, catalogue).to_dataset().to_parquet(str(folder / "interactions.parquet"))
 
 
 def make_image_processor(size: int = 32) -> CLIPImageProcessor:

@@ -764,7 +764,8 @@ def test_a_login_is_checked_before_a_long_training(publisher):
 
 
 def test_a_catalogue_as_a_dataset(publisher, stranger, hub):
-    publisher.run("from shop import make_catalogue\nmake_catalogue().push_to_hub('shop/items')")
+    push = "from processing_unimp.publishing import push_items\nfrom shop import make_catalogue\n"
+    publisher.run(push + "push_items(make_catalogue(), 'shop/items')")
     load = "from datasets import load_dataset\nitems = load_dataset('shop/items', split='train')\n"
     load += "pictures = [row['image'] and [*row['image'].getpixel((0, 0))] for row in items]\n"
     load += "result = [items.remove_columns('image').to_list(), pictures]"

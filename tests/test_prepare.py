@@ -448,7 +448,7 @@ def test_real_amazon_2014(data_dir: Path, tmp_path: Path) -> None:
     assert report["before_k_core"] == {"users": 1_429, "items": 900, "interactions": 10_261}
     assert report["removed"] == {}, "the publisher's 5-core is a 5-core"
     histories = Histories.load(tmp_path, Catalogue.load(tmp_path))
-    assert histories.removed == {} and histories.has_reviews and histories.has_explanations
+    assert histories.removed == {} and histories.explanations() and any(event.review for event in histories.of(0))
 
 
 @pytest.mark.real_data
