@@ -1,5 +1,6 @@
 """A shop small enough to check by hand, and models small enough to run anywhere."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def save_demo_shop(folder: Path, num_items: int, num_shoppers: int) -> None:
     catalogue = Catalogue.from_items(items)
     catalogue.save(folder)
     Histories.from_interactions(interactions, catalogue).to_dataset().to_parquet(str(folder / "interactions.parquet"))
+
+
+def readable(processor: UniMPProcessor, token_ids: Sequence[int]) -> str:
+    """A whole sequence as text with the names of added tokens."""
+    parts: list[str] = []
+    words: list[int] = []
+    for token in [*map(int, token_ids), -1]:
+        if 0 <= token < processor.first_token_id:
+            words.append(token)
+            continue
+        if words:
+            parts.append(str(processor.tokenizer.decode(words)))
+            words = []
+        if token >= 0:
+            parts.append(processor.control.name(token))
+    return " ".join(parts)
 
 
 def make_image_processor(size: int = 32) -> CLIPImageProcessor:
