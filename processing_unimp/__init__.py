@@ -5,9 +5,9 @@ from .catalogue import Catalogue
 from .collator import UniMPCollator
 from .demo_shop import make_demo_shop
 from .evaluation_cases import EvaluationCases
-from .history import Histories, Interaction
+from .history import Case, Histories, Interaction
 from .processing_unimp import UniMPProcessor
-from .splits import Case, Split, Targets, by_time, hold_out_domain, k_core, leave_last_out
+from .splits import Split, Targets, by_time, hold_out_domain, k_core, leave_last_out
 from .task import TASK_NAMES, ExampleSource
 from .task_mixture import TaskMixture
 

@@ -53,6 +53,15 @@ class Interaction:
     explanation: str | None = None
 
 
+@dataclass(frozen=True)
+class Case:
+    """One question: what a user had done, oldest first, and what came next."""
+
+    user_id: str
+    history: list[Interaction]
+    target: Interaction
+
+
 class Histories:
     """Histories of all users, each in time order; equal timestamps keep the order of the file.
 

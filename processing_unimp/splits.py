@@ -12,18 +12,9 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .cell_values import as_seconds
-from .history import Histories, Interaction
+from .history import Case, Histories
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One question: what a user had done, oldest first, and what came next."""
-
-    user_id: str
-    history: list[Interaction]
-    target: Interaction
 
 
 class Targets:

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from .bounds import shown
-from .history import Histories
+from .history import Case, Histories
 from .item_text import clean_value
-from .splits import Case
 from .task import ExampleSource, Piece, Request, ShopperText, history_of
 from .task_recommend import Recommend
 

@@ -13,9 +13,8 @@ import numpy as np
 from .bounds import shown
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
-from .history import Histories
+from .history import Case, Histories
 from .metrics import precision_recall_f1
-from .splits import Case
 from .task import ExampleSource, ItemSlot, Judgement, Piece, Request, Task, history_of, with_attributes
 
 MAX_POSITIVES = 3
