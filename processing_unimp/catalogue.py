@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .bounds import shown
+from .bounds import short_repr
 from .catalogue_file import CATALOGUE_FILE, write_catalogue
 from .item_pictures import ItemPictures, Source
 from .processor_manifest import check_hash
@@ -88,7 +88,7 @@ class Catalogue:
         attributes (`list[str]`): attribute names in schema order (all columns but item_id, image, domain, retired and
             picture_codes).
         removed (`dict[str, int]`): why rows of the source are not in the catalogue, and how many.
-        num_updates (`int`): how often items were changed; who remembers their words or pictures forgets them then.
+        num_updates (`int`): how often items were changed; caches of their words or pictures compare it.
         lock (`ShopLock`): held by a pipeline while it answers from the catalogue, or changes it.
     """
 
@@ -216,8 +216,8 @@ class Catalogue:
             return self._number[item_id]
         except (KeyError, TypeError):
             raise ValueError(
-                f"item {shown(item_id)} is not among the {len(self)} items of the catalogue; the closest ids are "
-                f"{', '.join(map(shown, self._close_ids(str(item_id))))}. Ids are text and keep leading zeros; "
+                f"item {short_repr(item_id)} is not among the {len(self)} items of the catalogue; the closest ids are "
+                f"{', '.join(map(short_repr, self._close_ids(str(item_id))))}. Ids are text and keep leading zeros; "
                 "correct the id, or add the item with catalogue.add([...])."
             ) from None
 
@@ -256,7 +256,7 @@ class Catalogue:
         return self._pictures.unreadable
 
     def has_picture(self, item_id: str) -> bool:
-        """Says whether an item has a picture that exists and is not known to be broken (it is not decoded here)."""
+        """Returns whether an item has a picture that exists and is not known to be broken (it is not decoded here)."""
         return self._pictures.has(self.number(item_id))
 
     def picture(self, item_id: str) -> Image.Image | None:
@@ -296,7 +296,7 @@ class Catalogue:
         self._codes = codes
 
     def has_picture_codes(self, item_id: str) -> bool:
-        """Says whether the picture of an item is known as codes."""
+        """Returns whether the picture of an item is known as codes."""
         number, codes = self.number(item_id), self._codes
         return codes is not None and number < len(codes) and bool(codes[number, 0] != NO_CODE)
 
@@ -306,7 +306,7 @@ class Catalogue:
         return ~self._retired
 
     def is_available(self, item_id: str) -> bool:
-        """Says whether an item is sold, which is whether it was not retired."""
+        """Returns whether an item is sold, that is, not retired."""
         return not self._retired[self.number(item_id)]
 
     @property
@@ -365,7 +365,7 @@ class Catalogue:
         if self._digest is not None:
             self._digest = _digest_of(self._digest.copy(), added.item_ids)
         self._number.update(zip(added.item_ids, numbers, strict=True))
-        self.item_ids.extend(added.item_ids)  # last: whoever counts the items finds all of them whole
+        self.item_ids.extend(added.item_ids)  # last: a thread that reads len() meanwhile sees only complete items
         return numbers
 
     def update(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -430,7 +430,7 @@ class Catalogue:
         known = {*self._kinds, "item_id", "image", "retired"}
         if new := [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]:
             raise ValueError(
-                f"{what} {', '.join(map(shown, new[:5]))}, which the catalogue does not have. Expected "
+                f"{what} {', '.join(map(short_repr, new[:5]))}, which the catalogue does not have. Expected "
                 f"{', '.join(sorted(known))}; the model has never read other attributes. Drop them, or build a new "
                 "catalogue."
             )
@@ -492,4 +492,4 @@ def _digest_of(digest: Any, item_ids: Iterable[str]) -> Any:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
+    return ", ".join(map(short_repr, names[:5])) + (", ..." if len(names) > 5 else "")

@@ -329,7 +329,7 @@ class _Looks:
     category: np.ndarray
     colour: np.ndarray
     pattern: np.ndarray
-    dearness: np.ndarray  # -1 cheap .. 1 dear, among items of the same category
+    price_level: np.ndarray  # -1 cheap .. 1 expensive, among items of the same category
 
 
 @dataclass
@@ -337,7 +337,7 @@ class _Taste:
     colours: list[int]
     categories: list[int]
     pattern: int
-    dearness: float
+    price_level: float
 
 
 def make_demo_shop(
@@ -404,15 +404,15 @@ def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str
     order = np.concatenate([rng.permutation(len(combinations)) for _ in range(-(-num_items // len(combinations)))])
     chosen = np.array([combinations[i] for i in order[:num_items]])
     colours, brands = list(COLOURS), list(BRANDS)
-    dearness = rng.uniform(-1, 1, num_items)
+    price_level = rng.uniform(-1, 1, num_items)
     counts = dict.fromkeys(CATEGORIES, 0)
     names = {category: rng.permutation(len(NAMES)) for category in CATEGORIES}
     items = []
-    for (a, b, c), dear in zip(chosen, dearness, strict=True):
+    for (a, b, c), level in zip(chosen, price_level, strict=True):
         category, colour = CATEGORIES[a], colours[b]
         counts[category] += 1
         brand = brands[
-            min(range(len(brands)), key=lambda k: abs(_brand_dearness(brands[k]) - dear + rng.normal(0, 0.4)))
+            min(range(len(brands)), key=lambda k: abs(_brand_price_level(brands[k]) - level + rng.normal(0, 0.4)))
         ]
         # Each name once for a mug before any comes twice.
         title = f"{NAMES[names[category][(counts[category] - 1) % len(NAMES)]]} {category}"
@@ -423,7 +423,7 @@ def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str
             "colour": colour,
             "material": str(rng.choice(MATERIALS[category])),
             "brand": brand,
-            "price": float(round(PRICES[category] * 1.6**dear)),
+            "price": float(round(PRICES[category] * 1.6**level)),
             "image": draw_item(category, colour, PATTERNS[c], int(rng.integers(len(BACKGROUNDS)))),
         }
         # A shop's table has holes; each item has at most one, so that text or picture always tells the colour.
@@ -433,10 +433,10 @@ def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str
                 item[name] = None
                 break
         items.append(item)
-    return items, _Looks(chosen[:, 0], chosen[:, 1], chosen[:, 2], dearness)
+    return items, _Looks(chosen[:, 0], chosen[:, 1], chosen[:, 2], price_level)
 
 
-def _brand_dearness(brand: str) -> float:
+def _brand_price_level(brand: str) -> float:
     return (BRANDS[brand] - 1.1) / 0.4
 
 
@@ -453,7 +453,7 @@ def _shop(
         colours=rng.choice(len(COLOURS), 2, replace=False).tolist(),
         categories=rng.choice(len(CATEGORIES), int(rng.integers(2, 4)), replace=False).tolist(),
         pattern=int(rng.integers(len(PATTERNS))),
-        dearness=float(rng.uniform(-1, 1)),
+        price_level=float(rng.uniform(-1, 1)),
     )
     kindness = rng.normal(0, 0.7)  # some shoppers give five stars to nearly all, some hardly ever
     length = min(int(rng.integers(MIN_HISTORY, MAX_HISTORY + 1)), len(items))
@@ -498,7 +498,7 @@ def _matches(taste: _Taste, looks: _Looks) -> tuple[np.ndarray, np.ndarray, np.n
         np.isin(np.arange(len(COLOURS)), taste.colours).astype(float)[looks.colour],
         np.isin(np.arange(len(CATEGORIES)), taste.categories).astype(float)[looks.category],
         (looks.pattern == taste.pattern).astype(float),
-        1 - np.abs(looks.dearness - taste.dearness),
+        1 - np.abs(looks.price_level - taste.price_level),
     )
 
 

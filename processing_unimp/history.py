@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bounds import shown
+from .bounds import short_repr
 from .catalogue import Catalogue
 from .table_columns import checked_rows, has_text, ids_as_text, numbers_of, seconds_of, table_of, text_column
 from .tables import arrow_table, find_table, read_table
@@ -55,7 +55,7 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Case:
-    """One question: what a user had done, oldest first, and what came next."""
+    """One question to a model: what a user had done, oldest first, and what came next."""
 
     user_id: str
     history: list[Interaction]
@@ -70,7 +70,7 @@ class Histories:
     the text.
 
     Attributes:
-        catalogue (`Catalogue`): the items spoken of.
+        catalogue (`Catalogue`): the items.
         users (`list[str]`): user ids, unique.
         starts (`np.ndarray` of shape `(num_users + 1,)`): user `u` has the rows `starts[u]` to `starts[u + 1]`.
         item_numbers, timestamps (`np.ndarray` of shape `(num_interactions,)`): the rows; timestamps in seconds.
@@ -230,7 +230,7 @@ class Histories:
         index = self._user_index().get(user_id)
         if index is None:
             raise ValueError(
-                f"user {shown(user_id)} is not among the {len(self)} users, for example {self.users[:3]}. "
+                f"user {short_repr(user_id)} is not among the {len(self)} users, for example {self.users[:3]}. "
                 "User ids are text; use histories.of(u) for the u-th user."
             )
         return self.of(index)
@@ -359,7 +359,7 @@ class Histories:
 
 def _such_as(column: "pa.ChunkedArray", strange: np.ndarray) -> str:
     """The first of the values that cannot be read, to be named."""
-    return f", such as {shown(column[int(strange.argmax())].as_py())}" if strange.any() else ""
+    return f", such as {short_repr(column[int(strange.argmax())].as_py())}" if strange.any() else ""
 
 
 def _say_unused(names: list[str]) -> None:

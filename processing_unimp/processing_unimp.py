@@ -1,7 +1,7 @@
 """UniMPProcessor: requests to tensors, and the words of an answer back to text.
 
-One processor serves training, evaluation and serving, so that what the model is asked never drifts from what it was
-taught. It carries the catalogue: a saved model folder answers without any training data.
+One processor serves training, evaluation and serving, so that requests are encoded as in training. It
+carries the catalogue: a saved model folder answers without any training data.
 """
 
 import inspect
@@ -23,7 +23,7 @@ from transformers.utils import cached_file, logging
 
 from .all_tasks import TASKS, task_of
 from .batch_pictures import BatchPictures, PixelCache, VisionFeatures
-from .bounds import shown
+from .bounds import short_repr
 from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
 from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
 from .catalogue import Catalogue
@@ -250,7 +250,7 @@ class UniMPProcessor(ProcessorMixin):
         assert cache is not None  # there is one where there is a catalogue
         pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features)
         if isinstance(requests, (Mapping, str)) or not len(requests):
-            raise ValueError(f"requests came as {shown(requests)}: expected a list of at least one dict.")
+            raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
         rows, task_ids = [], []
         for position, request in zip(positions or range(len(requests)), requests, strict=True):
             try:
@@ -328,7 +328,7 @@ class UniMPProcessor(ProcessorMixin):
         history = request.get("history")
         if not isinstance(history, (list, tuple)) or not history:
             raise ValueError(
-                f"the history is {shown(history)}: expected a list of at least one item, the latest last. "
+                f"the history is {short_repr(history)}: expected a list of at least one item, the latest last. "
                 "A shopper without any history has no taste to go by; show what is popular."
             )
         if len(history) > self.history_length:

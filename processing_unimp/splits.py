@@ -1,4 +1,4 @@
-"""Protocols: which interactions are learnt from and which are asked for; each split says what it leaks.
+"""Evaluation protocols: which interactions are trained on and which are predicted; each split documents its leaks.
 
 Nothing is copied: the parts of a split are views by user and position.
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import shown
+from .bounds import short_repr
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
 from .history import Case, Histories
@@ -54,7 +54,9 @@ class Select(Task):
     def prompt(self, request: Request) -> list[Piece]:
         candidates = request.get("candidates")
         if not isinstance(candidates, (list, tuple)) or not candidates:
-            raise ValueError(f"a select request with the candidates {shown(candidates)}: expected a list of items.")
+            raise ValueError(
+                f"a select request with the candidates {short_repr(candidates)}: expected a list of items."
+            )
         return [
             "Given",
             *[ItemSlot(candidate) for candidate in candidates],

@@ -7,7 +7,7 @@ from typing import Any
 
 from hub_cards.html_text import one_line
 from modeling_unimp.serving.reasons import blend, leave_one_out, picture_heat
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 
 from .answers import Answers
 from .product_cards import (
@@ -51,7 +51,7 @@ class Panels:
     def item_id(self, number: str) -> str:
         """The id of the item that a button names by its number."""
         if not number.isdecimal() or len(number) > 12:
-            raise ValueError(f"an item {shown(number)}: expected the number of one.")
+            raise ValueError(f"an item {short_repr(number)}: expected the number of one.")
         item_id: str = self.answers.catalogue.item_id(int(number))
         return item_id
 
