@@ -43,6 +43,17 @@ INTERACTIONS = [
     for explanation in [f"{user} likes it" if rating > 3 else f"{user} does not like it"]
 ]
 
+# A request of each task.
+HISTORY = ["h1", {"item_id": "m1", "rating": 4}]
+REQUESTS = [
+    {"task": "recommend", "history": HISTORY},
+    {"task": "search", "history": HISTORY, "query": "hat"},
+    {"task": "rate", "history": HISTORY, "item": "s1"},
+    {"task": "explain", "history": HISTORY, "item": "s1"},
+    {"task": "select", "history": HISTORY, "candidates": ["s1", "h2", {"title": "Tin mug"}]},
+    {"task": "imagine", "history": HISTORY, "query": "hat"},
+]
+
 
 def make_catalogue() -> Catalogue:
     return Catalogue.from_items([dict(item) for item in ITEMS])
