@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi, constants, hf_hub_download
 
 from processing_unimp import Catalogue, Histories
+from processing_unimp.publishing import push_interactions, push_items
 
 from .cards import NO_LICENCE, as_python, check_repo_id, counted, licence_words
 from .untrusted_text import fenced, inline, one_line, table
@@ -36,7 +37,7 @@ def push_dataset(
         catalogue (`Catalogue`): the items, with their pictures.
         histories (`Histories`, *optional*): the interactions; left out without it.
         public (`bool`, *optional*, defaults to `False`): whether everybody may read it; see
-            [`Histories.push_to_hub`].
+            [`push_interactions`].
         license, title (`str`, *optional*): see [`write_dataset_card`].
         token (`str`, *optional*): of the Hub; by default the one that is logged in.
 
@@ -48,8 +49,8 @@ def push_dataset(
     """
     check_repo_id(repo_id, needs_owner=True)
     if histories is not None:  # first: it refuses what must not be public
-        histories.push_to_hub(repo_id, public=public, token=token)
-    catalogue.push_to_hub(repo_id, private=not public, token=token)
+        push_interactions(histories, repo_id, public=public, token=token)
+    push_items(catalogue, repo_id, private=not public, token=token)
     with tempfile.TemporaryDirectory() as folder:
         # The card that is there by now names the files of both configurations.
         hf_hub_download(repo_id, "README.md", repo_type="dataset", local_dir=folder, token=token)

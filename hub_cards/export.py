@@ -14,7 +14,7 @@ import processing_unimp
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import MANIFEST, write_manifest
 from processing_unimp import Catalogue
-from processing_unimp.catalogue import CATALOGUE_FILE
+from processing_unimp.catalogue_file import CATALOGUE_FILE
 from processing_unimp.processing_unimp import TOKENIZER_FILE
 from processing_unimp.processor_manifest import hash_of, write_hashes
 

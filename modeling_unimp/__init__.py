@@ -26,7 +26,12 @@ Answers:
     interfaces.py               types of what comes from the other package
 
 training/ and serving/ are never exported.
+What only training needs is imported when it is first asked for, so that answering does not wait for peft, trl and the
+trainer.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -38,10 +43,12 @@ from .configuration_unimp import UniMPConfig
 from .image_codec import ImageCodec
 from .modeling_unimp import UniMPForConditionalGeneration, UniMPModel
 from .pipeline_unimp import PersonalizationPipeline
-from .training.feature_store import FeatureStore
-from .training.low_rank_adapters import add_lora
-from .training.recipe import DataArguments, ModelArguments, UniMPTrainingArguments
-from .training.trainer import UniMPTrainer
+
+if TYPE_CHECKING:
+    from .training.feature_store import FeatureStore
+    from .training.low_rank_adapters import add_lora
+    from .training.recipe import DataArguments, ModelArguments, UniMPTrainingArguments
+    from .training.trainer import UniMPTrainer
 
 __all__ = [
     "DataArguments",
@@ -57,6 +64,28 @@ __all__ = [
     "add_lora",
     "load_image_processor",
 ]
+
+_MODULE_OF = {
+    "DataArguments": ".training.recipe",
+    "FeatureStore": ".training.feature_store",
+    "ModelArguments": ".training.recipe",
+    "UniMPTrainer": ".training.trainer",
+    "UniMPTrainingArguments": ".training.recipe",
+    "add_lora": ".training.low_rank_adapters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 AutoConfig.register("unimp", UniMPConfig, exist_ok=True)
 # The full model on AutoModel too: what `AutoModel.from_pretrained("unimp")` gives can answer.

@@ -168,7 +168,7 @@ def picture_features(
     else:
         parts = [np.zeros((0, model.config.vision_feature_size), dtype=np.float32)]
         for start in range(0, len(present), batch_size):
-            pixels = [processor.pixel_values(None, picture) for picture in present[start : start + batch_size]]
+            pixels = [processor.pixels_of(picture) for picture in present[start : start + batch_size]]
             patches = model.model.encode_pictures(torch.stack(pixels).to(model.device))
             parts.append(patches.float().mean(dim=1).cpu().numpy())
         features = np.concatenate(parts)

@@ -164,7 +164,7 @@ class PersonalizationPipeline(Pipeline):
             features = torch.zeros(len(items), config.content_picture_size)
             for row, picture in enumerate(pictures):
                 if picture is not None:
-                    pixels = self.processor.pixel_values(None, picture)[None].to(self.model.device)
+                    pixels = self.processor.pixels_of(picture)[None].to(self.model.device)
                     with torch.no_grad():
                         features[row] = self.model.model.encode_pictures(pixels).float().mean(dim=1)[0].cpu()
         return self.processor.content_ids_of(items, config.content_length), features

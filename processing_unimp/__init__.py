@@ -1,13 +1,47 @@
-"""Rows in, tensors out: the catalogue, the histories, the tasks and the processor of UniMP."""
+"""Rows in, tensors out: the catalogue, the histories, the tasks and the processor of UniMP.
+
+Exported to the Hub, with a published model:
+    processing_unimp    UniMPProcessor: requests to tensors, generated ids to text
+    sequence_rows       sequences under construction, and a left-padded batch of them
+    batch_pictures      the pictures of a batch, and a cache of pixels
+    item_text           the text of an item, as token ids
+    control_tokens      ids of the tokens beyond the language model's vocabulary
+    byte_level_bpe      the tokenizer of models from scratch
+    call_arguments      which keyword arguments a processor's call accepts
+    request_reading     requests from JSON or Python, brought to one form
+    bounds              limits on the size of a request
+    task, task_*        the six tasks: example, prompt, answer, metrics
+    all_tasks           the tasks by name
+    metrics             ranking, rating, text and picture metrics
+    catalogue           the items of a shop
+    catalogue_file      writing catalogue.parquet
+    item_pictures       where the picture of each item is
+    picture_folder      picture paths, resolved inside one folder
+    picture             opening untrusted pictures
+    shop_lock           many answers at once, or one change
+    history             who did what, in time order
+    tables              reading parquet, JSON and CSV
+    table_columns       Arrow columns of the few types that we use
+    cell_values         single values: ids, times, pictures, attributes
+    processor_manifest  hashes of saved files, checked on load
+
+Not exported:
+    collator            batches for training
+    splits              evaluation protocols
+    task_mixture        training examples, drawn from histories
+    evaluation_cases    the requests of an evaluation
+    demo_shop           a made-up shop
+    publishing          catalogue and histories as a dataset on the Hub
+"""
 
 from .all_tasks import TASKS
 from .catalogue import Catalogue
 from .collator import UniMPCollator
-from .demo_shop import make_demo_shop, write_demo_shop
+from .demo_shop import make_demo_shop
 from .evaluation_cases import EvaluationCases
-from .history import Histories, Interaction
+from .history import Case, Histories, Interaction
 from .processing_unimp import UniMPProcessor
-from .splits import Case, Split, Targets, by_time, hold_out_domain, k_core, leave_last_out
+from .splits import Split, Targets, by_time, hold_out_domain, k_core, leave_last_out
 from .task import TASK_NAMES, ExampleSource
 from .task_mixture import TaskMixture
 
@@ -30,5 +64,4 @@ __all__ = [
     "k_core",
     "leave_last_out",
     "make_demo_shop",
-    "write_demo_shop",
 ]

@@ -1,6 +1,6 @@
 """The tasks by name; what a request's `"task"` may be."""
 
-from .bounds import shown
+from .bounds import short_repr
 from .task import Task
 from .task_explain import Explain
 from .task_imagine import Imagine
@@ -16,5 +16,5 @@ def task_of(request: dict) -> Task:
     """The task a request names, or a `ValueError` that lists them."""
     name = request.get("task")
     if not isinstance(name, str) or name not in TASKS:
-        raise ValueError(f"a request with the task {shown(name)}: expected one of {', '.join(TASKS)}.")
+        raise ValueError(f"a request with the task {short_repr(name)}: expected one of {', '.join(TASKS)}.")
     return TASKS[name]

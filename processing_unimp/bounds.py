@@ -1,4 +1,4 @@
-"""How much of what strangers send is read: constants, and an error in words where a request goes over one."""
+"""Limits on the size of requests from untrusted callers, and a `ValueError` for a request that exceeds one."""
 
 import reprlib
 from collections.abc import Mapping, Sequence, Set, Sized
@@ -13,21 +13,21 @@ MAX_CHARACTERS = 100_000  # of one text
 MAX_DATA_URI = 12_000_000  # characters; 9 MB of picture file
 
 
-class _Echo(reprlib.Repr):
+class _ShortRepr(reprlib.Repr):
     def repr_int(self, number: int, level: int) -> str:
         # Python writes no number of more than some 4,300 digits.
         return super().repr_int(number, level) if number.bit_length() < 10_000 else "a number of very many digits"
 
 
-_echo = _Echo()
-_echo.maxstring = _echo.maxother = _echo.maxlong = 80
-_echo.maxdict = _echo.maxlist = _echo.maxtuple = _echo.maxset = _echo.maxfrozenset = _echo.maxdeque = 4
-_echo.maxlevel = 3
+_short = _ShortRepr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+_short.maxdict = _short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.maxdeque = 4
+_short.maxlevel = 3
 
 
-def shown(value: Any) -> str:
-    """`repr`, cut to what an error may say of somebody's value: it costs and prints little, however large that is."""
-    return _echo.repr(value)[:400]
+def short_repr(value: Any) -> str:
+    """`repr`, cut to at most 400 characters for error messages: cheap, however large the value is."""
+    return _short.repr(value)[:400]
 
 
 def check_value(value: Any, what: str) -> None:

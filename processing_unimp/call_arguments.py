@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .bounds import shown
+from .bounds import short_repr
 
 # What a batch consists of anyway.
 FIXED = {"return_tensors": ("pt", None), "padding": (True, "longest", None)}
@@ -26,9 +26,9 @@ def check_arguments(
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}."
-            raise ValueError(f"there is no argument {shown(name)}: {hint}")
+            raise ValueError(f"there is no argument {short_repr(name)}: {hint}")
         if name in fixed and value not in fixed[name]:
-            raise ValueError(f"{name}={shown(value)}: expected {fixed[name][0]!r}; leave it out.")
+            raise ValueError(f"{name}={short_repr(value)}: expected {fixed[name][0]!r}; leave it out.")
 
 
 def sorted_arguments(
@@ -37,7 +37,7 @@ def sorted_arguments(
     """Arguments for the tokenizer and those for the image processor, given in any form that transformers knows.
 
     Args:
-        kwargs: flat, or in `text_kwargs`, `images_kwargs` and `common_kwargs`. Flat ones go to whoever takes them.
+        kwargs: flat, or in `text_kwargs`, `images_kwargs` and `common_kwargs`. Flat ones go to what accepts them.
 
     Raises:
         ValueError: an argument that neither takes, or that comes twice.

@@ -3,32 +3,25 @@
 Tables stay in Arrow columns (memory-mapped where datasets maps them); rows that were added or changed since are dicts.
 """
 
-import contextlib
 import difflib
 import hashlib
 import itertools
 import logging
 import operator
 import os
-import tempfile
-import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset, Features
-from datasets import Image as ImageFeature
 from PIL import Image
 
-from .bounds import shown
-from .picture import UnreadablePicture, open_picture
-from .picture_folder import PictureFolder
-from .processor_manifest import check_hash, replace_file
+from .bounds import short_repr
+from .catalogue_file import CATALOGUE_FILE, write_catalogue
+from .item_pictures import ItemPictures, Source
+from .processor_manifest import check_hash
 from .shop_lock import ShopLock
 from .table_columns import (
-    IMAGE,
     attribute_column,
     checked_rows,
     ids_as_text,
@@ -41,22 +34,16 @@ from .tables import arrow_table, find_table, kind_of, read_table
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 except ImportError as error:
     raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 logger = logging.getLogger(__name__)
 
-CATALOGUE_FILE = "catalogue.parquet"
 SPECIAL_COLUMNS = ("item_id", "image", "domain", "retired", "picture_codes")
 NO_CODE = -1  # in the codes of an item without a picture
-# A saved table of fewer rows could hold a row group of pictures that does not fit into memory.
-ROWS_A_GROUP, ROWS_A_GROUP_WITH_PICTURES = 10_000, 100
-UNFINISHED = ".catalogue-"
-SECONDS_A_DAY = 86_400
-_NUM_PICTURE_WARNINGS = 5
-_NUM_PICTURE_READERS = 4
 # An id that is not known is compared with so many known ones at most.
 _NUM_LOOKED_AT, _NUM_COMPARED = 50_000, 200
 
@@ -87,7 +74,7 @@ class Changes(NamedTuple):
 
     numbers: list[int]
     rows: list[dict[str, Any]]
-    sources: dict[int, dict[str, Any] | None]
+    sources: dict[int, Source]
     kinds: dict[str, Any]
 
 
@@ -101,8 +88,7 @@ class Catalogue:
         attributes (`list[str]`): attribute names in schema order (all columns but item_id, image, domain, retired and
             picture_codes).
         removed (`dict[str, int]`): why rows of the source are not in the catalogue, and how many.
-        unreadable_pictures (`dict[str, str]`): item id to reason, for pictures found missing or broken so far.
-        num_updates (`int`): how often items were changed; who remembers their words or pictures forgets them then.
+        num_updates (`int`): how often items were changed; caches of their words or pictures compare it.
         lock (`ShopLock`): held by a pipeline while it answers from the catalogue, or changes it.
     """
 
@@ -113,7 +99,6 @@ class Catalogue:
                 "Rename the column that identifies an item."
             )
         self.removed: dict[str, int] = {}
-        self.unreadable_pictures: dict[str, str] = {}
         ids = ids_as_text(table["item_id"], "item_id")
         if ids.null_count:
             self.removed["rows without item_id"] = ids.null_count
@@ -132,13 +117,11 @@ class Catalogue:
         if "domain" in table.column_names:
             columns["domain"] = ids_as_text(table["domain"], "domain")
         self._table = pa.table(columns)
-        self._images = image_column(table["image"]) if "image" in table.column_names else None
-        # Rows and pictures of items that were added or changed since, by number; they come before the table.
+        images = image_column(table["image"]) if "image" in table.column_names else None
+        self._pictures = ItemPictures(self.item_ids, images, image_root if image_root is not None else Path())
+        # Rows of items that were added or changed since, by number; they come before the table.
         self._newer: dict[int, dict[str, Any]] = {}
-        self._newer_images: dict[int, dict[str, Any] | None] = {}
         self._kinds: dict[str, Any] = {field.name: field.type for field in self._table.schema}
-        self._folder = PictureFolder(image_root if image_root is not None else Path())
-        self._has_source: np.ndarray | None = None
         retired = _retired_column(table["retired"]) if "retired" in table.column_names else None
         self._retired = np.zeros(len(ids), dtype=bool) if retired is None else retired
         self._codes = _codes_column(table["picture_codes"]) if "picture_codes" in table.column_names else None
@@ -197,7 +180,7 @@ class Catalogue:
         return cls(table_of(checked_rows(items, "items")), image_root=image_root)
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, image_root: str | os.PathLike[str] | None = None) -> "Catalogue":
+    def from_dataset(cls, dataset: "Dataset", image_root: str | os.PathLike[str] | None = None) -> "Catalogue":
         """Makes a catalogue of a `datasets.Dataset` (one split, not streamed) with the columns of an items table."""
         return cls(arrow_table(dataset), image_root=image_root)
 
@@ -210,55 +193,13 @@ class Catalogue:
                 decoded. A missing or broken one is written as no picture and named in a warning. With `False` the
                 column is left out.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         table = self._current_table()
         if self._retired.any():
             table = table.append_column("retired", pa.array(self._retired))
         if self._codes is not None:
             codes = [None if row[0] == NO_CODE else row for row in self.picture_codes]  # type: ignore[union-attr]
             table = table.append_column("picture_codes", pa.array(codes, pa.list_(pa.int32())))
-        features = Features.from_arrow_schema(table.schema)
-        with_images = images and (self._images is not None or bool(self._newer_images))
-        if with_images:
-            features["image"] = ImageFeature()
-        rows_a_group = ROWS_A_GROUP_WITH_PICTURES if with_images else ROWS_A_GROUP
-        _clear_left_over(folder)
-        handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix=".parquet", dir=folder)
-        os.close(handle)
-        try:
-            with (
-                pq.ParquetWriter(name, features.arrow_schema) as writer,
-                ThreadPoolExecutor(_NUM_PICTURE_READERS) as readers,
-            ):
-                for start in range(0, len(self), rows_a_group):
-                    part = table.slice(start, rows_a_group)
-                    if with_images:
-                        sources = list(readers.map(self._embedded, range(start, start + len(part))))
-                        part = part.append_column("image", pa.array(sources, IMAGE))
-                    writer.write_table(part.cast(features.arrow_schema))
-            os.chmod(name, 0o666 & ~_umask())
-            replace_file(Path(name), folder / CATALOGUE_FILE)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
-        """Pushes the items with their pictures to a dataset repository, as its configuration `items`.
-
-        Args:
-            repo_id (`str`): `ORG/NAME`; made if it does not exist. The interactions of [`Histories.push_to_hub`] may
-                be in it. `load_dataset(repo_id, "items", split="train")` is what [`Catalogue.from_dataset`] takes.
-            kwargs (*optional*): go to `Dataset.push_to_hub`, such as `private=True`; by default the repository is
-                public. Codes of pictures are left out: they belong to the codec of one model.
-        """
-        kwargs.setdefault("config_name", "items")
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(folder)
-            dataset = Dataset.from_parquet(str(Path(folder) / CATALOGUE_FILE), cache_dir=folder)
-            if "picture_codes" in dataset.column_names:
-                dataset = dataset.remove_columns("picture_codes")
-            return dataset.push_to_hub(repo_id, **kwargs)
+        write_catalogue(Path(folder), table, self._pictures if images and self._pictures.has_column else None)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -275,8 +216,8 @@ class Catalogue:
             return self._number[item_id]
         except (KeyError, TypeError):
             raise ValueError(
-                f"item {shown(item_id)} is not among the {len(self)} items of the catalogue; the closest ids are "
-                f"{', '.join(map(shown, self._close_ids(str(item_id))))}. Ids are text and keep leading zeros; "
+                f"item {short_repr(item_id)} is not among the {len(self)} items of the catalogue; the closest ids are "
+                f"{', '.join(map(short_repr, self._close_ids(str(item_id))))}. Ids are text and keep leading zeros; "
                 "correct the id, or add the item with catalogue.add([...])."
             ) from None
 
@@ -309,17 +250,14 @@ class Catalogue:
         domain: str | None = self._row(self.number(item_id)).get("domain")
         return domain
 
+    @property
+    def unreadable_pictures(self) -> dict[str, str]:
+        """Item id to reason, for pictures found missing or broken so far."""
+        return self._pictures.unreadable
+
     def has_picture(self, item_id: str) -> bool:
-        """Says whether an item has a picture that exists and is not known to be broken (it is not decoded here)."""
-        number = self.number(item_id)
-        if item_id in self.unreadable_pictures:
-            return False
-        if number in self._newer_images or number >= len(self._table):
-            source = self._newer_images.get(number)
-            return source is not None and (source["bytes"] is not None or self._is_file(number, source["path"]))
-        if self._has_source is None:
-            self._has_source = self._find_sources()
-        return bool(self._has_source[number]) and item_id not in self.unreadable_pictures
+        """Returns whether an item has a picture that exists and is not known to be broken (it is not decoded here)."""
+        return self._pictures.has(self.number(item_id))
 
     def picture(self, item_id: str) -> Image.Image | None:
         """Returns the picture of an item as upright RGB, or None.
@@ -327,15 +265,11 @@ class Catalogue:
         None means no picture, or one that is missing or broken: then the reason is in `unreadable_pictures`, and a
         warning was given the first time.
         """
-        number = self.number(item_id)
-        source = self._source(number)
-        if source is None or item_id in self.unreadable_pictures:
-            return None
-        try:
-            return open_picture(self._with_bytes(source))
-        except UnreadablePicture as error:
-            self._record_unreadable(item_id, str(error))
-            return None
+        return self._pictures.open(self.number(item_id))
+
+    def picture_of(self, source: Source) -> Image.Image | None:
+        """The picture of a [`Changes`], None where there is none or it cannot be read."""
+        return self._pictures.open_source(source)
 
     @property
     def picture_codes(self) -> np.ndarray | None:
@@ -362,7 +296,7 @@ class Catalogue:
         self._codes = codes
 
     def has_picture_codes(self, item_id: str) -> bool:
-        """Says whether the picture of an item is known as codes."""
+        """Returns whether the picture of an item is known as codes."""
         number, codes = self.number(item_id), self._codes
         return codes is not None and number < len(codes) and bool(codes[number, 0] != NO_CODE)
 
@@ -372,7 +306,7 @@ class Catalogue:
         return ~self._retired
 
     def is_available(self, item_id: str) -> bool:
-        """Says whether an item is sold, which is whether it was not retired."""
+        """Returns whether an item is sold, that is, not retired."""
         return not self._retired[self.number(item_id)]
 
     @property
@@ -393,13 +327,6 @@ class Catalogue:
         self.fingerprint  # noqa: B018  (makes the digest)
         fingerprint: str = _digest_of(self._digest.copy(), added.item_ids).hexdigest()[:16]
         return fingerprint
-
-    def picture_of(self, source: dict[str, Any] | None) -> Image.Image | None:
-        """The picture of a [`Changes`], None where there is none or it cannot be read."""
-        try:
-            return None if source is None else open_picture(self._with_bytes(source))
-        except UnreadablePicture:
-            return None
 
     def add(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
         """Appends new items and returns their numbers; items already here keep theirs.
@@ -432,13 +359,13 @@ class Catalogue:
         numbers = list(range(len(self), len(self) + len(added)))
         nothing = dict.fromkeys(self._kinds)
         self._newer.update({n: nothing | row for n, row in zip(numbers, added._table.to_pylist(), strict=True)})
-        self._newer_images.update({n: added._source(place) for place, n in enumerate(numbers)})
+        self._pictures.replace({n: added._pictures.source(place) for place, n in enumerate(numbers)})
         self._kinds |= added._kinds
         self._retired = np.concatenate([self._retired, added._retired])
         if self._digest is not None:
             self._digest = _digest_of(self._digest.copy(), added.item_ids)
         self._number.update(zip(added.item_ids, numbers, strict=True))
-        self.item_ids.extend(added.item_ids)  # last: whoever counts the items finds all of them whole
+        self.item_ids.extend(added.item_ids)  # last: a thread that reads len() meanwhile sees only complete items
         return numbers
 
     def update(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -474,16 +401,15 @@ class Catalogue:
             self._row(number) | {name: value for name, value in row.items() if name in own}
             for number, row, own in zip(numbers, changed._table.to_pylist(), named, strict=True)
         ]
-        sources = {n: changed._source(place) for place, n in enumerate(numbers) if "image" in named[place]}
+        sources = {n: changed._pictures.source(place) for place, n in enumerate(numbers) if "image" in named[place]}
         return Changes(numbers, rows, sources, changed._kinds)
 
     def change(self, changes: Changes) -> list[int]:
         """Takes in what [`Catalogue.checked_changes`] made; returns the numbers. It cannot fail."""
         self._newer.update(zip(changes.numbers, changes.rows, strict=True))
-        self._newer_images.update(changes.sources)
+        self._pictures.replace(changes.sources)
         self._kinds |= changes.kinds
         for number in changes.sources:
-            self.unreadable_pictures.pop(self.item_ids[number], None)
             if self._codes is not None and number < len(self._codes):
                 self._codes[number] = NO_CODE
         self.num_updates += 1
@@ -504,14 +430,15 @@ class Catalogue:
         known = {*self._kinds, "item_id", "image", "retired"}
         if new := [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]:
             raise ValueError(
-                f"{what} {', '.join(map(shown, new[:5]))}, which the catalogue does not have. Expected "
+                f"{what} {', '.join(map(short_repr, new[:5]))}, which the catalogue does not have. Expected "
                 f"{', '.join(sorted(known))}; the model has never read other attributes. Drop them, or build a new "
                 "catalogue."
             )
 
     def _of_rows(self, rows: list[dict[str, Any]]) -> "Catalogue":
         """Rows in the kinds of this catalogue's columns, or in wider ones that its values fit into."""
-        new = Catalogue(table_of(({"item_id": None} | dict(row) for row in rows), self._kinds), self._folder.root)
+        table = table_of(({"item_id": None} | dict(row) for row in rows), self._kinds)
+        new = Catalogue(table, self._pictures.folder.root)
         for name, kind in new._kinds.items():
             if kind != self._kinds[name]:
                 try:
@@ -557,62 +484,6 @@ class Catalogue:
         close += difflib.get_close_matches(item_id[:100], alike or self.item_ids[:_NUM_COMPARED], n=3, cutoff=0.3)
         return list(dict.fromkeys(close + self.item_ids[:3]))[:3]
 
-    def _source(self, number: int) -> dict[str, Any] | None:
-        """Bytes or path of a picture, as it was given."""
-        if number in self._newer_images or number >= len(self._table):
-            return self._newer_images.get(number)
-        source = None if self._images is None else self._images[number].as_py()
-        if source is None or (source["bytes"] is None and not source["path"]):
-            return None
-        return {"bytes": source["bytes"], "path": source["path"]}
-
-    def _with_bytes(self, source: dict[str, Any]) -> dict[str, Any]:
-        return source if source["bytes"] is not None else source | {"bytes": self._folder.read(source["path"])}
-
-    def _embedded(self, number: int) -> dict[str, Any] | None:
-        """The picture as it is saved: a file is read once, and taken if it is a picture."""
-        source = self._source(number)
-        if source is None or source["bytes"] is not None:
-            return source
-        try:
-            read = self._with_bytes(source)
-            open_picture(read)
-        except UnreadablePicture as error:
-            self._record_unreadable(self.item_ids[number], str(error))
-            return None
-        return read | {"path": Path(source["path"]).name}
-
-    def _is_file(self, number: int, path: str) -> bool:
-        if not (found := bool(self._folder.holds([path])[0])):
-            self._record_unreadable(self.item_ids[number], self._folder.why_not(path))
-        return found
-
-    def _find_sources(self) -> np.ndarray:
-        """Which items of the table have bytes, or the path of a file that is there."""
-        if self._images is None:
-            return np.zeros(len(self._table), dtype=bool)
-        found: np.ndarray = pc.struct_field(self._images, "bytes").is_valid().to_numpy().copy()
-        paths = pc.struct_field(self._images, "path").to_pylist()
-        named = [number for number, path in enumerate(paths) if path and not found[number]]
-        found[named] = self._folder.holds([paths[number] for number in named])
-        for number in named:
-            if not found[number] and self.item_ids[number] not in self.unreadable_pictures:
-                self._record_unreadable(self.item_ids[number], self._folder.why_not(paths[number]))
-        return found
-
-    def _record_unreadable(self, item_id: str, reason: str) -> None:
-        if item_id in self.unreadable_pictures:
-            return
-        self.unreadable_pictures[item_id] = reason
-        count = len(self.unreadable_pictures)
-        if count <= _NUM_PICTURE_WARNINGS:
-            last = (
-                " Further ones are only recorded in catalogue.unreadable_pictures."
-                if count == _NUM_PICTURE_WARNINGS
-                else ""
-            )
-            logger.warning("item %r is used without its picture: %s%s", item_id, reason, last)
-
 
 def _digest_of(digest: Any, item_ids: Iterable[str]) -> Any:
     for item_id in item_ids:
@@ -621,18 +492,4 @@ def _digest_of(digest: Any, item_ids: Iterable[str]) -> Any:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(map(shown, names[:5])) + (", ..." if len(names) > 5 else "")
-
-
-def _clear_left_over(folder: Path) -> None:
-    """Removes what saves that were killed left; what is older than a day belongs to no save at work."""
-    for file in folder.glob(f"{UNFINISHED}*.parquet"):
-        with contextlib.suppress(OSError):  # another save removes it too
-            if time.time() - file.stat().st_mtime > SECONDS_A_DAY:
-                file.unlink()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return ", ".join(map(short_repr, names[:5])) + (", ..." if len(names) > 5 else "")

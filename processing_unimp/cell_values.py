@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .bounds import shown
+from .bounds import short_repr
 
 LARGEST_WHOLE_FLOAT = 2**53  # beyond it a float cannot tell a whole number from its neighbours
 WHOLE_NUMBERS = range(-(2**63), 2**63)  # of a column; others become floats or text, whichever is exact
@@ -76,7 +76,7 @@ def plain_value(value: Any, what: str) -> Any:
         if not any(isinstance(part, list) for part in parts):
             return [str(part) for part in parts if part is not None]
     raise ValueError(
-        f"{what} is {type(value).__name__}: {shown(value)}. "
+        f"{what} is {type(value).__name__}: {short_repr(value)}. "
         "Expected text, a number, a truth value or a list of those; split it into several attributes."
     )
 
@@ -113,7 +113,7 @@ def id_as_text(value: Any, name: str) -> str | None:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"{name} {shown(value)} is {type(value).__name__}. Expected text or a whole number.")
+    raise ValueError(f"{name} {short_repr(value)} is {type(value).__name__}. Expected text or a whole number.")
 
 
 def as_seconds(value: Any) -> float:
@@ -130,8 +130,8 @@ def as_seconds(value: Any) -> float:
                 value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
             except ValueError:
                 raise ValueError(
-                    f"timestamp {shown(value)} cannot be read. Expected a number or an ISO date such as 2020-09-22 or "
-                    "2020-09-22T10:00:00+00:00."
+                    f"timestamp {short_repr(value)} cannot be read. Expected a number or an ISO date such as "
+                    "2020-09-22 or 2020-09-22T10:00:00+00:00."
                 ) from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
@@ -141,7 +141,7 @@ def as_seconds(value: Any) -> float:
         with contextlib.suppress(OverflowError):
             return float(value)
     raise ValueError(
-        f"timestamp {shown(value)} is {type(value).__name__}. Expected a number, an ISO text or a datetime."
+        f"timestamp {short_repr(value)} is {type(value).__name__}. Expected a number, an ISO text or a datetime."
     )
 
 

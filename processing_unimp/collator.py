@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from .processing_unimp import IGNORED, UniMPProcessor
+from .processing_unimp import UniMPProcessor
+from .sequence_rows import IGNORED
 from .task import Request
 
 IS_FILLER = "is_filler"

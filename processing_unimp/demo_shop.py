@@ -9,11 +9,9 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFilter
 
@@ -331,7 +329,7 @@ class _Looks:
     category: np.ndarray
     colour: np.ndarray
     pattern: np.ndarray
-    dearness: np.ndarray  # -1 cheap .. 1 dear, among items of the same category
+    price_level: np.ndarray  # -1 cheap .. 1 expensive, among items of the same category
 
 
 @dataclass
@@ -339,7 +337,7 @@ class _Taste:
     colours: list[int]
     categories: list[int]
     pattern: int
-    dearness: float
+    price_level: float
 
 
 def make_demo_shop(
@@ -398,36 +396,6 @@ def _make_shop(
     return items, interactions, tastes
 
 
-def write_demo_shop(folder: str | Path, num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> Path:
-    """Writes the shop of [`make_demo_shop`] as `items.parquet` (pictures embedded) and `interactions.parquet`.
-
-    Args:
-        folder (`str` or `Path`): created when it does not exist; tables in it are overwritten.
-        num_items (`int`, *optional*, defaults to 240): see [`make_demo_shop`].
-        num_shoppers (`int`, *optional*, defaults to 2000): see [`make_demo_shop`].
-        seed (`int`, *optional*, defaults to 0): see [`make_demo_shop`].
-
-    Returns:
-        `Path`: the folder.
-    """
-    items, interactions = make_demo_shop(num_items, num_shoppers, seed)
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    text, number = Value("string"), Value("float64")
-    names = ("item_id", "title", "category", "colour", "material", "brand")
-    features = Features({**dict.fromkeys(names, text), "price": number, "image": Image()})
-    rows = [
-        {**item, "image": None if item["image"] is None else {"bytes": item["image"], "path": None}} for item in items
-    ]
-    Dataset.from_list(rows, features=features).to_parquet(str(target / "items.parquet"))
-    features = Features(
-        {"user_id": text, "item_id": text, "timestamp": Value("int64"), "rating": number}
-        | {"review": text, "explanation": text}
-    )
-    Dataset.from_list(interactions, features=features).to_parquet(str(target / "interactions.parquet"))
-    return target
-
-
 def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str, Any]], _Looks]:
     # Every combination once before any comes twice, in chance order.
     combinations = [
@@ -436,15 +404,15 @@ def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str
     order = np.concatenate([rng.permutation(len(combinations)) for _ in range(-(-num_items // len(combinations)))])
     chosen = np.array([combinations[i] for i in order[:num_items]])
     colours, brands = list(COLOURS), list(BRANDS)
-    dearness = rng.uniform(-1, 1, num_items)
+    price_level = rng.uniform(-1, 1, num_items)
     counts = dict.fromkeys(CATEGORIES, 0)
     names = {category: rng.permutation(len(NAMES)) for category in CATEGORIES}
     items = []
-    for (a, b, c), dear in zip(chosen, dearness, strict=True):
+    for (a, b, c), level in zip(chosen, price_level, strict=True):
         category, colour = CATEGORIES[a], colours[b]
         counts[category] += 1
         brand = brands[
-            min(range(len(brands)), key=lambda k: abs(_brand_dearness(brands[k]) - dear + rng.normal(0, 0.4)))
+            min(range(len(brands)), key=lambda k: abs(_brand_price_level(brands[k]) - level + rng.normal(0, 0.4)))
         ]
         # Each name once for a mug before any comes twice.
         title = f"{NAMES[names[category][(counts[category] - 1) % len(NAMES)]]} {category}"
@@ -455,7 +423,7 @@ def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str
             "colour": colour,
             "material": str(rng.choice(MATERIALS[category])),
             "brand": brand,
-            "price": float(round(PRICES[category] * 1.6**dear)),
+            "price": float(round(PRICES[category] * 1.6**level)),
             "image": draw_item(category, colour, PATTERNS[c], int(rng.integers(len(BACKGROUNDS)))),
         }
         # A shop's table has holes; each item has at most one, so that text or picture always tells the colour.
@@ -465,10 +433,10 @@ def _make_items(num_items: int, rng: np.random.Generator) -> tuple[list[dict[str
                 item[name] = None
                 break
         items.append(item)
-    return items, _Looks(chosen[:, 0], chosen[:, 1], chosen[:, 2], dearness)
+    return items, _Looks(chosen[:, 0], chosen[:, 1], chosen[:, 2], price_level)
 
 
-def _brand_dearness(brand: str) -> float:
+def _brand_price_level(brand: str) -> float:
     return (BRANDS[brand] - 1.1) / 0.4
 
 
@@ -485,7 +453,7 @@ def _shop(
         colours=rng.choice(len(COLOURS), 2, replace=False).tolist(),
         categories=rng.choice(len(CATEGORIES), int(rng.integers(2, 4)), replace=False).tolist(),
         pattern=int(rng.integers(len(PATTERNS))),
-        dearness=float(rng.uniform(-1, 1)),
+        price_level=float(rng.uniform(-1, 1)),
     )
     kindness = rng.normal(0, 0.7)  # some shoppers give five stars to nearly all, some hardly ever
     length = min(int(rng.integers(MIN_HISTORY, MAX_HISTORY + 1)), len(items))
@@ -530,7 +498,7 @@ def _matches(taste: _Taste, looks: _Looks) -> tuple[np.ndarray, np.ndarray, np.n
         np.isin(np.arange(len(COLOURS)), taste.colours).astype(float)[looks.colour],
         np.isin(np.arange(len(CATEGORIES)), taste.categories).astype(float)[looks.category],
         (looks.pattern == taste.pattern).astype(float),
-        1 - np.abs(looks.dearness - taste.dearness),
+        1 - np.abs(looks.price_level - taste.price_level),
     )
 
 

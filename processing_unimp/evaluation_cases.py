@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .all_tasks import TASKS
-from .history import Histories
-from .splits import Case, Targets
+from .history import Case, Histories
+from .splits import Targets
 from .task import CaseScores, ExampleSource, Request, Scores, Task, stacked
 
 

@@ -8,13 +8,11 @@ import operator
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
-from huggingface_hub import HfApi
 
-from .bounds import shown
+from .bounds import short_repr
 from .catalogue import Catalogue
 from .table_columns import checked_rows, has_text, ids_as_text, numbers_of, seconds_of, table_of, text_column
 from .tables import arrow_table, find_table, read_table
@@ -24,6 +22,9 @@ try:  # comes with datasets; inside `try` so that Hub export does not list it as
     import pyarrow.compute as pc
 except ImportError as error:
     raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,15 @@ class Interaction:
     explanation: str | None = None
 
 
+@dataclass(frozen=True)
+class Case:
+    """One question to a model: what a user had done, oldest first, and what came next."""
+
+    user_id: str
+    history: list[Interaction]
+    target: Interaction
+
+
 class Histories:
     """Histories of all users, each in time order; equal timestamps keep the order of the file.
 
@@ -58,7 +68,7 @@ class Histories:
     the text.
 
     Attributes:
-        catalogue (`Catalogue`): the items spoken of.
+        catalogue (`Catalogue`): the items.
         users (`list[str]`): user ids, unique.
         starts (`np.ndarray` of shape `(num_users + 1,)`): user `u` has the rows `starts[u]` to `starts[u + 1]`.
         item_numbers, timestamps (`np.ndarray` of shape `(num_interactions,)`): the rows; timestamps in seconds.
@@ -182,11 +192,13 @@ class Histories:
             removed=counted,
         )
 
-    def to_dataset(self) -> Dataset:
+    def to_dataset(self) -> "Dataset":
         """Returns the interactions as a table that [`Histories.from_dataset`] takes: user by user, in time order.
 
         Columns of which nothing is filled are left out, and so are users without any interaction.
         """
+        from datasets import Dataset
+
         columns = {
             "user_id": pa.array(self.users, pa.string()).take(pa.array(self.user_numbers)),
             "item_id": pa.array(self.catalogue.item_ids, pa.string()).take(pa.array(self.item_numbers)),
@@ -201,37 +213,6 @@ class Histories:
                 columns[name] = pc.if_else(pa.array(filled), texts, pa.scalar(None, pa.large_string()))
         return Dataset(pa.table(columns))
 
-    def push_to_hub(self, repo_id: str, *, public: bool = False, **kwargs: Any) -> Any:
-        """Pushes the interactions to a dataset repository, as its configuration `interactions`: to a private one.
-
-        They say what people did and when, and by a few of its dates and items a history can be told to be somebody's,
-        also without a name.
-
-        Args:
-            repo_id (`str`): `ORG/NAME`; made if it does not exist. The items of [`Catalogue.push_to_hub`] may be in
-                it. `load_dataset(repo_id, "interactions", split="train")` is what [`Histories.from_dataset`] takes.
-            public (`bool`, *optional*, defaults to `False`): whether everybody may read them; only with `True` may
-                the repository be public.
-            kwargs (*optional*): go to `Dataset.push_to_hub`.
-
-        Raises:
-            ValueError: the repository is public, or asked to be, without `public=True`; nothing is uploaded then.
-        """
-        why = "private=False was asked for" if kwargs.pop("private", None) is False else ""
-        if public or not why:
-            # Dataset.push_to_hub takes a repository that exists as it is, whatever `private` says.
-            api = HfApi(token=kwargs.get("token"))
-            repo_id = api.create_repo(repo_id, repo_type="dataset", private=not public, exist_ok=True).repo_id
-            why = "" if api.repo_info(repo_id, repo_type="dataset").private else "the repository is public"
-        if why and not public:
-            raise ValueError(
-                f"{self.num_interactions} interactions of {len(self)} users were not pushed to {repo_id!r}: {why}. "
-                "They say what people did and when, and by that anybody could recognise people. Push them to a "
-                "private repository, or pass public=True if these people know and you may publish it."
-            )
-        kwargs.setdefault("config_name", "interactions")
-        return self.to_dataset().push_to_hub(repo_id, private=not public, **kwargs)
-
     def __len__(self) -> int:
         return len(self.users)
 
@@ -245,7 +226,7 @@ class Histories:
         index = self._user_index().get(user_id)
         if index is None:
             raise ValueError(
-                f"user {shown(user_id)} is not among the {len(self)} users, for example {self.users[:3]}. "
+                f"user {short_repr(user_id)} is not among the {len(self)} users, for example {self.users[:3]}. "
                 "User ids are text; use histories.of(u) for the u-th user."
             )
         return self.of(index)
@@ -373,7 +354,7 @@ class Histories:
 
 def _such_as(column: "pa.ChunkedArray", strange: np.ndarray) -> str:
     """The first of the values that cannot be read, to be named."""
-    return f", such as {shown(column[int(strange.argmax())].as_py())}" if strange.any() else ""
+    return f", such as {short_repr(column[int(strange.argmax())].as_py())}" if strange.any() else ""
 
 
 def _say_unused(names: list[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from .bounds import MAX_CHARACTERS, MAX_VALUES, shown
+from .bounds import MAX_CHARACTERS, MAX_VALUES, short_repr
 from .catalogue import Catalogue
 from .cell_values import readable
 from .control_tokens import NUM_STARS, ControlTokens
@@ -23,7 +23,7 @@ from .control_tokens import NUM_STARS, ControlTokens
 MAX_WORD_CHARACTERS = 40
 # Our own words inside an item's block.
 RATING, ID = " rating", " id"
-# Keys of a request's item that are not attributes to be read aloud.
+# Keys of a request's item that are not attributes, and so not part of its text.
 NOT_ATTRIBUTES = frozenset({"item_id", "image", "domain", "retired", "rating", "timestamp", "review", "explanation"})
 
 
@@ -47,7 +47,7 @@ class ItemEntry:
     """An item as a request names it: resolved against the catalogue.
 
     Args:
-        attributes (`Mapping[str, Any]`): what is read aloud, in schema order.
+        attributes (`Mapping[str, Any]`): what the text of the item holds, in schema order.
         number (`int`, *optional*): row in the catalogue; `None` for an item the catalogue does not know.
         rating (`int`, *optional*): stars this shopper gave it, 1 to 5; only items of a history carry one.
         image (*optional*): picture of an item that is not in the catalogue, as a path, bytes or `PIL.Image`.
@@ -103,9 +103,9 @@ def stars_of(rating: Any) -> int | None:
     if rating is None or (isinstance(rating, float) and math.isnan(rating)):
         return None
     if isinstance(rating, bool) or not isinstance(rating, (int, float, np.integer, np.floating)):
-        raise ValueError(f"a rating of {shown(rating)}: expected a number from 1 to {NUM_STARS}.")
+        raise ValueError(f"a rating of {short_repr(rating)}: expected a number from 1 to {NUM_STARS}.")
     if not 1 <= rating <= NUM_STARS:
-        raise ValueError(f"a rating of {shown(rating)}: expected a number from 1 to {NUM_STARS}.")
+        raise ValueError(f"a rating of {short_repr(rating)}: expected a number from 1 to {NUM_STARS}.")
     return math.floor(rating + 0.5)
 
 
@@ -143,7 +143,7 @@ class ItemText:
         self._of_phrase: dict[str, list[int]] = {}
 
     def resolve(self, entry: Any, where: str) -> ItemEntry:
-        """Look up what a request says about an item.
+        """Look up an item of a request.
 
         Args:
             entry (`str` or `Mapping`): an item id, or a dict with an `item_id`, attributes, or both. An id alone is
@@ -174,7 +174,7 @@ class ItemText:
         if not given and entry.get("image") is None:
             if item_id is None:
                 raise ValueError(
-                    f"{where} is {shown(dict(entry))}: it has no 'item_id', no attributes and no 'image'."
+                    f"{where} is {short_repr(dict(entry))}: it has no 'item_id', no attributes and no 'image'."
                 )
             try:
                 self.catalogue.number(item_id)
@@ -227,7 +227,7 @@ class ItemText:
         return self._of_phrase[text]
 
     def untrusted(self, text: str) -> list[int]:
-        """Token ids of anybody's words: the tokenizer's special tokens in it are split into plain text."""
+        """Token ids of untrusted text: special tokens of the tokenizer in it are split into plain text."""
         if not text:
             return []
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

@@ -1,6 +1,6 @@
-"""One door for pictures: whatever a shop stores comes out as an upright RGB picture, or as UnreadablePicture.
+"""Opens every picture: the result is an upright RGB picture, or `UnreadablePicture`.
 
-Broken files, huge files and odd colour modes are everyday business in a catalogue, and files may come from strangers:
+Broken files, huge files and unusual colour modes are common in a catalogue, and files may be untrusted:
 nothing else opens pictures. Only raster formats are decoded (Pillow would hand PostScript to another program), only
 regular files are read, and opening one takes less than 400 MB and some seconds, whatever it holds.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from .bounds import MAX_DATA_URI, shown
+from .bounds import MAX_DATA_URI, short_repr
 
 # By content: Pillow looks at the first bytes of a file and not at its name.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -97,17 +97,17 @@ def read_picture_file(path: str | os.PathLike[str]) -> bytes:
     """
     # A named pipe or a device would be waited for, or do something, when it is opened.
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise UnreadablePicture(f"cannot read the picture {shown(str(path))}: it is no regular file.")
+        raise UnreadablePicture(f"cannot read the picture {short_repr(str(path))}: it is no regular file.")
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise UnreadablePicture(f"cannot read the picture {shown(str(path))}: it is no regular file.")
+            raise UnreadablePicture(f"cannot read the picture {short_repr(str(path))}: it is no regular file.")
         # Some files have no size beforehand: what is read is counted too.
         data = b"" if found.st_size > MAX_FILE_BYTES else file.read(MAX_FILE_BYTES + 1)
     if max(found.st_size, len(data)) > MAX_FILE_BYTES:
         raise UnreadablePicture(
-            f"the picture {shown(str(path))} has {max(found.st_size, len(data))} bytes or more; at most "
+            f"the picture {short_repr(str(path))} has {max(found.st_size, len(data))} bytes or more; at most "
             f"{MAX_FILE_BYTES} are read. Save a smaller version."
         )
     return data
@@ -139,8 +139,8 @@ def _name_of(source: Any) -> str:
     if isinstance(source, Image.Image):
         return f"given as a {source.mode} picture of {source.width} x {source.height}"
     if isinstance(source, dict):
-        return shown(str(source["path"])) if source.get("path") else _name_of(source.get("bytes") or b"")
-    return shown(str(source)) if isinstance(source, str | os.PathLike) else f"given as {type(source).__name__}"
+        return short_repr(str(source["path"])) if source.get("path") else _name_of(source.get("bytes") or b"")
+    return short_repr(str(source)) if isinstance(source, str | os.PathLike) else f"given as {type(source).__name__}"
 
 
 def _file_bytes(source: Any, name: str) -> bytes:

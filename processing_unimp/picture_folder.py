@@ -1,4 +1,4 @@
-"""The folder that picture paths of an items table may lead into, and nowhere else: tables may come from strangers."""
+"""Resolves the picture paths of an items table inside one folder and nowhere else: tables may be untrusted."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .bounds import shown
+from .bounds import short_repr
 from .picture import UnreadablePicture, read_picture_file
 
 
@@ -31,14 +31,16 @@ class PictureFolder:
                 when it is read.)
         """
         if "://" in path:
-            raise UnreadablePicture(f"the picture {shown(path)} is an address. Expected a local file; download it.")
+            raise UnreadablePicture(
+                f"the picture {short_repr(path)} is an address. Expected a local file; download it."
+            )
         try:
             found = (self.root / path).resolve()
         except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, links in a circle
-            raise UnreadablePicture(f"{shown(path)} cannot be a path of a picture. Correct it.") from None
+            raise UnreadablePicture(f"{short_repr(path)} cannot be a path of a picture. Correct it.") from None
         if not found.is_relative_to(self.root):
             raise UnreadablePicture(
-                f"the picture path {shown(path)} leads out of {str(self.root)!r}. Expected a file inside; for "
+                f"the picture path {short_repr(path)} leads out of {str(self.root)!r}. Expected a file inside; for "
                 "pictures elsewhere name their folder with image_root."
             )
         return found
@@ -54,18 +56,20 @@ class PictureFolder:
             return read_picture_file(found)
         except OSError as error:
             is_missing = isinstance(error, FileNotFoundError)
-            why = self.why_not(path) if is_missing else f"cannot read {shown(path)}: {error.strerror}."
+            why = self.why_not(path) if is_missing else f"cannot read {short_repr(path)}: {error.strerror}."
             raise UnreadablePicture(why) from error
 
     def why_not(self, path: str) -> str:
         """Why a path names no picture file, in words."""
         try:
-            return f"no picture file at {shown(str(self.find(path)))}. Correct the path, or leave the image empty."
+            return (
+                f"no picture file at {short_repr(str(self.find(path)))}. Correct the path, or leave the image empty."
+            )
         except UnreadablePicture as error:
             return str(error)
 
     def holds(self, paths: Sequence[str | None]) -> np.ndarray:
-        """Says of each path whether it names a regular file inside the folder: `(n,)` of `bool`."""
+        """Returns for each path whether it names a regular file inside the folder: `(n,)` of `bool`."""
         files: dict[str, set[str]] = {}
         found = np.zeros(len(paths), dtype=bool)
         for row, path in enumerate(paths):

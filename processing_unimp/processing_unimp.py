@@ -1,12 +1,12 @@
 """UniMPProcessor: requests to tensors, and the words of an answer back to text.
 
-One processor serves training, evaluation and serving, so that what the model is asked never drifts from what it was
-taught. It carries the catalogue: a saved model folder answers without any training data.
+One processor serves training, evaluation and serving, so that requests are encoded as in training. It
+carries the catalogue: a saved model folder answers without any training data.
 """
 
 import inspect
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,27 @@ from transformers import (
 from transformers.utils import cached_file, logging
 
 from .all_tasks import TASKS, task_of
-from .bounds import shown
+from .batch_pictures import BatchPictures, PixelCache, VisionFeatures
+from .bounds import short_repr
 from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
 from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
-from .catalogue import CATALOGUE_FILE, Catalogue
+from .catalogue import Catalogue
+from .catalogue_file import CATALOGUE_FILE
 from .control_tokens import ControlTokens
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
 from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, write_hashes
 from .request_reading import picture_of_request, read_request
+from .sequence_rows import IGNORED, SequenceRow, left_padded, padded_inputs
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
 from .task_imagine import expand_query
 
 logger = logging.get_logger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
-IGNORED = -100
 # Kinds of labels, see `UniMPProcessor.__call__`.
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
 SCRATCH_SIZES = ("micro", "tiny", "small", "base")
-# Decoded and resized pictures kept in memory; beyond it they are opened again each time.
-PICTURE_CACHE_BYTES = 256 * 2**20
 
 
 class UniMPProcessor(ProcessorMixin):
@@ -106,8 +106,7 @@ class UniMPProcessor(ProcessorMixin):
         self.control = ControlTokens(first_token_id, num_codes)
         self._catalogue: Catalogue | None = None
         self._item_text: ItemText | None = None
-        self._pixels: dict[Hashable, torch.Tensor] = {}
-        self._num_updates = 0
+        self._pixel_cache: PixelCache | None = None
         if catalogue is not None:
             self.catalogue = catalogue
 
@@ -170,7 +169,7 @@ class UniMPProcessor(ProcessorMixin):
     @catalogue.setter
     def catalogue(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._pixels.clear()
+        self._pixel_cache = PixelCache(catalogue)
         self._item_text = ItemText(
             self.tokenizer,
             self.control,
@@ -209,7 +208,7 @@ class UniMPProcessor(ProcessorMixin):
         labels: bool = False,
         context: str = "none",
         next_item: bool = False,
-        vision_features: Any = None,
+        vision_features: VisionFeatures | None = None,
         positions: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -227,7 +226,7 @@ class UniMPProcessor(ProcessorMixin):
                 the history are labels too: what the shopper does next, at every step.
             vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
                 instead of opening the pictures.
-            positions (`Sequence[int]`, *optional*): what errors call the requests; by default their places from 0.
+            positions (`Sequence[int]`, *optional*): numbers of the requests in error messages, by default from 0.
             kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway; for `images`
                 and `text` also those of tokenizer and image processor, flat or in `text_kwargs`, `images_kwargs`.
 
@@ -247,9 +246,11 @@ class UniMPProcessor(ProcessorMixin):
             return self._free(text, images, kwargs)
         known = [name for name in inspect.signature(type(self).__call__).parameters if name not in ("self", "kwargs")]
         check_arguments(kwargs, known)
-        pictures = _BatchPictures(self, vision_features)
+        item_text, cache = self.item_text, self._pixel_cache
+        assert cache is not None  # there is one where there is a catalogue
+        pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features)
         if isinstance(requests, (Mapping, str)) or not len(requests):
-            raise ValueError(f"requests came as {shown(requests)}: expected a list of at least one dict.")
+            raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
         rows, task_ids = [], []
         for position, request in zip(positions or range(len(requests)), requests, strict=True):
             try:
@@ -259,10 +260,10 @@ class UniMPProcessor(ProcessorMixin):
             except ValueError as error:
                 raise ValueError(f"request {position}: {error}") from error
         sequences = [(row.ids, [pictures.index(key) for key in row.pictures]) for row in rows]
-        batch = _padded(sequences, self.control.pad) | {"task_ids": torch.tensor(task_ids)}
+        batch = padded_inputs(sequences, self.control.pad) | {"task_ids": torch.tensor(task_ids)}
         if labels:
-            batch["labels"] = _left_padded([row.labels for row in rows], IGNORED)
-            batch["label_kinds"] = _left_padded([row.kinds for row in rows], 0)
+            batch["labels"] = left_padded([row.labels for row in rows], IGNORED)
+            batch["label_kinds"] = left_padded([row.kinds for row in rows], 0)
         return BatchFeature(batch | pictures.tensors())
 
     def _free(self, text: Any, images: Any, kwargs: dict[str, Any]) -> BatchFeature:
@@ -304,7 +305,7 @@ class UniMPProcessor(ProcessorMixin):
                 pictures.append(picture)
             rows.append((ids, [0 if picture is None else len(pictures)] * len(ids)))
         length = max_length if padding == "max_length" and max_length is not None else 0
-        batch = _padded(rows, self.control.pad, length)
+        batch = padded_inputs(rows, self.control.pad, length)
         if pictures:
             for_images["return_tensors"] = "pt"
             batch["pixel_values"] = self.image_processor(pictures, **for_images)["pixel_values"]
@@ -317,17 +318,17 @@ class UniMPProcessor(ProcessorMixin):
     def _encode(
         self,
         request: Request,
-        pictures: "_BatchPictures",
+        pictures: BatchPictures,
         *,
         labels: bool,
         context: str,
         next_item: bool,
-    ) -> "_Row":
+    ) -> SequenceRow:
         task = self.task_of(request)
         history = request.get("history")
         if not isinstance(history, (list, tuple)) or not history:
             raise ValueError(
-                f"the history is {shown(history)}: expected a list of at least one item, the latest last. "
+                f"the history is {short_repr(history)}: expected a list of at least one item, the latest last. "
                 "A shopper without any history has no taste to go by; show what is popular."
             )
         if len(history) > self.history_length:
@@ -369,7 +370,7 @@ class UniMPProcessor(ProcessorMixin):
                 f"A history of {len(history)} items does not fit into max_length={self.max_length} tokens: "
                 f"only the latest {len(blocks)} are read."
             )
-        row = _Row()
+        row = SequenceRow()
         row.append([self.control.cls])
         ends = []
         for entry, block in blocks:
@@ -400,9 +401,9 @@ class UniMPProcessor(ProcessorMixin):
             return False
         raise ValueError(f"context={context!r}: expected 'attributes', 'id' or 'none'.")
 
-    def _answer(self, name: str, request: Request, labels: bool) -> "_Row":
+    def _answer(self, name: str, request: Request, labels: bool) -> SequenceRow:
         """What follows [ANS]: the answer with its labels, or at inference nothing, except the slots of a selection."""
-        row = _Row()
+        row = SequenceRow()
         task = TASKS[name]
         if task.answer_group == "decisions":
             # The last slot's decision is the label of the position after it, so an eos token closes the row.
@@ -467,21 +468,6 @@ class UniMPProcessor(ProcessorMixin):
         text = self.tokenizer.decode([token for token in ids if token < self.first_token_id], skip_special_tokens=True)
         return str(text).strip()
 
-    def readable(self, token_ids: Sequence[int]) -> str:
-        """A whole sequence as text with the names of added tokens, for logs and curious eyes."""
-        parts: list[str] = []
-        words: list[int] = []
-        for token in [*map(int, token_ids), -1]:
-            if 0 <= token < self.first_token_id:
-                words.append(token)
-                continue
-            if words:
-                parts.append(str(self.tokenizer.decode(words)))
-                words = []
-            if token >= 0:
-                parts.append(self.control.name(token))
-        return " ".join(parts)
-
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, save_pictures: bool = True, **kwargs: Any
     ) -> Any:
@@ -545,25 +531,17 @@ class UniMPProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         """What processor_config.json holds; the catalogue has a file of its own."""
         # Hidden from the deep copy that super makes: a catalogue can be large.
-        hidden = {name: self.__dict__.pop(name) for name in ("_catalogue", "_item_text", "_pixels", "control")}
+        hidden = {name: self.__dict__.pop(name) for name in ("_catalogue", "_item_text", "_pixel_cache", "control")}
         try:
             output: dict[str, Any] = super().to_dict()
         finally:
             self.__dict__.update(hidden)
         return output | {"num_image_tokens": self.num_image_tokens}
 
-    def pixel_values(self, key: Hashable, picture: Any) -> torch.Tensor:
-        """A picture as the vision tower wants it, `(3, H, W)`; those of the catalogue are kept while there is room."""
+    def pixels_of(self, picture: Any) -> torch.Tensor:
+        """A picture as the vision tower wants it, `(3, H, W)`."""
         pixels: torch.Tensor = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
-        if isinstance(key, int) and (len(self._pixels) + 1) * pixels.nbytes <= PICTURE_CACHE_BYTES:
-            self._pixels[key] = pixels
         return pixels
-
-    def kept_pixel_values(self, key: Hashable) -> torch.Tensor | None:
-        """Those of a catalogue picture, if they are kept; a catalogue that was updated makes all forgotten."""
-        if self._num_updates != self.catalogue.num_updates:
-            self._pixels, self._num_updates = {}, self.catalogue.num_updates
-        return self._pixels.get(key)
 
 
 def _opened(image: Any) -> Any:
@@ -574,83 +552,3 @@ def _opened(image: Any) -> Any:
         image = image[0] if image else None
     # Arrays and tensors are pictures that are open already.
     return image if image is None or hasattr(image, "shape") else open_picture(picture_of_request(image, "an image"))
-
-
-def _left_padded(values: Sequence[Sequence[int]], fill: int, length: int = 0) -> torch.Tensor:
-    length = max(length, *map(len, values))
-    return torch.tensor([[fill] * (length - len(value)) + list(value) for value in values])
-
-
-def _padded(sequences: Sequence[tuple[list[int], list[int]]], pad: int, length: int = 0) -> dict[str, torch.Tensor]:
-    """Ids and media index of each row to tensors."""
-    return {
-        "input_ids": _left_padded([ids for ids, _ in sequences], pad, length),
-        "attention_mask": _left_padded([[1] * len(ids) for ids, _ in sequences], 0, length),
-        "media_index": _left_padded([index for _, index in sequences], 0, length),
-    }
-
-
-class _Row:
-    """One sequence under construction: ids, pictures, labels and kinds, always equally long."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.pictures: list[Hashable | None] = []
-        self.labels: list[int] = []
-        self.kinds: list[int] = []
-
-    def append(
-        self,
-        ids: Sequence[int],
-        pictures: Sequence[Hashable | None] | None = None,
-        labels: Sequence[int] | None = None,
-        kinds: Sequence[int] | None = None,
-    ) -> None:
-        self.ids.extend(ids)
-        self.pictures.extend([None] * len(ids) if pictures is None else pictures)
-        self.labels.extend([IGNORED] * len(ids) if labels is None else labels)
-        self.kinds.extend([0] * len(ids) if kinds is None else kinds)
-
-
-class _BatchPictures:
-    """The distinct pictures of one batch, in order of first use."""
-
-    def __init__(self, processor: UniMPProcessor, vision_features: Any) -> None:
-        self.processor = processor
-        self.vision_features = vision_features
-        self.rows: dict[Hashable, int] = {}
-        self.pixels: list[torch.Tensor] = []
-
-    def key(self, entry: ItemEntry) -> Hashable | None:
-        """The entry's picture, taken into the batch; `None` when there is none or it cannot be read."""
-        key = self.processor.item_text.picture_key(entry)
-        if key is None or key in self.rows:
-            return key
-        if self.vision_features is not None:
-            if not isinstance(key, int):
-                raise ValueError("an item with its own 'image' cannot be read from the feature store of a catalogue.")
-            if not self.vision_features.has(key):
-                return None
-        else:
-            pixels = self.processor.kept_pixel_values(key)
-            if pixels is None:
-                if isinstance(key, int):
-                    picture = self.processor.catalogue.picture(self.processor.catalogue.item_id(key))
-                else:
-                    picture = open_picture(entry.image)
-                if picture is None:
-                    return None
-                pixels = self.processor.pixel_values(key, picture)
-            self.pixels.append(pixels)
-        self.rows[key] = len(self.rows)
-        return key
-
-    def index(self, key: Hashable | None) -> int:
-        return 0 if key is None else 1 + self.rows[key]
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        if not self.rows:
-            return {}
-        if self.vision_features is not None:
-            return {"vision_features": self.vision_features.features(list(self.rows))}
-        return {"pixel_values": torch.stack(self.pixels)}

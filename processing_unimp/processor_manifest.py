@@ -18,7 +18,7 @@ def hash_of(file: Path) -> str:
 
 
 def known_hashes(folder: Path) -> dict[str, list[str]]:
-    """Which hashes each file of a folder may have: none for a folder that says nothing.
+    """Which hashes each file of a folder may have: none for a folder without a manifest.
 
     Raises:
         ValueError: a manifest that cannot be read.
@@ -34,7 +34,7 @@ def known_hashes(folder: Path) -> dict[str, list[str]]:
 
 
 def write_hashes(folder: Path, hashes: Mapping[str, list[str]]) -> None:
-    """Say anew which hashes the files of a folder may have."""
+    """Replace the record of the hashes that the files of a folder may have."""
     unfinished = folder / f"{PROCESSOR_MANIFEST}.unfinished"
     unfinished.write_text(json.dumps(hashes, indent=2), encoding="utf-8")
     os.replace(unfinished, folder / PROCESSOR_MANIFEST)
@@ -53,7 +53,7 @@ def replace_file(new: Path, file: Path) -> None:
 
 
 def check_hash(file: Path) -> None:
-    """Compare a file with the manifest beside it, if there is one that names it.
+    """Compare a file with the manifest beside it, if there is one with an entry for it.
 
     Raises:
         ValueError: it is not what was written.

@@ -1,13 +1,13 @@
 """A request as anybody may send it, to the form that the tasks read: bounded, ids as text, and no file opened.
 
-A request may come over a wire from a stranger. What JSON can say never names a file: pictures come as data URIs, or in
+A request may come over the network from anybody. Nothing in JSON names a file: pictures come as data URIs, or in
 Python as bytes, PIL pictures and `pathlib.Path`s.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from .bounds import MAX_ATTRIBUTES, MAX_CANDIDATES, MAX_HISTORY, check_length, check_value, shown
+from .bounds import MAX_ATTRIBUTES, MAX_CANDIDATES, MAX_HISTORY, check_length, check_value, short_repr
 from .cell_values import id_as_text, is_missing, plain_value
 from .picture import bytes_of_data_uri
 
@@ -54,22 +54,22 @@ def _entry(entry: Any, where: str) -> Any:
     read: dict[str, Any] = {}
     for name, value in entry.items():
         if not isinstance(name, str):
-            raise ValueError(f"{where} has the key {shown(name)}: expected names of attributes that are text.")
+            raise ValueError(f"{where} has the key {short_repr(name)}: expected names of attributes that are text.")
         if name == "item_id":
             value = id_as_text(value, f"{where}: item_id")
         elif name == "image":
             value = picture_of_request(value, where)
         else:
             check_value(name, f"{where}: the name of an attribute")
-            check_value(value, f"{where}: attribute {shown(name)}")
-            value = _plain(value, f"{where}: attribute {shown(name)}")
+            check_value(value, f"{where}: attribute {short_repr(name)}")
+            value = _plain(value, f"{where}: attribute {short_repr(name)}")
         if value is not None:
             read[name] = value
     return read
 
 
 def _id(entry: Any, where: str) -> Any:
-    """An id by itself as text; what can be none is left for whoever needs an item there to refuse."""
+    """A bare id as text; any other value is left as it is, for the task to refuse where it needs an item."""
     try:
         return id_as_text(entry, where)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Many answers at once, or one change: who answers sees one consistent catalogue, and a model that fits it."""
+"""Many answers at once, or one change: every answer sees one consistent catalogue and a model that matches it."""
 
 import threading
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class ShopLock:
-    """Of a catalogue and of all that is made from it, such as the item rows of a model.
+    """Readers-writer lock of a catalogue and of all that is made from it, such as the item rows of a model.
 
     Attributes:
-        preparing (`threading.Lock`): held by who prepares a change, which may take long and disturbs no answer.
+        preparing (`threading.Lock`): held while a change is prepared, which may take long and blocks no answer.
     """
 
     def __init__(self) -> None:

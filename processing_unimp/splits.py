@@ -1,4 +1,4 @@
-"""Protocols: which interactions are learnt from and which are asked for; each split says what it leaks.
+"""Evaluation protocols: which interactions are trained on and which are predicted; each split documents its leaks.
 
 Nothing is copied: the parts of a split are views by user and position.
 """
@@ -12,18 +12,9 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .cell_values import as_seconds
-from .history import Histories, Interaction
+from .history import Case, Histories
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One question: what a user had done, oldest first, and what came next."""
-
-    user_id: str
-    history: list[Interaction]
-    target: Interaction
 
 
 class Targets:

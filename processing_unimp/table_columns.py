@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import shown
+from .bounds import short_repr
 from .cell_values import LARGEST_WHOLE_FLOAT, as_seconds, id_as_text, picture_source, plain_value
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
@@ -30,14 +30,14 @@ ROWS_AT_ONCE = 10_000
 
 
 def checked_rows(rows: Any, what: str) -> list[dict[str, Any]]:
-    """Rows given in Python, as a list of dicts; a `ValueError` says what came instead, such as a data frame."""
+    """Rows given in Python, as a list of dicts; anything else, such as a data frame, is a `ValueError`."""
     if isinstance(rows, Mapping | str | bytes) or hasattr(rows, "iloc") or not isinstance(rows, Iterable):
         hint = " Of a data frame pass frame.to_dict('records')." if hasattr(rows, "iloc") else ""
         raise ValueError(f"{what} came as {type(rows).__name__}. Expected a list of dicts, one a row.{hint}")
     found = list(rows)
     for number, row in enumerate(found):
         if not isinstance(row, Mapping):
-            raise ValueError(f"{what}: row {number} is {type(row).__name__}: {shown(row)}. Expected a dict.")
+            raise ValueError(f"{what}: row {number} is {type(row).__name__}: {short_repr(row)}. Expected a dict.")
     return found
 
 
@@ -58,7 +58,7 @@ def table_of(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, "pa.DataType
     while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
         for name in dict.fromkeys(name for row in some for name in row):
             if not isinstance(name, str):
-                raise ValueError(f"a column is called {shown(name)}. Expected text.")
+                raise ValueError(f"a column is called {short_repr(name)}. Expected text.")
             parts.setdefault(name, [pa.nulls(length) for length in lengths])
         for name, chunks in parts.items():
             chunks.append(_chunk(some, name))
@@ -72,9 +72,11 @@ def _chunk(rows: list[Mapping[str, Any]], name: str) -> "pa.Array":
         return pa.array([id_as_text(row.get(name), name) for row in rows], pa.string())
     if name == "image":
         # Arrow's binary columns hold 2 GB a chunk.
-        return pa.array([picture_source(row.get(name), f"item {shown(row.get('item_id'))}") for row in rows], IMAGE)
-    what = f"attribute {shown(name)} of item "
-    values = [plain_value(row.get(name), what + shown(row.get("item_id"))) for row in rows]
+        return pa.array(
+            [picture_source(row.get(name), f"item {short_repr(row.get('item_id'))}") for row in rows], IMAGE
+        )
+    what = f"attribute {short_repr(name)} of item "
+    values = [plain_value(row.get(name), what + short_repr(row.get("item_id"))) for row in rows]
     return _as_kind(values, _narrowest({_kind_of(value) for value in values if value is not None}, values))
 
 
@@ -131,7 +133,7 @@ def _kept(given: "pa.DataType", new: "pa.DataType", chunks: list[Any], name: str
     if (given, new) == (pa.float64(), pa.int64()) and all(abs(value) <= LARGEST_WHOLE_FLOAT for value in values):
         return given
     raise ValueError(
-        f"attribute {name!r} holds {given} in this catalogue, but a new item brings {shown(values[0])}. "
+        f"attribute {name!r} holds {given} in this catalogue, but a new item brings {short_repr(values[0])}. "
         "Give it in the same type."
     )
 
@@ -371,7 +373,7 @@ def _read_texts(
         except (ValueError, OverflowError):
             unreadable[row] = True
     if is_whole and unreadable.any() and not np.isfinite(values).any():
-        raise ValueError(complaint(shown(texts[int(unreadable.argmax())])))
+        raise ValueError(complaint(short_repr(texts[int(unreadable.argmax())])))
     rows = encoded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
     return values[rows], unreadable[rows]
 

@@ -1,7 +1,6 @@
-"""Tables of anybody's making: parquet, JSON (lines or an array) and CSV, also gzipped; the one reader of every door.
+"""Reads every table: parquet, JSON (lines or an array) and CSV, also gzipped.
 
-What a row cannot be read for is said with its line. Reading is strict: a row that does not have the cells of the
-header is none, and nothing is guessed.
+Errors name the line. Reading is strict: a row needs exactly the cells of the header, and nothing is guessed.
 """
 
 import codecs
@@ -18,9 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from datasets import ClassLabel, Dataset
-
-from .bounds import shown
+from .bounds import short_repr
 from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, table_of
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
@@ -80,7 +77,7 @@ def find_table(path: str | os.PathLike[str], stem: str, also: Sequence[str] = ()
 
 
 def kind_of(path: Path) -> str:
-    """Returns what the name of a file says it is: one of `TABLE_KINDS`, or anything else."""
+    """Returns the kind of a file by its name: one of `TABLE_KINDS`, or another ending."""
     return path.name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
@@ -102,6 +99,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
         raise ValueError(f"{str(path)!r} is of an unknown kind. Expected a file ending in {', '.join(TABLE_KINDS)}.")
     try:
         if kind == "parquet":
+            from datasets import Dataset
+
             table = arrow_table(Dataset.from_parquet(str(path)))
             return table.select(_wanted(table.column_names, columns, path))
         header, rows = read_rows(path)
@@ -118,6 +117,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
 
 def arrow_table(dataset: Any) -> "pa.Table":
     """Returns the rows of a `datasets.Dataset` as an Arrow table (class labels by name, pictures undecoded)."""
+    from datasets import ClassLabel, Dataset  # here, for datasets takes half a second to import
+
     if not isinstance(dataset, Dataset):
         raise ValueError(
             f"a table came as {type(dataset).__name__}. Expected a datasets.Dataset; "
@@ -156,8 +157,8 @@ def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None
     double = dict.fromkeys(name for name in header if header.count(name) > 1 and not _UNNAMED.fullmatch(name))
     if double:
         raise ValueError(
-            f"the header of {path.name} has {', '.join(map(shown, list(double)[:5]))} more than once. Expected a name "
-            "of its own for every column."
+            f"the header of {path.name} has {', '.join(map(short_repr, list(double)[:5]))} more than once. Expected a "
+            "name of its own for every column."
         )
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
     if len(named) < len(header):
@@ -194,7 +195,8 @@ def _text_table(names: list[str], rows: Iterator[dict[str, Any]]) -> "pa.Table":
 def read_lines(path: Path) -> Lines:
     """Numbered lines of a file, also gzipped, with their ends and without a byte order mark.
 
-    Of a line that is longer than `MAX_ROW_BYTES` only that much comes: too much for anybody, and never more in memory.
+    Of a line that is longer than `MAX_ROW_BYTES` only that much is returned: more than any
+    reader accepts, and bounded in memory.
 
     Raises:
         ValueError: while reading, a file that is no whole gzip file.
@@ -252,7 +254,7 @@ def _csv_records(
 ) -> Iterator[tuple[int, list[str], str | None, list[tuple[int, bytes]]]]:
     """Line number, cells, what is wrong with them, and the further lines of each record: cells may hold line breaks.
 
-    Whoever clears the further lines takes them for part of the record. Otherwise, and where it is wrong, reading goes
+    A caller that accepts the record clears the further lines. Otherwise, and where it is wrong, reading goes
     on at the second line: a quote that was left open costs its own line, and not all that follow.
     """
     csv.field_size_limit(MAX_ROW_BYTES)
@@ -291,7 +293,7 @@ def _csv_rows(records: Iterator[Any], header: list[str], name: str) -> Iterator[
     for number, cells, problem, further in records:
         place = f"line {number} of {name}"
         if problem is None and len(cells) != len(header):
-            problem = f"{len(cells)} cells, and the header has {len(header)}: {shown(cells)}"
+            problem = f"{len(cells)} cells, and the header has {len(header)}: {short_repr(cells)}"
         if problem is not None:
             yield Row(place, {}, problem)
             continue

@@ -15,9 +15,8 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
-from .history import Histories
+from .history import Case, Histories
 from .item_text import stars_of
-from .splits import Case
 
 TASK_NAMES = ("recommend", "search", "rate", "explain", "select", "imagine")
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
-from .history import Histories
+from .history import Case, Histories
 from .item_text import clean_value
 from .metrics import bert_score, bleu, meteor, rouge
-from .splits import Case
 from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of
 
 MAX_EXPLANATION_WORDS = 48

@@ -12,10 +12,9 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
-from .history import Histories, Interaction
+from .history import Case, Histories, Interaction
 from .item_text import clean_value, stars_of
 from .metrics import cosine_similarity, diversity, frechet_distance
-from .splits import Case
 from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, ShopperText, Task, described, history_of
 from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
 

@@ -7,8 +7,7 @@ import torch
 
 from .all_tasks import TASKS
 from .catalogue import Catalogue
-from .history import Histories
-from .splits import Case
+from .history import Case, Histories
 from .task import ExampleSource, Request
 
 # How many interactions are tried in place of one that a task cannot use: for the drawn task, and for any.

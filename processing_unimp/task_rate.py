@@ -7,10 +7,9 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .control_tokens import NUM_STARS, ControlTokens
-from .history import Histories
+from .history import Case, Histories
 from .item_text import stars_of
 from .metrics import mae, rmse
-from .splits import Case
 from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of
 
 STARS = np.arange(1, NUM_STARS + 1)

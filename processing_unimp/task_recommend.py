@@ -7,9 +7,8 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
-from .history import Histories
+from .history import Case, Histories
 from .metrics import hit_rate, mrr, ndcg, rank_of_target
-from .splits import Case
 from .task import CaseScores, ExampleSource, Piece, Request, Scores, Task, described, history_of
 
 

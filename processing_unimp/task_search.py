@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import shown
-from .history import Histories
+from .bounds import short_repr
+from .history import Case, Histories
 from .item_text import clean_value
-from .splits import Case
 from .task import ExampleSource, Piece, Request, ShopperText, history_of
 from .task_recommend import Recommend
 
@@ -63,7 +62,7 @@ def query_words(request: Request) -> str:
     words = clean_value(query, MAX_QUERY_WORDS) if isinstance(query, str) else None
     if words is None:
         raise ValueError(
-            f"a request to {request['task']} with the query {shown(query)}: expected a text such as 'red shoes'."
+            f"a request to {request['task']} with the query {short_repr(query)}: expected a text such as 'red shoes'."
         )
     return words
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import shown
+from .bounds import short_repr
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
-from .history import Histories
+from .history import Case, Histories
 from .metrics import precision_recall_f1
-from .splits import Case
 from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of, with_attributes
 
 MAX_POSITIVES = 3
@@ -55,7 +54,9 @@ class Select(Task):
     def prompt(self, request: Request) -> list[Piece]:
         candidates = request.get("candidates")
         if not isinstance(candidates, (list, tuple)) or not candidates:
-            raise ValueError(f"a select request with the candidates {shown(candidates)}: expected a list of items.")
+            raise ValueError(
+                f"a select request with the candidates {short_repr(candidates)}: expected a list of items."
+            )
         return [
             "Given",
             *[ItemSlot(candidate) for candidate in candidates],

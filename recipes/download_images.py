@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 from processing_unimp.picture import FORMATS, UnreadablePicture, open_picture, read_picture_file
 from recipes.picture_files import hashed_name
 from recipes.public_http import FetchError, Hosts, fetch, named_hosts
@@ -81,7 +81,7 @@ class DownloadSummary:
         if outcome == "failed":
             kind = result.pop("kind")
             self.failures[kind] = self.failures.get(kind, 0) + 1
-            self.examples.setdefault(kind, f"{shown(result['item_id'])} at {shown(result['url'])}")
+            self.examples.setdefault(kind, f"{short_repr(result['item_id'])} at {short_repr(result['url'])}")
 
 
 def download_images(

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 from processing_unimp.tables import MAX_ROW_BYTES, TOO_DEEP, Lines, Row, read_lines, read_rows
 
 MAX_LITERAL_BYTES = 2**20  # of a line of Python literals, which take some 500 times their size to parse
@@ -177,7 +177,7 @@ def read_fields(path: Path, names: Sequence[str], separator: str, is_last_the_re
         if len(line) >= MAX_ROW_BYTES:
             yield Row(place, {}, f"longer than {MAX_ROW_BYTES} bytes")
         elif len(fields) != len(names):
-            problem = f"{len(fields)} fields between {separator!r}, and {len(names)} expected: {shown(text)}"
+            problem = f"{len(fields)} fields between {separator!r}, and {len(names)} expected: {short_repr(text)}"
             yield Row(place, {}, problem)
         else:
             yield Row(place, dict(zip(names, fields, strict=True)))

@@ -21,7 +21,7 @@ import pyarrow as pa
 from tqdm import tqdm
 from transformers import HfArgumentParser
 
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 from processing_unimp.tables import Row
 from recipes.picture_files import find_pictures
 from recipes.raw_files import csv_rows, in_batches, quoted, whole_rows
@@ -271,7 +271,9 @@ class RawTables:
     def count_where(self, section: str, what: str, table: str, condition: str, column: str) -> None:
         """Counts the rows of a table where an SQL condition holds, with a value of `column` as the example."""
         for (value,) in self.answers(f"SELECT {column} FROM {table} WHERE {condition} LIMIT 1"):
-            self.count(section, what, self.number(f"SELECT count(*) FROM {table} WHERE {condition}"), shown(value))
+            self.count(
+                section, what, self.number(f"SELECT count(*) FROM {table} WHERE {condition}"), short_repr(value)
+            )
 
     def forget(self, column: str, condition: str, what: str) -> None:
         """Writes null for a column of `events` where an SQL condition holds; the events stay and are counted."""
@@ -396,7 +398,7 @@ class RawTables:
         ((event, item),) = alike or self._pairs(all_pairs)
         raise ValueError(
             f"no interaction is with an item that is described: the interactions have item ids such as "
-            f"{shown(event)}, the descriptions such as {shown(item)} (read: {', '.join(self._sources())}). "
+            f"{short_repr(event)}, the descriptions such as {short_repr(item)} (read: {', '.join(self._sources())}). "
             + (
                 "The two are the same but for zeros, blanks or letter case: a spreadsheet or a data frame has "
                 "probably rewritten one of the files. Get it anew, or save it with its ids as text."
@@ -420,7 +422,7 @@ class RawTables:
                 "items",
                 "without a row, but with an id like one",
                 self.number(f"SELECT count(DISTINCT e.item_id) FROM {alike}"),
-                f"{shown(event)} and {shown(item)}",
+                f"{short_repr(event)} and {short_repr(item)}",
             )
 
     def match_pictures(self, folder: Path, item_of: Callable[[str], str | None] = lambda stem: stem) -> None:
@@ -446,7 +448,7 @@ class RawTables:
                     continue
                 self.count("read", "picture files", 1)
                 if file.problem is not None:
-                    self.count("removed", file.problem, 1, shown(file.path.name))
+                    self.count("removed", file.problem, 1, short_repr(file.path.name))
                     continue
                 path = file.path.relative_to(output_dir).as_posix() if is_inside else str(file.path)
                 yield {"name": name, "image": path}
@@ -467,7 +469,7 @@ class RawTables:
         self.count("removed", what, self.number(f"SELECT count(DISTINCT name) {unused}"))
         for (name,) in self.answers(f"SELECT min(name) {unused}"):
             if name is not None:
-                self.report["examples"][what] = shown(name)
+                self.report["examples"][what] = short_repr(name)
 
     def write(self, without: Iterable[str] = ()) -> dict[str, Any]:
         """Writes items.parquet, interactions.parquet and, last, preparation.json; prints and returns the account.

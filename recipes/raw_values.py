@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 from processing_unimp.cell_values import id_as_text, is_missing, readable
 from processing_unimp.table_columns import NULL_WORDS
 
@@ -37,7 +37,7 @@ def _text(value: Any) -> str | None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"{shown(value)} is no text.")
+    raise ValueError(f"{short_repr(value)} is no text.")
 
 
 def _texts(value: Any) -> list[str] | None:
@@ -49,13 +49,13 @@ def _number(value: Any) -> float | None:
     if is_missing(value) or (isinstance(value, str) and value.strip().lower() in NULL_WORDS):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{shown(value)} is no number.")
+        raise ValueError(f"{short_repr(value)} is no number.")
     try:
         number = float(value)
     except OverflowError:
-        raise ValueError(f"{shown(value)} is too large for a number.") from None
+        raise ValueError(f"{short_repr(value)} is too large for a number.") from None
     if not math.isfinite(number):
-        raise ValueError(f"{shown(value)} is no finite number.")
+        raise ValueError(f"{short_repr(value)} is no finite number.")
     return number
 
 
@@ -64,7 +64,7 @@ def _year(value: Any) -> int | None:
     if number is None:
         return None
     if not number.is_integer() or abs(number) >= 2**31:
-        raise ValueError(f"{shown(value)} is no year.")
+        raise ValueError(f"{short_repr(value)} is no year.")
     return int(number)
 
 

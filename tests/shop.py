@@ -1,6 +1,8 @@
 """A shop small enough to check by hand, and models small enough to run anywhere."""
 
+from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor
 
 from modeling_unimp import ImageCodec, UniMPForConditionalGeneration, load_image_processor
-from processing_unimp import Catalogue, Histories, UniMPProcessor
+from processing_unimp import Catalogue, Histories, UniMPProcessor, make_demo_shop
 from processing_unimp.catalogue import NO_CODE
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 60), "grey": (128, 128, 128)}
@@ -41,6 +43,17 @@ INTERACTIONS = [
     for explanation in [f"{user} likes it" if rating > 3 else f"{user} does not like it"]
 ]
 
+# A request of each task.
+HISTORY = ["h1", {"item_id": "m1", "rating": 4}]
+REQUESTS = [
+    {"task": "recommend", "history": HISTORY},
+    {"task": "search", "history": HISTORY, "query": "hat"},
+    {"task": "rate", "history": HISTORY, "item": "s1"},
+    {"task": "explain", "history": HISTORY, "item": "s1"},
+    {"task": "select", "history": HISTORY, "candidates": ["s1", "h2", {"title": "Tin mug"}]},
+    {"task": "imagine", "history": HISTORY, "query": "hat"},
+]
+
 
 def make_catalogue() -> Catalogue:
     return Catalogue.from_items([dict(item) for item in ITEMS])
@@ -48,6 +61,30 @@ def make_catalogue() -> Catalogue:
 
 def make_histories(catalogue: Catalogue) -> Histories:
     return Histories.from_interactions([dict(event) for event in INTERACTIONS], catalogue)
+
+
+def save_demo_shop(folder: Path, num_items: int, num_shoppers: int) -> None:
+    """The made-up shop as the two tables that the command lines read."""
+    items, interactions = make_demo_shop(num_items, num_shoppers)
+    catalogue = Catalogue.from_items(items)
+    catalogue.save(folder)
+    Histories.from_interactions(interactions, catalogue).to_dataset().to_parquet(str(folder / "interactions.parquet"))
+
+
+def readable(processor: UniMPProcessor, token_ids: Sequence[int]) -> str:
+    """A whole sequence as text with the names of added tokens."""
+    parts: list[str] = []
+    words: list[int] = []
+    for token in [*map(int, token_ids), -1]:
+        if 0 <= token < processor.first_token_id:
+            words.append(token)
+            continue
+        if words:
+            parts.append(str(processor.tokenizer.decode(words)))
+            words = []
+        if token >= 0:
+            parts.append(processor.control.name(token))
+    return " ".join(parts)
 
 
 def make_image_processor(size: int = 32) -> CLIPImageProcessor:

@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from shop import INTERACTIONS, make_catalogue, make_histories
+from shop import INTERACTIONS, make_catalogue, make_histories, save_demo_shop
 
 from benchmarks import baselines
 from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
@@ -19,7 +19,6 @@ from processing_unimp import (
     Interaction,
     Targets,
     leave_last_out,
-    write_demo_shop,
 )
 
 M1, M2, S1, S2, H1, H2 = range(6)
@@ -194,7 +193,7 @@ def test_nothing_is_learnt_from_validation_or_test(split):
 
 
 def test_the_command_evaluates_on_the_cases_of_train(tmp_path, monkeypatch, capsys):
-    write_demo_shop(tmp_path, num_items=40, num_shoppers=40)
+    save_demo_shop(tmp_path, num_items=40, num_shoppers=40)
     tasks = ["recommend", "search", "rate", "explain", "select"]
     arguments = [
         "baselines",

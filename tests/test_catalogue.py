@@ -13,6 +13,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from processing_unimp.catalogue import Catalogue
+from processing_unimp.publishing import push_items
 
 
 def png(colour: str = "red", size: int = 16) -> bytes:
@@ -370,12 +371,12 @@ def test_catalogue_survives_pickling():
     assert catalogue.item("007")["title"] == "Red shirt" and catalogue.picture("007") is not None
 
 
-def test_push_to_hub_sends_rows_and_pictures(monkeypatch):
+def test_push_items_sends_rows_and_pictures(monkeypatch):
     sent = {}
     monkeypatch.setattr(
         Dataset, "push_to_hub", lambda self, repo_id, **kwargs: sent.update(rows=self[:], repo=repo_id, kwargs=kwargs)
     )
-    Catalogue.from_items(ITEMS).push_to_hub("shop/items", private=True)
+    push_items(Catalogue.from_items(ITEMS), "shop/items", private=True)
     assert sent["repo"] == "shop/items" and sent["kwargs"] == {"private": True, "config_name": "items"}
     assert sent["rows"]["item_id"][0] == "007" and sent["rows"]["image"][0].size == (16, 16)
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_trainer import assert_close, losses, make_trainer, weights_of
+from tiny_training import assert_close, losses, make_trainer, weights_of
 
 from modeling_unimp.training.checkpoints import SIZES, check_whole, last_checkpoint, missing_state, note_whole
 
@@ -137,7 +137,7 @@ RUN = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from test_trainer import make_trainer
+from tiny_training import make_trainer
 torch.set_num_threads(1)
 trainer = make_trainer({folder!r}, max_steps=400, save_strategy="no", save_total_limit=1)
 from transformers import TrainerCallback
@@ -192,7 +192,7 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch
-from test_trainer import make_trainer
+from tiny_training import make_trainer
 from modeling_unimp.training.checkpoints import last_checkpoint
 torch.set_num_threads(1)
 print("READY", flush=True)

@@ -186,6 +186,7 @@ from shop import make_catalogue, make_histories
 from datasets import load_dataset
 from hub_cards.dataset_cards import push_dataset
 from processing_unimp import Catalogue, Histories
+from processing_unimp.publishing import push_interactions, push_items
 
 catalogue = make_catalogue()
 catalogue.set_picture_codes([[0, 1]] * len(catalogue))  # of one model's codec, nobody else's
@@ -203,13 +204,13 @@ url = push_dataset("shop/mugs", catalogue, histories)  # again
 items = Catalogue.from_dataset(load_dataset("shop/mugs", "items", split="train"))
 loaded = Histories.from_dataset(load_dataset("shop/mugs", "interactions", split="train"), items)
 same = all(loaded[user] == histories[user] for user in histories) and items.fingerprint == catalogue.fingerprint
-attempt(histories.push_to_hub, "shop/log", private=False)
-catalogue.push_to_hub("shop/open")
-attempt(histories.push_to_hub, "shop/open")
+attempt(push_interactions, histories, "shop/log", private=False)
+push_items(catalogue, "shop/open")
+attempt(push_interactions, histories, "shop/open")
 attempt(push_dataset, "shop/open", catalogue, histories)
-catalogue.push_to_hub("ada/known")
-histories.push_to_hub("known", public=True)
-attempt(histories.push_to_hub, "known")  # without a name before it: ada's own
+push_items(catalogue, "ada/known")
+push_interactions(histories, "known", public=True)
+attempt(push_interactions, histories, "known")  # without a name before it: ada's own
 push_dataset("shop/all", catalogue, histories, public=True)
 print("ANSWER", json.dumps([url, same, refused, load_dataset("shop/mugs", split="train").column_names]))
 """

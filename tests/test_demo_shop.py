@@ -18,7 +18,6 @@ from processing_unimp.demo_shop import (
     _make_items,
     draw_item,
     make_demo_shop,
-    write_demo_shop,
 )
 from processing_unimp.history import Histories
 from processing_unimp.metrics import hit_rate, mae, rank_of_target
@@ -193,11 +192,10 @@ def test_stars_follow_from_matches_with_the_history(histories, looks):
     assert mae(np.clip(predicted, 1, 5), true) < 0.8 * mae(np.full(len(true), median), true)
 
 
-def test_written_shop_loads(tmp_path):
-    folder = write_demo_shop(tmp_path / "a" / "shop", num_items=24, num_shoppers=8, seed=1)
+def test_the_shop_is_read_without_loss():
     items, interactions = make_demo_shop(24, 8, seed=1)
-    catalogue = Catalogue.load(folder)
-    histories = Histories.load(folder, catalogue)
+    catalogue = Catalogue.from_items(items)
+    histories = Histories.from_interactions(interactions, catalogue)
     assert catalogue.item_ids == [item["item_id"] for item in items]
     assert catalogue.attributes == ["title", "category", "colour", "material", "brand", "price"]
     for item in items:

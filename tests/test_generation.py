@@ -3,8 +3,7 @@
 import pytest
 import torch
 from shop import make_model, make_model_processor
-from test_hf_common import each_fusion, each_text_model, first_output, made
-from test_modeling_unimp import RAGGED, batch_of, item
+from tiny_models import RAGGED, batch_of, each_fusion, each_text_model, first_output, item, made
 from transformers import DynamicCache
 
 from modeling_unimp import UniMPForConditionalGeneration, UniMPModel

@@ -17,7 +17,19 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors.torch import load_file
 from shop import make_model_processor, make_processor
-from test_modeling_unimp import RAGGED, V, batch_of, config_of, open_gates, text_config, vision_config
+from tiny_models import (
+    RAGGED,
+    V,
+    batch_of,
+    config_of,
+    each_fusion,
+    each_text_model,
+    first_output,
+    made,
+    open_gates,
+    text_config,
+    vision_config,
+)
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -25,69 +37,7 @@ from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPMode
 from modeling_unimp.gated_cross_attention import UniMPGatedCrossAttention
 from processing_unimp import UniMPProcessor
 
-WORDS_ALONE = (
-    "makes embeddings with `get_input_embeddings()(input_ids)`, which knows the language model's words; added tokens "
-    "have rows of their own, and `UniMPModel.embed` makes both. With prompts of words alone these tests pass."
-)
-BRANCHES = (
-    "export and fullgraph compilation need a forward without branches on data: spans of pictures and added tokens are "
-    "found by their content. `torch.compile` without fullgraph works."
-)
-FIXED_WORDS = "added ids begin after the words, so the words are not resized; `resize_token_embeddings` says so"
-WIDTH = "takes the language model's `vocab_size` for the width of the logits, which added tokens make wider"
-# Tests of transformers 5.24 that fail on UniMP, and why; test_hf_suites.py runs them.
-KNOWN_FAILURES = {
-    "test_inputs_embeds": WORDS_ALONE,
-    "test_inputs_embeds_matches_input_ids": WORDS_ALONE,
-    "test_generate_from_inputs_embeds": WORDS_ALONE,
-    "test_generate_from_random_inputs_embeds": WORDS_ALONE,
-    "test_generate_continue_from_inputs_embeds": WORDS_ALONE,
-    "test_beam_sample_generate": WORDS_ALONE,
-    "test_resize_tokens_embeddings": FIXED_WORDS,
-    "test_resize_embeddings_untied": FIXED_WORDS,
-    "test_greedy_generate_dict_outputs": WIDTH,
-    "test_sample_generate_dict_output": WIDTH,
-    "test_beam_search_generate_dict_output": WIDTH,
-    "test_beam_search_generate_dict_outputs_use_cache": WIDTH,
-    "test_assisted_decoding_matches_greedy_search": WIDTH,
-    "test_assisted_decoding_sample": WIDTH,
-    "test_prompt_lookup_decoding_matches_greedy_search": WIDTH,
-    "test_forward_with_logits_to_keep": WIDTH,
-    "test_torch_export": BRANCHES,
-    "test_dynamo_exporter": BRANCHES,
-    "test_generate_compile_model_forward_fullgraph": BRANCHES,
-    "test_multimodal_outputs_are_returned": "wants the field `image_outputs`; ours is `media_states`, latents of the "
-    "batch's distinct pictures and not one per row",
-    "test_fsdp2_plan_vs_ddp": "trains on words alone: the tower gets no gradient, and the optimizer's checkpoint "
-    "lacks its state. With tied words plain Llama drifts there as well.",
-    "test_model_weights_reload_no_missing_tied_weights": "exchanges the file of weights for an empty one, which "
-    "manifest.json finds before it is loaded",
-    "test_extra_early_exit_assistant": "its own assistant asks a composite config for `num_hidden_layers`",
-    "test_call_arguments_default_none": "a rule of style: `labels`, `context` and `next_item` have defaults but None",
-    "test_init_arguments_not_in_class_attributes": "`catalogue` and `num_image_tokens` are properties: setting them "
-    "on a processor rebuilds what is made of them",
-    "test_init_arguments_not_in_processor_kwargs": "`max_length` bounds a request; in a call with texts it is the "
-    "tokenizer's",
-    "test_subprocessor_defaults_1_images": "gives a picture 13 times as long as wide; such strips are cropped to 8, "
-    "see `open_picture`",
-    "test_subprocessor_defaults_preserved_by_kwargs": "hides defaults for padding in the tokenizer's own arguments",
-    "test_tokenizer_decode_defaults": "makes a processor without `first_token_id`, which has no default: a language "
-    "model often has more rows than its tokenizer has tokens",
-}
-
-each_text_model = pytest.mark.parametrize("model_type", ["llama", "gpt_neox", "opt", "gpt2", "gemma3_text"])
-each_fusion = pytest.mark.parametrize("fusion", ["exclusive", "all", "early", "late", "pooled", "none"])
 each_class = pytest.mark.parametrize("model_class", [UniMPModel, UniMPForConditionalGeneration])
-
-
-def made(model_class, *args, seed=0, **kwargs):
-    torch.manual_seed(seed)
-    return open_gates(model_class(config_of(*args, **kwargs))).eval()
-
-
-def first_output(model, batch):
-    with torch.no_grad():
-        return model(**batch)[0]
 
 
 # ---------------------------------------------------------------------------------------------------- save and load

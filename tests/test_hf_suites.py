@@ -3,7 +3,7 @@
     git clone --branch v5.24.0 --depth 1 https://github.com/huggingface/transformers
     TRANSFORMERS_TESTS=transformers python -m pytest -o addopts= tests/test_hf_suites.py
 
-What fails is listed with its reason in `KNOWN_FAILURES` of test_hf_common.py.
+What fails is listed with its reason in hf_known_failures.py.
 """
 
 import os
@@ -12,9 +12,9 @@ import unittest
 
 import pytest
 import torch
+from hf_known_failures import KNOWN_FAILURES
 from shop import make_processor
-from test_hf_common import KNOWN_FAILURES
-from test_modeling_unimp import config_of, text_config
+from tiny_models import config_of, text_config
 
 from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPModel
 from processing_unimp import UniMPProcessor

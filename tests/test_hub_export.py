@@ -20,7 +20,15 @@ import pytest
 import torch
 from hub_server import HubServer
 from safetensors.torch import load_file, save_file
-from shop import ITEMS, make_catalogue, make_histories, make_imagining_model, make_model, make_model_processor
+from shop import (
+    ITEMS,
+    REQUESTS,
+    make_catalogue,
+    make_histories,
+    make_imagining_model,
+    make_model,
+    make_model_processor,
+)
 from transformers import AutoModel, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
 from hub_cards import export, model_folder, unimp_push
@@ -37,15 +45,6 @@ from processing_unimp import Catalogue, TaskMixture, leave_last_out
 
 ROOT = Path(__file__).resolve().parent.parent
 USERS = {"hf_ada": {"name": "ada", "orgs": ["shop"]}, "hf_bob": {"name": "bob", "orgs": []}}
-HISTORY = ["h1", {"item_id": "m1", "rating": 4}]
-REQUESTS = [
-    {"task": "recommend", "history": HISTORY},
-    {"task": "search", "history": HISTORY, "query": "hat"},
-    {"task": "rate", "history": HISTORY, "item": "s1"},
-    {"task": "explain", "history": HISTORY, "item": "s1"},
-    {"task": "select", "history": HISTORY, "candidates": ["s1", "h2", {"title": "Tin mug"}]},
-    {"task": "imagine", "history": HISTORY, "query": "hat"},
-]
 METRICS = {
     "recommend": {"hr@10": 0.5, "ndcg@10": 0.25},
     "search": {"hr@10": 0.5, "ndcg@10": 0.25},
@@ -772,7 +771,8 @@ def test_a_login_is_checked_before_a_long_training(publisher):
 
 
 def test_a_catalogue_as_a_dataset(publisher, stranger, hub):
-    publisher.run("from shop import make_catalogue\nmake_catalogue().push_to_hub('shop/items')")
+    push = "from processing_unimp.publishing import push_items\nfrom shop import make_catalogue\n"
+    publisher.run(push + "push_items(make_catalogue(), 'shop/items')")
     load = "from datasets import load_dataset\nitems = load_dataset('shop/items', split='train')\n"
     load += "pictures = [row['image'] and [*row['image'].getpixel((0, 0))] for row in items]\n"
     load += "result = [items.remove_columns('image').to_list(), pictures]"

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from shop import ITEMS, encode_pictures, make_codec, make_imagining_model, make_model, make_model_processor
+from shop import ITEMS, encode_pictures, make_codec, make_imagining_model, make_model, make_model_processor, readable
 from transformers import AutoModel, AutoProcessor, GenerationConfig
 
 from modeling_unimp import PersonalizationPipeline
@@ -352,7 +352,7 @@ def test_a_merchants_word_that_joins_a_wish_is_never_a_control_token():
     assert found["wish"] == "[EOC] <item_3> [ANS] mug"
     # Two items of the history and two that were found, each with a picture, an item token and an end.
     ids = processor(requests=[found])["input_ids"][0].tolist()
-    added = [processor.readable([token]) for token in ids if token >= processor.first_token_id]
+    added = [readable(processor, [token]) for token in ids if token >= processor.first_token_id]
     expected = {"[CLS]": 1, "[IMG]": 4, "[EOC]": 4, "[ANS]": 1}
     assert Counter(name for name in added if not name.startswith("<item_")) == expected
     tokens = [f"<item_{catalogue.number(item_id)}>" for item_id in ("m1", "h1", *found["retrieved"])]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from shop import make_catalogue, make_processor, picture
+from shop import make_catalogue, make_processor, picture, readable
 
 from processing_unimp.item_text import TokenSequence, clean_value, describe, stars_of
 
@@ -60,7 +60,7 @@ def test_a_block_reads_picture_attributes_rating_id():
     sequence = TokenSequence()
     entry = writer.resolve({"item_id": "m1", "rating": 4}, "here")
     writer.write(sequence, entry, writer.picture_key(entry))
-    assert processor.readable(sequence.ids) == (
+    assert readable(processor, sequence.ids) == (
         "[IMG] title Red mug category mug price 9.5 rating <rate_4>  id <item_0> [EOC]"
     )
     assert sequence.pictures == [0] * len(sequence)
@@ -85,7 +85,7 @@ def test_an_unknown_item_is_read_by_its_text_and_picture():
     assert writer.picture_key(entry) is not None
     sequence = TokenSequence()
     writer.write(sequence, entry, None)
-    assert processor.readable(sequence.ids) == "title Tea pot brand Haru [EOC]"
+    assert readable(processor, sequence.ids) == "title Tea pot brand Haru [EOC]"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_merchant_text_never_becomes_a_control_token():
 def test_the_model_reads_some_attributes_and_the_answer_has_them_all():
     processor = make_processor(attributes=["price", "category"])
     writer = processor.item_text
-    assert processor.readable(writer.attribute_ids(writer.resolve("m1", "here"))) == "price 9.5 category mug"
+    assert readable(processor, writer.attribute_ids(writer.resolve("m1", "here"))) == "price 9.5 category mug"
     described = writer.resolve({"title": "Tea pot", "category": "pot", "glaze": "blue"}, "here")
     assert dict(described.attributes) == {"category": "pot", "glaze": "blue"}
     assert processor.catalogue.item("m1")["title"] == "Red mug"

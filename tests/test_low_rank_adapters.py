@@ -3,11 +3,11 @@
 import copy
 
 import pytest
-import test_trainer
+import tiny_training
 import torch
 from peft import PeftModel
 from shop import make_model, make_model_processor
-from test_modeling_unimp import RAGGED, batch_of, model_of
+from tiny_models import RAGGED, batch_of, model_of
 from transformers import AutoModel
 
 from modeling_unimp import UniMPForConditionalGeneration, add_lora
@@ -160,17 +160,17 @@ def test_the_trainer_trains_resumes_and_merges(tmp_path, monkeypatch):
     def lora_model(processor, **fields):
         return add_lora(make_model(processor, **fields).freeze_backbones("new"), r=4, alpha=8)
 
-    monkeypatch.setattr(test_trainer, "make_model", lora_model)
-    straight = test_trainer.make_trainer(tmp_path / "a", evaluate=True)
+    monkeypatch.setattr(tiny_training, "make_model", lora_model)
+    straight = tiny_training.make_trainer(tmp_path / "a", evaluate=True)
     frozen_before = copy.deepcopy(
         {name: each for name, each in straight.model.named_parameters() if not each.requires_grad}
     )
     straight.train()
     for name, each in straight.model.named_parameters():
         assert name not in frozen_before or torch.equal(each, frozen_before[name]), name
-    resumed = test_trainer.make_trainer(tmp_path / "a", evaluate=True)
+    resumed = tiny_training.make_trainer(tmp_path / "a", evaluate=True)
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
-    assert test_trainer.losses(resumed)[-2:] == pytest.approx(test_trainer.losses(straight)[-2:])
+    assert tiny_training.losses(resumed)[-2:] == pytest.approx(tiny_training.losses(straight)[-2:])
     processor = make_model_processor()
     inputs = processor(requests=[{"task": "recommend", "history": ["m1", "h1"]}])
     del inputs["task_ids"]

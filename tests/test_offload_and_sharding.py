@@ -8,8 +8,7 @@ import torch
 import torch.distributed as dist
 from accelerate import cpu_offload, disk_offload, infer_auto_device_map
 from accelerate.utils import compute_module_sizes
-from shop import make_imagining_model
-from test_hub_export import REQUESTS
+from shop import REQUESTS, make_imagining_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.distributed import DistributedConfig

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from PIL import Image
-from shop import make_catalogue, make_image_processor, make_processor, picture
+from shop import make_catalogue, make_image_processor, make_processor, picture, readable
 
 from processing_unimp import Catalogue, UniMPProcessor
 from processing_unimp.byte_level_bpe import END_OF_TEXT
@@ -19,7 +19,7 @@ def processor():
 
 
 def readable_row(processor, batch, row=0):
-    return processor.readable(batch["input_ids"][row][batch["attention_mask"][row] == 1])
+    return readable(processor, batch["input_ids"][row][batch["attention_mask"][row] == 1])
 
 
 REQUESTS = {

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from shop import make_processor, picture
 
-from processing_unimp.bounds import MAX_HISTORY, shown
+from processing_unimp.bounds import MAX_HISTORY, short_repr
 from processing_unimp.request_reading import read_request
 
 RECOMMEND = {"task": "recommend", "history": ["m1", "s2"]}
@@ -165,8 +165,8 @@ def test_shown_is_short_whatever_it_is_of():
         10**5000,
         [10**5000],
     ):
-        assert len(shown(value)) <= 400
-    assert shown("a'b") == repr("a'b") and shown([1, "a"]) == "[1, 'a']"
+        assert len(short_repr(value)) <= 400
+    assert short_repr("a'b") == repr("a'b") and short_repr([1, "a"]) == "[1, 'a']"
 
 
 def test_an_unknown_id_is_compared_with_few(processor, monkeypatch):

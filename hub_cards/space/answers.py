@@ -12,7 +12,7 @@ import numpy as np
 
 from hub_cards.html_pieces import exact_uri
 from processing_unimp import TASK_NAMES
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 
 from .stopping import stopping_options
 
@@ -125,7 +125,7 @@ class Answers:
     def find(self, words: str, most: int) -> list[dict[str, Any]]:
         """Items on sale that have all these words somewhere, in the order of the catalogue; all for no words."""
         if not isinstance(words, str) or len(words) > MAX_TYPED:
-            raise ValueError(f"Looking for {shown(words)}: expected at most {MAX_TYPED} characters.")
+            raise ValueError(f"Looking for {short_repr(words)}: expected at most {MAX_TYPED} characters.")
         wanted = words.casefold().split()
         with self.catalogue.lock.answering():
             words_of_items = self._words_of_items()
@@ -165,5 +165,5 @@ def whole_number(value: Any, name: str, least: int, most: int) -> int:
     """A number as JSON has it, where 3.0 may stand for 3."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not least <= value <= most or value != int(value):
-        raise ValueError(f"{name}={shown(value)}: expected a whole number from {least} to {most}.")
+        raise ValueError(f"{name}={short_repr(value)}: expected a whole number from {least} to {most}.")
     return int(value)

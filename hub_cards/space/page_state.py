@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 from processing_unimp.cell_values import readable
 
 from .panels import Panels
@@ -115,7 +115,7 @@ def with_item(history: History, item_id: str, stars: str = "") -> History:
         ValueError: other stars, or more items than a page shows.
     """
     if stars not in ("", *"012345"):
-        raise ValueError(f"stars of {shown(stars)}: expected 1 to 5, or 0 to take them back.")
+        raise ValueError(f"stars of {short_repr(stars)}: expected 1 to 5, or 0 to take them back.")
     rating = float(stars) if stars and stars != "0" else None
     if stars and any(entry["item_id"] == item_id for entry in history):
         return [entry | {"rating": rating} if entry["item_id"] == item_id else entry for entry in history]

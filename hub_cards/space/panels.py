@@ -10,7 +10,7 @@ from markupsafe import Markup
 from hub_cards.html_pieces import TEMPLATES, percent, thumbnail
 from hub_cards.untrusted_text import one_line
 from modeling_unimp.serving.reasons import blend, leave_one_out, picture_heat
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 
 from .answers import Answers
 from .product_cards import PICTURE_SIDE, ProductCards
@@ -40,7 +40,7 @@ class Panels:
     def item_id(self, number: str) -> str:
         """The id of the item that a button names by its number."""
         if not number.isdecimal() or len(number) > 12:
-            raise ValueError(f"an item {shown(number)}: expected the number of one.")
+            raise ValueError(f"an item {short_repr(number)}: expected the number of one.")
         item_id: str = self.answers.catalogue.item_id(int(number))
         return item_id
 

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from starlette.responses import JSONResponse
 
-from processing_unimp.bounds import MAX_DATA_URI, shown
+from processing_unimp.bounds import MAX_DATA_URI, short_repr
 
 MAX_BODY = MAX_DATA_URI + 4_000_000  # bytes; the largest picture, and words
 MAX_BODY_OF_PAGE = 100_000  # bytes of what the page itself sends: the shopper's history lies on the server
@@ -134,7 +134,7 @@ class RequestLimits:
         if path.startswith(API + "mcp"):
             return _checked_message(read)
         if not isinstance(read, dict):
-            raise Refused(422, f"The request is {shown(read)}: expected an object, such as {{'data': [...]}}.")
+            raise Refused(422, f"The request is {short_repr(read)}: expected an object, such as {{'data': [...]}}.")
         _check_values(read)
         if path.startswith(API + "call/v2/"):
             self._check_named(self._endpoint(path), read)
@@ -143,7 +143,7 @@ class RequestLimits:
         for name, value in kept.items():
             if not isinstance(value, ENVELOPE[name]):
                 expected = "text" if ENVELOPE[name] is str else "a whole number"
-                raise Refused(422, f"{name} is {shown(value)}: expected {expected}.")
+                raise Refused(422, f"{name} is {short_repr(value)}: expected {expected}.")
         _check_envelope(kept)
         if path not in (API + "cancel", API + "reset"):
             function = self._endpoint(path) if path.startswith(API + "call/") else self._function(kept)
@@ -157,21 +157,21 @@ class RequestLimits:
         name = path.removeprefix(API + "call/").removeprefix("v2/")
         public = {each.api_name: each for each in self.page.fns.values() if each.api_visibility == "public"}
         if name not in public:
-            raise Refused(404, f"There is no endpoint {shown(name)}: expected one of {', '.join(public)}.")
+            raise Refused(404, f"There is no endpoint {short_repr(name)}: expected one of {', '.join(public)}.")
         return public[name]
 
     def _function(self, envelope: dict[str, Any]) -> Any:
         """The function that a page or a client calls by its number."""
         function = self.page.fns.get(envelope.get("fn_index"))
         if function is None or function.fn is None:
-            raise Refused(404, f"There is no function {shown(envelope.get('fn_index'))}: load the page again.")
+            raise Refused(404, f"There is no function {short_repr(envelope.get('fn_index'))}: load the page again.")
         return function
 
     def _check_named(self, function: Any, values: dict[str, Any]) -> None:
         parameters = inspect.signature(function.fn).parameters
         needed = [name for name, each in parameters.items() if each.default is each.empty]
         if not set(needed) <= set(values) <= set(parameters):
-            raise Refused(422, f"The values {shown(list(values))}: expected {_signature(function)}.")
+            raise Refused(422, f"The values {short_repr(list(values))}: expected {_signature(function)}.")
 
 
 def _values(function: Any, data: Any) -> list[Any]:
@@ -184,7 +184,7 @@ def _values(function: Any, data: Any) -> list[Any]:
         or len(data + left_out) != len(function.inputs)
         or inspect.Parameter.empty in left_out
     ):
-        raise Refused(422, f"The data is {shown(data)}: expected the list {_signature(function)}.")
+        raise Refused(422, f"The data is {short_repr(data)}: expected the list {_signature(function)}.")
     return data + left_out
 
 
@@ -200,8 +200,8 @@ def _check_values(value: Any) -> None:
         if isinstance(part, dict) and {"path", "meta"} <= set(part):
             raise Refused(
                 422,
-                f"The request names a file, {shown(part['path'])}: no file is ever opened. Send a picture as a data "
-                "URI, 'data:image/png;base64,...'.",
+                f"The request names a file, {short_repr(part['path'])}: no file is ever opened. Send a picture as "
+                "a data URI, 'data:image/png;base64,...'.",
             )
         waiting += [(inner, depth + 1) for inner in (part.values() if isinstance(part, dict) else part)]
 
@@ -209,7 +209,9 @@ def _check_values(value: Any) -> None:
 def _checked_message(message: Any) -> bytes:
     """A message of MCP, checked; all but the arguments of a tool must be short."""
     if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-        raise Refused(422, f"The message is {shown(message)}: expected an object with a method, such as tools/call.")
+        raise Refused(
+            422, f"The message is {short_repr(message)}: expected an object with a method, such as tools/call."
+        )
     try:
         _check_values(message)
         parameters = message.get("params")

@@ -48,7 +48,7 @@ try:
     import pyarrow as pa
 
     from processing_unimp import Catalogue, UniMPProcessor
-    from processing_unimp.bounds import shown
+    from processing_unimp.bounds import short_repr
     from processing_unimp.cell_values import id_as_text, is_missing
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
@@ -305,7 +305,7 @@ class Scorer:
                 row = read()
                 user_id = id_as_text(row.get("user_id"), "user_id")
                 if user_id is None:
-                    came = shown(row.get("user_id"))
+                    came = short_repr(row.get("user_id"))
                     raise ValueError(f"row {first + place + 1} has the user_id {came}: expected text.")
                 shoppers.append(self._shopper(place, user_id, row, counts))
             except UNUSABLE_ROW as error:
@@ -332,9 +332,9 @@ class Scorer:
             try:
                 history = json.loads(history)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"the history {shown(history)} is not JSON: {error}.") from None
+                raise ValueError(f"the history {short_repr(history)} is not JSON: {error}.") from None
         if not isinstance(history, list) or not history:
-            raise ValueError(f"the history is {shown(history)}: expected a list of at least one item.")
+            raise ValueError(f"the history is {short_repr(history)}: expected a list of at least one item.")
         known: list[dict[str, Any]] = []
         for entry in history:
             event: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"item_id": entry}
@@ -349,7 +349,7 @@ class Scorer:
                 rating = None
             known.append({"item_id": item_id, "rating": rating})
         if not known:
-            first = shown(history[0])
+            first = short_repr(history[0])
             raise ValueError(f"none of the history's {len(history)} items is in the catalogue, such as {first}.")
         request: dict[str, Any] = {"task": self.task, "history": known[-self.processor.history_length :]}
         if self.task == "search":

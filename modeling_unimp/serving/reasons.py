@@ -331,7 +331,7 @@ def _grid(num_tokens: int, height: int, width: int) -> tuple[int, int]:
 
 def _pixels_a_side(processor: Processor) -> tuple[int, int]:
     """Height and width of pictures as the vision tower got them when their features were stored."""
-    height, width = processor.pixel_values(None, Image.new("RGB", (64, 64))).shape[-2:]
+    height, width = processor.pixels_of(Image.new("RGB", (64, 64))).shape[-2:]
     return height, width
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from processing_unimp.bounds import shown
+from processing_unimp.bounds import short_repr
 from processing_unimp.cell_values import is_missing
 from processing_unimp.table_columns import NULL_WORDS
 from recipes.download_images import DownloadArguments, DownloadSummary, download_images
@@ -181,15 +181,15 @@ def _meta(tables: RawTables, arguments: AmazonArguments) -> Iterator[dict[str, A
             tables.count("read", "meta lines", 1)
             item_id = _item_id(record)
             if item_id is None:
-                tables.count("removed", "meta lines without an asin", 1, shown(record))
+                tables.count("removed", "meta lines without an asin", 1, short_repr(record))
                 continue
             for field_name, value in _of_other_kinds(record):
-                tables.count("changed", f"{field_name} that is not text set to null", 1, shown(value))
+                tables.count("changed", f"{field_name} that is not text set to null", 1, short_repr(value))
             item = _attributes(record)
             price = record.get("price")
             says_none = is_missing(price) or (isinstance(price, str) and _text(price).lower() in _NO_PRICE)
             if item["price"] is None and not says_none:
-                tables.count("changed", "prices that are no number above 0 set to null", 1, shown(price))
+                tables.count("changed", "prices that are no number above 0 set to null", 1, short_repr(price))
             yield {"item_id": item_id, "domain": _domain(category), **item}
 
 
