@@ -20,6 +20,7 @@ from modeling_unimp import PersonalizationPipeline, UniMPTrainer
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.training.evaluation import evaluate_model, format_table
 from modeling_unimp.training.experiment import (
+    add_closed_forms,
     check_names,
     check_output_folder,
     checkpoint_to_resume,
@@ -32,6 +33,7 @@ from modeling_unimp.training.experiment import (
     split_histories,
     use_all_cores,
 )
+from modeling_unimp.training.hybrid_fitting import MOST_CASES
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import TASK_NAMES, UniMPCollator
 
@@ -81,12 +83,14 @@ def main() -> None:
         vision_features=features,
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    validation = cases_of(split.validation, max_cases=MOST_CASES)
+    closed_form = add_closed_forms(trainer, validation, split, data_args, model_args)
     minutes = (time.time() - started) / 60
 
     # Validation has chosen; here, once, the test parts are touched.
     parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}
     results = {
-        part: evaluate_model(trainer, cases_of(targets, max_cases=data_args.max_test_cases), split.train)
+        part: evaluate_model(trainer, cases_of(targets, max_cases=data_args.max_test_cases), split.train, closed_form)
         for part, targets in parts.items()
         if targets is not None and len(targets)
     }

@@ -21,6 +21,7 @@ from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from modeling_unimp import DataArguments
+from modeling_unimp.training.evaluation import rows_of
 from processing_unimp import TASKS
 from processing_unimp.catalogue import SPECIAL_COLUMNS
 
@@ -349,7 +350,7 @@ def _trivial_wins(results: Results) -> str:
 def _metrics_table(results: Results) -> str:
     rows = []
     for part, task, of_task in each_task(results):
-        for who, metrics in {"this model": of_task["model"], **of_task["baselines"]}.items():
+        for who, metrics in rows_of(of_task, "this model").items():
             numbers = ", ".join(f"{inline(name)} {_decimal(value)}" for name, value in metrics.items())
             rows.append([inline(part), task, inline(who), numbers])
     return table(["part", "task", "answers by", "metrics"], rows)

@@ -11,6 +11,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_unimp
 import processing_unimp
+from modeling_unimp.hybrid_scores import HYBRID_FILE
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import MANIFEST, write_manifest
 from processing_unimp import Catalogue
@@ -109,7 +110,8 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
     if with_report and not (model.path / REPORT).is_file():
         raise ValueError(f"{str(model.path)!r} holds no {REPORT}; train.py writes it at the end.")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in model.weights:
+    beside = [HYBRID_FILE] if (model.path / HYBRID_FILE).is_file() else []
+    for name in [*model.weights, *beside]:
         _copy(model.path / name, folder / name, link)
     if model.config.get("num_codes"):
         for file in sorted((model.path / CODEC_FOLDER).iterdir()):
@@ -131,7 +133,7 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
         _copy(model.path / CATALOGUE_FILE, folder / CATALOGUE_FILE, link)
     else:
         Catalogue(pq.read_table(model.path / CATALOGUE_FILE, columns=kept)).save(folder)
-    write_manifest(folder, [name for name in model.weights if name.endswith(".safetensors")])
+    write_manifest(folder, [name for name in [*model.weights, *beside] if name.endswith(".safetensors")])
     if (codec := folder / CODEC_FOLDER).is_dir():
         write_manifest(codec, sorted(file.name for file in codec.glob("*.safetensors")))
     hashed = [folder / name for name in (CATALOGUE_FILE, TOKENIZER_FILE) if (folder / name).is_file()]

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from modeling_unimp.backbones import is_unused_vision_part
+from modeling_unimp.hybrid_scores import HYBRID_FILE
 from modeling_unimp.image_codec import CODEC_WEIGHTS
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import check_weights
@@ -86,6 +87,7 @@ class ModelFolder:
     def _check_hashes(self) -> None:
         """Refuse files that were changed after they were saved."""
         check_weights(self.path)
+        check_weights(self.path, HYBRID_FILE.removesuffix(".safetensors"))
         check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
         for name in (CATALOGUE_FILE, TOKENIZER_FILE):
             if (self.path / name).is_file():

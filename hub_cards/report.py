@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
+from modeling_unimp.training.evaluation import rows_of
 from processing_unimp import Catalogue, EvaluationCases
 from processing_unimp.picture import UnreadablePicture, open_picture
 
@@ -305,7 +306,7 @@ VIEWS: dict[str, Callable[[_ItemViews, Mapping[str, Any], Mapping[str, Any]], di
 
 def _task_result(task: str, of_task: TaskResult) -> dict[str, Any]:
     """The table of a task: the headline first, the model in the first row."""
-    rows = {"UniMP": of_task["model"], **of_task["baselines"]}
+    rows = rows_of(of_task)
     names = sorted(of_task["model"], key=lambda name: name != of_task["headline"])
     best = {name: _best(name, [metrics[name] for metrics in rows.values()]) for name in names}
 

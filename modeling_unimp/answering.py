@@ -79,7 +79,7 @@ def outputs_of(
         with answering(model):
             if index is not None:
                 part = retrieve(search_with(model, processor, **reading), processor, part, index.has_picture)
-            inputs = processor(requests=part, **reading)
+            inputs = processor(requests=as_read(model, answer_group, part), **reading)
             outputs = answer(model, processor, answer_group, part, inputs, index=index, **generate_kwargs)
             if index is not None and all("answer" in request for request in part):
                 labelled = model.own_inputs(processor(requests=part, labels=True, **reading))
@@ -88,6 +88,15 @@ def outputs_of(
                 outputs = [output | {"nll": own} for output, own in zip(outputs, nll, strict=True)]
             answers = split(processor, answer_group, part, outputs)
         yield from answers
+
+
+def as_read(
+    model: "UniMPForConditionalGeneration", answer_group: str, requests: Sequence[Request]
+) -> Sequence[Request]:
+    """Requests in the form in which the network reads them: where candidates are ranked, as recommendations."""
+    if answer_group == "decisions" and model.hybrid_scores is not None and model.hybrid_scores.ranks_candidates:
+        return [{"task": "recommend", "history": request["history"]} for request in requests]
+    return requests
 
 
 def answer(
@@ -103,7 +112,8 @@ def answer(
     """The model's outputs for a batch of B requests; call it inside `answering`.
 
     Args:
-        requests (`Sequence[dict]`): those that the processor made `inputs` of; for codes with what was retrieved.
+        requests (`Sequence[dict]`): for codes with what was retrieved. The processor made `inputs` of
+            what [`as_read`] makes of them.
         inputs (`Mapping[str, torch.Tensor]`): of the processor, on any device.
         index (`PictureIndex`, *optional*): what pictures are compared with, for codes.
         generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 if not among them) and
@@ -122,10 +132,16 @@ def answer(
                 f"{name}={generate_kwargs[name]!r}: an answer is one text or picture a request; leave it out."
             )
     own: dict[str, Any] = model.own_inputs(inputs)
+    hybrid, catalogue = model.hybrid_scores, processor.catalogue
     if answer_group == "items":
-        return model.answer_logits("items", **own)[:, -1].float()
+        logits = model.answer_logits("items", **own)[:, -1].float()
+        return logits if hybrid is None else hybrid.add_to_requests(logits, requests, catalogue)
     if answer_group == "stars":
-        return model.stars(**own)
+        stars = model.stars(**own)
+        return stars if hybrid is None else hybrid.star_probabilities(stars, requests, catalogue)
+    if answer_group == "decisions" and hybrid is not None and hybrid.ranks_candidates:
+        logits = model.answer_logits("items", **own)[:, -1].float()
+        return hybrid.candidate_probabilities(logits, requests, catalogue)
     if answer_group == "decisions":
         return model.decisions(max(len(request["candidates"]) for request in requests), **own)
     if answer_group == "words":

@@ -22,6 +22,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 from .assembly import from_backbones
 from .configuration_unimp import UniMPConfig
 from .focal_loss import supervised_rows, token_nll
+from .hybrid_scores import HybridScores, hybrid_beside, save_hybrid_beside
 from .image_codec import ImageCodec
 from .imagining import check_codec, codec_beside, fit_codes_to_codec, imagine, save_codec_beside
 from .interfaces import Catalogue, Processor
@@ -67,6 +68,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _fsdp_plan = {"lm_head": "keep_full_weight"}
     _image_codec: ImageCodec | None = None
+    # Added to the network's logits where items are ranked, candidates chosen, stars given; `None`: the network alone.
+    hybrid_scores: HybridScores | None = None
 
     def __init__(
         self,
@@ -91,9 +94,11 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
     ) -> None:
-        """As [`UniMPPreTrainedModel.save_pretrained`], with the image codec, if there is one, in `image_codec/`."""
+        """As [`UniMPPreTrainedModel.save_pretrained`], with the image codec, if there is one, in `image_codec/`, and
+        the closed-form scores in hybrid_scores.safetensors."""
         if is_main_process:
             save_codec_beside(self, save_directory)
+            save_hybrid_beside(self.hybrid_scores, save_directory)
         super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
     @classmethod
@@ -105,11 +110,12 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         verify: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """As [`UniMPPreTrainedModel.from_pretrained`], with the image codec that is beside the model."""
+        """As [`UniMPPreTrainedModel.from_pretrained`], with image codec and closed-form scores beside the model."""
         name = pretrained_model_name_or_path
         loaded = super().from_pretrained(name, *args, output_loading_info=output_loading_info, verify=verify, **kwargs)
         model = loaded[0] if output_loading_info else loaded
         model.image_codec = codec_beside(model, name, verify, **kwargs)
+        model.hybrid_scores = hybrid_beside(name, verify, **kwargs)
         return loaded
 
     @classmethod

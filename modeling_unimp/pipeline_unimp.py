@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
 
-from .answering import answer, answering, split
+from .answering import answer, answering, as_read, split
 from .imagining import PictureIndex, retrieve
 from .interfaces import PictureFeatures, Processor, Request
 from .ranking import rank_items
@@ -280,7 +280,9 @@ class PersonalizationPipeline(Pipeline):
     def preprocess(self, work: dict[str, Any], vision_features: PictureFeatures | None = None) -> dict[str, Any]:
         """Requests of one answer group to tensors; `work` holds `group`, `requests` and, for errors, `positions`."""
         inputs = self.processor(
-            requests=work["requests"], vision_features=vision_features, positions=work["positions"]
+            requests=as_read(self.model, work["group"], work["requests"]),
+            vision_features=vision_features,
+            positions=work["positions"],
         )
         return work | {"inputs": inputs}
 

@@ -14,6 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from .backbones import is_unused_vision_part
 from .configuration_unimp import UniMPConfig
 from .gated_cross_attention import UniMPGatedCrossAttention
+from .hybrid_scores import HYBRID_FILE
 from .item_embeddings import UniMPItemEmbeddings, UniMPRows
 from .manifest import check_weights, write_manifest
 from .partial_training import load_left_out
@@ -56,7 +57,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
             whole, index = Path(save_directory, SAFE_WEIGHTS_NAME), Path(save_directory, SAFE_WEIGHTS_INDEX_NAME)
             if whole.is_file() and index.is_file() and whole.stat().st_mtime_ns < index.stat().st_mtime_ns:
                 whole.unlink()  # of an earlier save; it would be loaded in place of the shards
-            weights = Path(save_directory).glob("model*.safetensors")
+            weights = [*Path(save_directory).glob("model*.safetensors"), *Path(save_directory).glob(HYBRID_FILE)]
             write_manifest(save_directory, sorted(file.name for file in weights))
         if push_to_hub:
             known = (

@@ -197,10 +197,20 @@ class ItemText:
             return entry.number
         return None
 
-    def write(self, sequence: TokenSequence, entry: ItemEntry, picture: Hashable | None) -> None:
-        """Append an item's block to a sequence; all of its tokens see its picture only."""
+    def write(
+        self, sequence: TokenSequence, entry: ItemEntry, picture: Hashable | None, is_compact: bool = False
+    ) -> None:
+        """Append an item's block to a sequence; all of its tokens see its picture only.
+
+        A compact block is `[IMG] <item> [EOC]`, with the stars before the `[EOC]`; of an item that is not the
+        catalogue's, or has attributes of its own, there is a full one alone.
+        """
         if picture is not None:
             sequence.extend([self.tokens.image] * self.num_image_tokens, picture)
+        if is_compact and entry.number is not None and not entry.attributes:
+            stars = [] if entry.rating is None else [self.tokens.star(entry.rating)]
+            sequence.extend([self.tokens.item(entry.number), *stars, self.tokens.eoc], picture)
+            return
         sequence.extend(self.attribute_ids(entry), picture)
         if entry.rating is not None:
             sequence.extend([*self.phrase(RATING), self.tokens.star(entry.rating)], picture)

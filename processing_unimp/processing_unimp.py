@@ -57,6 +57,9 @@ class UniMPProcessor(ProcessorMixin):
         num_image_tokens (`int`, *optional*, defaults to 1): `[IMG]` tokens a picture takes; 0 for no vision, the
             number of latents for early fusion.
         attributes (`list[str]`, *optional*): what is read of an item, in this order; the whole schema without it.
+        history_format (`str`, *optional*, defaults to `"full"`): `"full"` writes an item of the history with its
+            attributes (the paper); `"compact"` one of the catalogue as `[IMG] <item> [EOC]`, its stars before the
+            `[EOC]`: its words and picture are in its row. What a request asks about is written in full all the same.
         history_length (`int`, *optional*, defaults to 5): items of a history that are read, the latest ones.
         max_words (`int`, *optional*, defaults to 12): words kept of each attribute value.
         max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
@@ -74,6 +77,7 @@ class UniMPProcessor(ProcessorMixin):
         num_retrieved: int = 2,
         num_image_tokens: int = 1,
         attributes: list[str] | None = None,
+        history_format: str = "full",
         history_length: int = 5,
         max_words: int = 12,
         max_length: int = 2048,
@@ -89,6 +93,8 @@ class UniMPProcessor(ProcessorMixin):
             )
         if tokenizer.eos_token_id is None:
             raise ValueError(f"{type(tokenizer).__name__} has no eos token, which ends an explanation; set eos_token.")
+        if history_format not in ("full", "compact"):
+            raise ValueError(f"history_format={history_format!r}: expected 'full' or 'compact'.")
         if history_length < 1:
             raise ValueError(f"history_length={history_length}: expected at least 1.")
         if num_retrieved < 1:
@@ -98,6 +104,7 @@ class UniMPProcessor(ProcessorMixin):
         self.num_retrieved = num_retrieved
         self._num_image_tokens = num_image_tokens
         self.attributes = attributes or None
+        self.history_format = history_format
         self.history_length = history_length
         self.max_words = max_words
         self.max_length = max_length
@@ -355,7 +362,7 @@ class UniMPProcessor(ProcessorMixin):
         for number, item in reversed(list(enumerate(history))):
             entry = self.item_text.resolve(item, f"history item {number}")
             block = TokenSequence()
-            self.item_text.write(block, entry, pictures.key(entry))
+            self.item_text.write(block, entry, pictures.key(entry), is_compact=self.history_format == "compact")
             room -= len(block)
             if room < 0:
                 break

@@ -339,3 +339,39 @@ def test_a_query_is_cut_to_sixteen_words(processor):
     text = readable_row(processor, processor(requests=[request]))
     query = text.split("[EOC] ")[1].split(" Can you retrieve")[0]
     assert query.split() == ["hat"] + ["word"] * 14 + ["z" * 40]
+
+
+def test_a_compact_history_is_tokens_of_items_and_stars():
+    """What is asked about stays in full, and so does an item that the catalogue does not know."""
+    full, compact = make_processor(), make_processor(history_format="compact")
+    control = compact.control
+    history = ["m1", {"item_id": "s1", "rating": 4}]
+    (ids,) = compact(requests=[{"task": "recommend", "history": history}])["input_ids"].tolist()
+    image = [control.image] * compact.num_image_tokens
+    m1, s1 = (control.item(compact.catalogue.number(item_id)) for item_id in ("m1", "s1"))
+    with_picture = [image if compact.catalogue.has_picture(item_id) else [] for item_id in ("m1", "s1")]
+    begin = [control.cls, *with_picture[0], m1, control.eoc, *with_picture[1], s1, control.star(4), control.eoc]
+    assert ids[: len(begin)] == begin
+    (tail,) = full(requests=[{"task": "recommend", "history": history}])["input_ids"].tolist()
+    rest = ids[len(begin) :]
+    assert tail[-len(rest) :] == rest
+
+    request = {"task": "rate", "history": ["m1", {"title": "Tin mug"}], "item": "s1"}
+    (read,) = compact(requests=[request])["input_ids"].tolist()
+    (of_full,) = full(requests=[request])["input_ids"].tolist()
+    described = of_full.index(control.eoc) + 1
+    assert read[-len(of_full[described:]) :] == of_full[described:]
+    with pytest.raises(ValueError, match="history_format='short': expected 'full' or 'compact'"):
+        make_processor(history_format="short")
+
+
+def test_labels_of_a_compact_history():
+    processor = make_processor(history_format="compact")
+    request = {"task": "recommend", "history": ["m1", {"item_id": "s1", "rating": 4}], "answer": "h1", "next": "h1"}
+    batch = processor(requests=[request], labels=True, next_item=True)
+    (ids,), (labels,), (kinds,) = (batch[name].tolist() for name in ("input_ids", "labels", "label_kinds"))
+    s1, h1 = (processor.control.item(processor.catalogue.number(item_id)) for item_id in ("s1", "h1"))
+    after = [place + 1 for place, token in enumerate(ids) if token == processor.control.eoc]
+    assert [labels[place] for place in after] == [s1, h1] and [kinds[place] for place in after] == [3, 3]
+    stars = ids.index(processor.control.star(4))
+    assert (labels[stars], kinds[stars]) == (processor.control.star(4), 3)

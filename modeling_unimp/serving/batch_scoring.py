@@ -286,6 +286,7 @@ class Scorer:
             "catalogue": digest(repr(column).encode() for column in attributes),
             "processor": digest([json.dumps(processor.to_dict(), sort_keys=True, default=str).encode()]),
             "vision_features": None if vision_features is None else vision_features.metadata["dtype"],
+            "hybrid": None if model.hybrid_scores is None else model.hybrid_scores.digest(),
             "allowed": digest([allowed.tobytes()]),
             "task": self.task,
             "query": self.query,
@@ -386,6 +387,10 @@ class Scorer:
         if self.exclude_seen:
             rows = [row for row, shopper in enumerate(batch) for _ in shopper.seen]
             allowed[rows, [number for shopper in batch for number in shopper.seen]] = False
+        if self.model.hybrid_scores is not None:
+            queries = [shopper.request.get("query") for shopper in batch]
+            histories = [shopper.seen for shopper in batch]
+            logits = self.model.hybrid_scores.add(self.task, logits, histories, queries).to(allowed.device)
         scores, numbers = (tensor.cpu().numpy() for tensor in rank_items(logits, self.top_k, allowed))
         for shopper, own_numbers, own_scores in zip(batch, numbers, scores, strict=True):
             kept = own_numbers >= 0

@@ -1,17 +1,20 @@
 """Evaluation by answering: outputs are scored case by case, averaged with an interval, and shown beside baselines."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from transformers.utils import logging
 from transformers.utils.logging import tqdm
 
 from processing_unimp import EvaluationCases, Histories, UniMPProcessor
-from processing_unimp.task import Scores, Task, stacked
+from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.task import CaseScores, Scores, Task, stacked
 
 from ..answering import outputs_of
+from ..hybrid_scores import HybridScores
 
 if TYPE_CHECKING:
     from ..modeling_unimp import UniMPForConditionalGeneration
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 RESAMPLES = 500
+CLOSED_FORM_BATCH = 64
 Results = dict[str, dict[str, Any]]
 
 
@@ -80,19 +84,29 @@ def score_cases(
     return scores
 
 
-def evaluate_model(trainer: "UniMPTrainer", cases_by_task: Sequence[EvaluationCases], train: Histories) -> Results:
+def evaluate_model(
+    trainer: "UniMPTrainer",
+    cases_by_task: Sequence[EvaluationCases],
+    train: Histories,
+    closed_form: HybridScores | None = None,
+) -> Results:
     """Metrics of the model and of each task's trivial baselines on the same cases.
 
     Args:
         trainer (`UniMPTrainer`)
         cases_by_task (`Sequence[EvaluationCases]`)
         train (`Histories`): what the baselines are fitted on.
+        closed_form (`HybridScores`, *optional*): the best blend without the network, where the model has closed-form
+            scores.
 
     Returns:
-        By task: `cases`, `skipped`, `headline`, `interval` (95 %, bootstrap over cases, of the headline), `model`
-        and `baselines` with their metrics.
+        By task: `cases`, `skipped`, `headline`, `interval` (95 %, bootstrap over cases, of the headline), and with
+        their metrics `model`, `parts` (what it is made of, each alone) and `baselines`.
     """
     scores_by_task = trainer.score_cases(cases_by_task)
+    parts: dict[str, dict[str, Scores]] = {}
+    if closed_form is not None:
+        parts = _parts(trainer, cases_by_task, closed_form)
     results: Results = {}
     for cases in cases_by_task:
         task = cases.task
@@ -106,9 +120,48 @@ def evaluate_model(trainer: "UniMPTrainer", cases_by_task: Sequence[EvaluationCa
             "headline": task.headline,
             "interval": bootstrap(task, scores),
             "model": task.summarise(scores),
+            "parts": {name: task.summarise(each[task.name]) for name, each in parts.items() if task.name in each},
             "baselines": cases.baselines(train) | {name: task.summarise(each) for name, each in retrieved.items()},
         }
     return results
+
+
+def _parts(
+    trainer: "UniMPTrainer", cases_by_task: Sequence[EvaluationCases], closed_form: HybridScores
+) -> dict[str, dict[str, Scores]]:
+    """Scores of the network alone and of the closed form alone, by task."""
+    model = trainer.bare_model
+    hybrid_tasks = {*closed_form.weights, *(["rate"] if closed_form.stars is not None else [])}
+    cases_by_task = [cases for cases in cases_by_task if cases.task.name in hybrid_tasks and len(cases)]
+    hybrid, model.hybrid_scores = model.hybrid_scores, None
+    try:
+        network = trainer.score_cases(cases_by_task)
+    finally:
+        model.hybrid_scores = hybrid
+    alone = {cases.task.name: stacked(_closed_form_scores(cases, closed_form)) for cases in cases_by_task}
+    return {"network alone": network, "closed form alone": alone}
+
+
+def _closed_form_scores(cases: EvaluationCases, closed_form: HybridScores) -> Iterator[CaseScores]:
+    catalogue = cases.source.catalogue
+    for start in range(0, len(cases), CLOSED_FORM_BATCH):
+        requests = cases.requests[start : start + CLOSED_FORM_BATCH]
+        nothing = torch.zeros(len(requests), len(catalogue))
+        if cases.task.answer_group == "stars":
+            outputs = closed_form.star_probabilities(torch.ones(len(requests), NUM_STARS), requests, catalogue)
+        elif cases.task.answer_group == "decisions":
+            outputs = closed_form.candidate_probabilities(nothing, requests, catalogue)
+        else:
+            outputs = closed_form.add_to_requests(nothing, requests, catalogue)
+        for place, (request, output) in enumerate(zip(requests, outputs.numpy(), strict=True)):
+            if cases.task.answer_group == "decisions":
+                output = output[len(output) - len(request["candidates"]) :]
+            yield cases.score(start + place, output)
+
+
+def rows_of(result: Mapping[str, Any], model: str = "UniMP") -> dict[str, dict[str, float]]:
+    """Metrics of a task by who answers: the model, its parts alone, the baselines."""
+    return {model: result["model"], **result.get("parts", {}), **result["baselines"]}
 
 
 def bootstrap(task: Task, scores: Scores, seed: int = 0) -> tuple[float, float] | None:
@@ -147,7 +200,7 @@ def format_table(results: dict[str, Results]) -> str:
     for part, by_task in results.items():
         lines.append(f"\n{part}")
         for task, result in by_task.items():
-            rows = {"UniMP": result["model"], **result["baselines"]}
+            rows = rows_of(result)
             names = list(result["model"])
             widths = {name: max(len(name) + 2, 11) for name in names}
             head = "".join(name.rjust(widths[name]) for name in names)

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,18 @@ from processing_unimp import (
 from processing_unimp.catalogue import NO_CODE
 
 from ..backbones import load_image_processor
+from ..hybrid_scores import MAX_HISTORY, HybridScores
 from ..image_codec import ImageCodec
 from ..imagining import CODEC_FOLDER
 from ..modeling_unimp import UniMPForConditionalGeneration
 from . import checkpoints
 from .codec_training import measure_codec, train_codec
 from .feature_store import FeatureStore
+from .hybrid_fitting import closed_form_scores, fit_hybrid
 from .low_rank_adapters import add_lora
 from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
 from .taming_vqgan import load_image_codec
+from .trainer import UniMPTrainer
 
 logger = logging.getLogger("train")
 FREE_BYTES_NEEDED = 2**30
@@ -212,6 +215,7 @@ def processor_of(
         catalogue=catalogue,
         extra_texts=split.train.explanations(),
         attributes=data_args.attributes,
+        history_format=data_args.history_format,
         history_length=data_args.history_length,
         max_words=data_args.max_words,
         max_length=data_args.max_length,
@@ -282,7 +286,8 @@ def evaluation_cases_of(
             ExampleSource(
                 catalogue,
                 np.random.default_rng((seed, position)),
-                history_length=data_args.history_length,
+                # The network reads the latest `history_length` of them, closed-form scores all.
+                history_length=max(data_args.history_length, MAX_HISTORY),
                 query_attribute=data_args.query_attribute,
                 num_candidates=data_args.num_candidates,
             ),
@@ -291,6 +296,36 @@ def evaluation_cases_of(
         )
         for position, name in enumerate(data_args.tasks)
     ]
+
+
+def add_closed_forms(
+    trainer: UniMPTrainer,
+    validation: Sequence[EvaluationCases],
+    split: Split,
+    data_args: DataArguments,
+    model_args: ModelArguments,
+) -> HybridScores | None:
+    """Give a trained model its closed-form scores, fitted on validation.
+
+    Returns:
+        `HybridScores`: their best blend without the network; `None` where the recipe wants none.
+    """
+    if model_args.hybrid == "none" or not {"recommend", "search", "rate"} & {*data_args.tasks}:
+        return None
+    features = trainer.vision_features
+    pictures = None if features is None else features.pooled().numpy()
+    hybrid = closed_form_scores(split.train, pictures, data_args.query_attribute, data_args.exclude_seen)
+    model = trainer.bare_model
+    model.hybrid_scores, alone = fit_hybrid(
+        hybrid,
+        model,
+        trainer.processing_class,
+        validation,
+        split.train,
+        vision_features=features,
+        batch_size=trainer.args.per_device_eval_batch_size,
+    )
+    return alone
 
 
 def checkpoint_to_resume(args: UniMPTrainingArguments) -> str | None:

@@ -45,6 +45,9 @@ class DataArguments:
         ["recommend", "search", "rate", "explain", "select"],
         "Tasks to train and evaluate; imagine too, where there is an image_codec. Empty, or none: only the codec.",
     )
+    history_format: str = _option(
+        "full", "full: items of a history with their attributes, as in the paper; compact: as their tokens alone."
+    )
     history_length: int = _option(5, "Latest items of a history that are read, in training and after.")
     max_words: int = _option(12, "Words kept of each attribute value.")
     max_length: int = _option(2048, "Tokens of a sequence; older items give way.")
@@ -79,6 +82,11 @@ class ModelArguments:
         "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS; tiny, small: from scratch; none: none.",
     )
     unimp: dict[str, Any] | str = _option({}, "Fields of UniMPConfig, e.g. {num_latents: 8, fusion: exclusive}; JSON.")
+    hybrid: str = _option(
+        "fitted",
+        "fitted: closed-form scores (neighbours, text, pictures, biases) beside the network's, weighted on "
+        "validation; none: the network alone.",
+    )
     train_only: str | None = _option(
         None,
         "new: resampler, cross-attention and added rows; last_layer: these and the LM's last layer; all. "
@@ -110,6 +118,9 @@ class ModelArguments:
         for name in ("vision_model", "image_codec"):
             if str(getattr(self, name)).lower() == "none":
                 setattr(self, name, None)
+        self.hybrid = str(self.hybrid).lower()
+        if self.hybrid not in ("fitted", "none"):
+            raise ValueError(f"hybrid={self.hybrid!r}: expected fitted or none.")
 
     @property
     def config_fields(self) -> dict[str, Any]:

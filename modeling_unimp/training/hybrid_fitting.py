@@ -1,0 +1,353 @@
+"""Closed-form scores of a shop, and how much each counts beside the network: fitted on validation, in seconds.
+
+Shapes: C cases, N items, F closed-form scores.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import bm25s
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcessor
+from processing_unimp.item_text import clean_value
+from processing_unimp.task_search import query_of
+
+from ..answering import outputs_of
+from ..hybrid_scores import (
+    POPULARITY,
+    WORD,
+    HybridScores,
+    Score,
+    StarScores,
+    TermIndex,
+    numbers_of,
+    stars_of_history,
+)
+from .item_similarity import ease, item_knn, picture_similarity, rated_alike, text_similarity, windowed_transitions
+
+if TYPE_CHECKING:
+    from ..modeling_unimp import UniMPForConditionalGeneration
+    from .feature_store import FeatureStore
+
+logger = logging.getLogger("train")
+
+MOST_CASES = 2_000
+BYTES_OF_SCORES = 2**30  # C x F x N numbers are in memory during the fit
+RIDGE = 1e-3
+STAR_RIDGE = 1e-5
+STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
+WORDS, VALUES, QUERIES = "query words", "query value", "query attribute"
+RANKINGS = ("recommend", "search")
+
+
+def closed_form_scores(
+    train: Histories, pictures: np.ndarray | None, query_attribute: str | None, exclude_seen: bool
+) -> HybridScores:
+    """All closed-form scores of a shop, without weights yet.
+
+    Args:
+        train (`Histories`): the training part.
+        pictures (`np.ndarray` of shape `(N, D)`, *optional*): a vector for each picture, zeros where there is none.
+        query_attribute (`str`, *optional*): what queries of the shop mostly name, such as the category.
+        exclude_seen (`bool`): whether items of a history are left out of rankings; if not, "again" is a score too.
+    """
+    catalogue = train.catalogue
+    found = {
+        "EASE": ease(train),
+        "kNN": item_knn(train),
+        "transitions": windowed_transitions(train),
+        "text": text_similarity(catalogue),
+        "pictures": None if pictures is None or not np.any(pictures) else picture_similarity(pictures),
+    }
+    neighbours = {
+        name: (torch.from_numpy(each.items), torch.from_numpy(each.values))
+        for name, each in found.items()
+        if each is not None
+    }
+    if not exclude_seen:
+        everything = torch.arange(len(catalogue))[:, None]
+        neighbours["again"] = (everything, torch.ones(len(catalogue), 1))
+    # One shop wants the last item, another all of them alike: the fit chooses.
+    middle = float(np.clip(np.median(np.diff(train.starts)) / 2, 4, 32))
+    scores = [Score(name, half_life) for name in neighbours for half_life in (1.0, middle, math.inf)]
+    indices = term_indices(catalogue, query_attribute)
+    scores += [Score(POPULARITY), *(Score(name) for name in indices)]
+    counts = train.item_counts() + 1
+    return HybridScores(
+        neighbours, term_indices(catalogue, query_attribute), torch.from_numpy(np.log(counts / counts.sum())), scores
+    )
+
+
+def term_indices(catalogue: Catalogue, query_attribute: str | None) -> dict[str, TermIndex]:
+    """What queries are looked up in: BM25 of the words of all attributes, and attributes whose value is the query."""
+    words: list[list[str]] = []
+    values: list[list[str]] = []
+    for item_id in catalogue.item_ids:
+        cells = [value for name, value in catalogue.item(item_id).items() if name != "item_id"]
+        texts = [part for cell in cells for part in (cell if isinstance(cell, list) else [cell])]
+        texts = [text for part in texts if isinstance(part, str) and (text := clean_value(part, 16)) is not None]
+        words.append([word for text in texts for word in WORD.findall(text.lower())])
+        values.append(sorted({text.strip().lower() for text in texts}))
+    found = {}
+    if any(words):
+        bm25 = bm25s.BM25()
+        bm25.index(words, show_progress=False)
+        scores = bm25.scores
+        vocabulary = {str(term): int(number) for term, number in bm25.vocab_dict.items() if str(term)}
+        found[WORDS] = _in_order(vocabulary, scores["indptr"], scores["indices"], scores["data"], True)
+    found[VALUES] = _exact(values)
+    if query_attribute is not None:
+        queries = [query_of(value) for value in catalogue.column(query_attribute)]
+        found[QUERIES] = _exact([[] if query is None else [query.lower()] for query in queries])
+    return found
+
+
+def _exact(values: Sequence[Sequence[str]]) -> TermIndex:
+    """An index of whole texts, those of each item."""
+    vocabulary = {term: number for number, term in enumerate(sorted({term for row in values for term in row}))}
+    items_of: list[list[int]] = [[] for _ in vocabulary]
+    for number, row in enumerate(values):
+        for term in row:
+            items_of[vocabulary[term]].append(number)
+    starts = np.cumsum([0, *map(len, items_of)])
+    items = np.array([number for each in items_of for number in each], dtype=np.int32)
+    return _in_order(vocabulary, starts, items, np.ones(len(items)), False)
+
+
+def _in_order(
+    vocabulary: dict[str, int], starts: np.ndarray, items: np.ndarray, weights: np.ndarray, are_words: bool
+) -> TermIndex:
+    """Terms numbered in the order of the dict, which is how they are saved."""
+    order = [number for number in vocabulary.values() if number + 1 < len(starts)]
+    kept = {term: place for place, term in enumerate(t for t, n in vocabulary.items() if n + 1 < len(starts))}
+    spans = [slice(int(starts[number]), int(starts[number + 1])) for number in order]
+    lengths = [span.stop - span.start for span in spans]
+    empty = np.zeros(0)
+    return TermIndex(
+        kept,
+        np.cumsum([0, *lengths]).astype(np.int64),
+        np.concatenate([items[span] for span in spans] or [empty]).astype(np.int32),
+        np.concatenate([weights[span] for span in spans] or [empty]).astype(np.float32),
+        are_words,
+    )
+
+
+def fit_hybrid(
+    hybrid: HybridScores,
+    model: "UniMPForConditionalGeneration",
+    processor: UniMPProcessor,
+    validation: Sequence[EvaluationCases],
+    train: Histories,
+    *,
+    vision_features: "FeatureStore | None" = None,
+    batch_size: int = 32,
+) -> tuple[HybridScores, HybridScores]:
+    """Fit the weights of each task on validation.
+
+    Args:
+        hybrid (`HybridScores`): of [`closed_form_scores`].
+        model, processor: as trained; the network's own answers are read, and nothing of it is changed.
+        validation (`Sequence[EvaluationCases]`): with whole histories.
+        train (`Histories`): the training part.
+        vision_features (`FeatureStore`, *optional*)
+        batch_size (`int`, *optional*, defaults to 32): of the network's forwards.
+
+    Returns:
+        `tuple[HybridScores, HybridScores]`: with the network, and the best blend without it, to compare with.
+    """
+    if model.hybrid_scores is not None:
+        raise ValueError("the model has closed-form scores already: set model.hybrid_scores = None to fit others.")
+    by_task = {cases.task.name: cases for cases in validation if len(cases)}
+    catalogue = processor.catalogue
+    together: dict[str, list[float]] = {}
+    alone: dict[str, list[float]] = {}
+
+    def outputs(requests: Sequence[Any], group: str) -> np.ndarray:
+        found = outputs_of(model, processor, requests, group, batch_size=batch_size, vision_features=vision_features)
+        return np.stack(list(found))
+
+    for task in RANKINGS:
+        if task in by_task:
+            requests = _sample(by_task[task].requests, hybrid)
+            features, truth, hidden = _ranking_features(
+                hybrid, task, requests, outputs(requests, "items"), catalogue, by_task[task].exclude_seen
+            )
+            together[task] = fit_softmax(features, truth, hidden).tolist()
+            alone[task] = [0.0, *fit_softmax(features[:, 1:], truth, hidden).tolist()]
+            logger.info(f"hybrid {task}: {_told(features, truth, hidden, together[task], alone[task])}")
+    if "select" in by_task and "recommend" in together:
+        requests = _sample(by_task["select"].requests, hybrid)
+        asked = [{"task": "recommend", "history": request["history"]} for request in requests]
+        logits = torch.from_numpy(outputs(asked, "items"))
+        for weights in (together, alone):
+            fitted = _candidate_weight(hybrid.with_weights(weights, None), requests, logits, catalogue)
+            if fitted is not None:
+                weights["select"] = [fitted]
+    stars = stars_alone = None
+    if "rate" in by_task and np.isfinite(train.ratings).any():
+        requests = by_task["rate"].requests[:MOST_CASES]
+        network = outputs(requests, "stars")
+        stars = _fit_stars(train, requests, network, catalogue)
+        stars_alone = _fit_stars(train, requests, np.full_like(network, 1 / network.shape[1]), catalogue)
+    return hybrid.with_weights(together, stars), hybrid.with_weights(alone, stars_alone)
+
+
+def _sample(requests: Sequence[Any], hybrid: HybridScores) -> list[Any]:
+    """As many as the fit has room for, spread over all."""
+    room = BYTES_OF_SCORES // (4 * (len(hybrid.scores) + 1) * hybrid.num_items)
+    most = max(100, min(MOST_CASES, room))
+    return list(requests[:: max(1, math.ceil(len(requests) / most))])
+
+
+def _ranking_features(
+    hybrid: HybridScores, task: str, requests: list[Any], logits: np.ndarray, catalogue: Catalogue, exclude_seen: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The network's and the closed-form scores `(C, 1 + F, N)`, the right items `(C,)`, and those left out `(C, N)`.
+
+    Scales of the scores are set in `hybrid`: those of a history for all tasks, those of a query for search.
+    """
+    histories = [numbers_of(request["history"], catalogue) for request in requests]
+    queries = [request.get("query") for request in requests]
+    truth = np.array([catalogue.number(request["answer"]) for request in requests])
+    for place, score in enumerate(hybrid.scores):
+        has_scale = score.scale != 1.0 or score.source == POPULARITY
+        if not has_scale and (score.source in hybrid.neighbours or any(query is not None for query in queries)):
+            raw = hybrid.raw(score, histories, queries)
+            tenth = raw.topk(min(10, raw.shape[1]), dim=1).values[:, -1].mean().item()
+            hybrid.scores[place] = score._replace(scale=tenth or float(raw.max()) or 1.0)
+    features = [torch.from_numpy(logits).log_softmax(dim=-1)]
+    features += [hybrid.squashed(score, histories, queries, logits.shape[1]) for score in hybrid.scores]
+    hidden = np.repeat(~np.asarray(catalogue.available)[None, : logits.shape[1]], len(truth), axis=0)
+    if exclude_seen:
+        for row, history in enumerate(histories):
+            hidden[row, [number for number in history if number >= 0]] = True
+    hidden[np.arange(len(truth)), truth] = False
+    return torch.stack(features, dim=1).numpy(), truth, hidden
+
+
+def _told(
+    features: np.ndarray, truth: np.ndarray, hidden: np.ndarray, together: list[float], alone: list[float]
+) -> str:
+    """NDCG@10 on the cases of the fit, and what the network adds."""
+
+    def ndcg(weights: Sequence[float]) -> float:
+        scores = np.matmul(np.asarray(weights, dtype=np.float32), features)
+        scores[hidden] = -np.inf
+        own = scores[np.arange(len(truth)), truth][:, None]
+        ranks = (scores >= own).sum(axis=1)
+        return float(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean())
+
+    network = ndcg([1.0] + [0.0] * len(alone[1:]))
+    both, closed = ndcg(together), ndcg(alone)
+    verdict = "" if both > 1.01 * closed else "; the network does not earn its weight here"
+    return (
+        f"NDCG@10 on {len(truth)} validation cases: network {network:.4f}, closed form {closed:.4f}, together "
+        f"{both:.4f} (weight of the network {together[0]:.2f}){verdict}"
+    )
+
+
+def fit_softmax(
+    features: np.ndarray, truth: np.ndarray, hidden: np.ndarray, bounds: Any = None, ridge: float = RIDGE
+) -> np.ndarray:
+    """Weights that minimise the mean cross-entropy of the softmax over items, plus a small ridge.
+
+    Args:
+        features (`np.ndarray` of shape `(C, F, N)`)
+        truth (`np.ndarray` of shape `(C,)`): the right item.
+        hidden (`np.ndarray` of shape `(C, N)`): items that are left out.
+        bounds (`list[tuple]`, *optional*): of each weight; by default none is below 0.
+        ridge (`float`, *optional*)
+    """
+    rows = np.arange(len(truth))
+    right = features[rows, :, truth]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = np.matmul(weights.astype(features.dtype), features)
+        scores[hidden] = -np.inf
+        largest = scores.max(axis=1, keepdims=True)
+        exponentials = np.exp(scores - largest)
+        total = exponentials.sum(axis=1, keepdims=True)
+        value = (np.log(total[:, 0]) + largest[:, 0] - scores[rows, truth]).mean()
+        expected = np.matmul(features, (exponentials / total)[:, :, None])[:, :, 0]
+        gradient = (expected - right).mean(axis=0) + 2 * ridge * weights
+        return float(value + ridge * np.square(weights).sum()), gradient.astype(np.float64)
+
+    start = np.full(features.shape[1], 0.1)
+    bounds = bounds or [(0.0, None)] * features.shape[1]
+    return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+
+
+def _candidate_weight(
+    hybrid: HybridScores, requests: Sequence[Any], logits: torch.Tensor, catalogue: Catalogue
+) -> float | None:
+    """By what the scores of candidates are multiplied before their softmax; from cases with one right candidate."""
+    found = [
+        (row, request, numbers_of(request["candidates"], catalogue))
+        for row, request in enumerate(requests)
+        if sum(request["answer"]) == 1
+    ]
+    if not found:
+        return None
+    width = max(len(numbers) for _, _, numbers in found)
+    features = np.zeros((len(found), 1, width), dtype=np.float32)
+    hidden = np.ones((len(found), width), dtype=bool)
+    for place, (row, request, numbers) in enumerate(found):
+        scores = hybrid.add("recommend", logits[row : row + 1], [numbers_of(request["history"], catalogue)])[0]
+        features[place, 0, : len(numbers)], hidden[place, : len(numbers)] = scores[numbers], False
+    truth = np.array([request["answer"].index(True) for _, request, _ in found])
+    return float(fit_softmax(features, truth, hidden)[0])
+
+
+def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, catalogue: Catalogue) -> StarScores:
+    """Biases by ridge regression, whose penalties and blend with the network validation chooses."""
+    histories = [stars_of_history(request["history"], catalogue) for request in requests]
+    items = numbers_of([request["item"] for request in requests], catalogue)
+    truth = np.array([int(request["answer"]) - 1 for request in requests])
+    stars = np.arange(1, network.shape[1] + 1)
+
+    def with_penalties(of_users: float, of_items: float) -> tuple[float, StarScores]:
+        mean, of_user, of_item = biases(train, of_users, of_items)
+        found = StarScores(mean, of_item, of_users, *_no_neighbours(len(catalogue)), np.zeros(len(stars)))
+        estimates = [found.estimate(*each)[0] for each in zip(histories, items, strict=True)]
+        return float(np.square(np.array(estimates) - truth - 1).mean()), found
+
+    _, found = min((with_penalties(u, i) for u in STAR_PENALTIES for i in STAR_PENALTIES), key=lambda each: each[0])
+    near = rated_alike(train, found.strength, found.mean, found.biases)
+    found = found._replace(neighbours=near.items, similarities=near.values)
+    estimates = np.array([found.estimate(*each) for each in zip(histories, items, strict=True)])
+    features = np.stack(
+        [np.log(np.clip(network, 1e-6, None)), *(stars * estimates[:, part : part + 1] for part in (0, 1))]
+        + [np.broadcast_to(stars == star, network.shape).astype(np.float64) for star in stars],
+        axis=1,
+    )
+    free = [(0.0, None)] * 3 + [(None, None)] * len(stars)
+    weights = fit_softmax(features, truth, np.zeros(network.shape, dtype=bool), bounds=free, ridge=STAR_RIDGE)
+    of_network, expected, alike = map(float, weights[:3])
+    return found._replace(network=of_network, expected=expected, alike=alike, intercepts=weights[3:])
+
+
+def _no_neighbours(num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((num_items, 0), dtype=np.int32), np.zeros((num_items, 0), dtype=np.float32)
+
+
+def biases(train: Histories, user_penalty: float, item_penalty: float) -> tuple[float, np.ndarray, np.ndarray]:
+    """Mean of the stars, and biases of users `(U,)` and items `(N,)` that minimise the squared error and penalties."""
+    rated = np.isfinite(train.ratings)
+    users, items = train.user_numbers[rated], train.item_numbers[rated]
+    mean = float(train.ratings[rated].mean())
+    residual = train.ratings[rated] - mean
+    of_users, of_items = np.zeros(len(train)), np.zeros(len(train.catalogue))
+    user_sizes = np.bincount(users, minlength=len(of_users)) + user_penalty
+    item_sizes = np.bincount(items, minlength=len(of_items)) + item_penalty
+    change = math.inf
+    while change > 1e-6:
+        before = of_items
+        of_items = np.bincount(items, residual - of_users[users], minlength=len(of_items)) / item_sizes
+        of_users = np.bincount(users, residual - of_items[items], minlength=len(of_users)) / user_sizes
+        change = float(np.abs(of_items - before).max())
+    return mean, of_users, of_items

@@ -1,0 +1,183 @@
+"""Which items go with which, in closed form, of the training part alone: each item's nearest, sparse from the start.
+
+Shapes: N items, U users, k neighbours kept a row, D width of a picture's vector.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from processing_unimp import Catalogue, Histories
+
+NUM_NEIGHBOURS = 200  # of EASE this loses nothing; at 50 it loses 1 to 4 %
+MOST_DENSE_ITEMS = 20_000  # EASE inverts a dense matrix of N x N
+EASE_PENALTY = 100.0
+KNN_SHRINKAGE = 10.0
+WINDOW, WINDOW_DECAY, WINDOW_SHRINKAGE = 10, 0.8, 3.0
+MOST_TERM_SHARE = 0.5  # of the items; what more have tells nothing
+BLOCK_BYTES = 2**28
+_WORD = re.compile(r"\w+")
+
+
+class Neighbours(NamedTuple):
+    """The largest entries of each row of a matrix `(N, N)`, the largest first; what is left over is 0 at item 0."""
+
+    items: np.ndarray  # (N, k), int32
+    values: np.ndarray  # (N, k), float32
+
+
+def users_by_items(train: Histories) -> sparse.csr_matrix:
+    """1 where a user has an item, `(U, N)`."""
+    shape = (len(train), len(train.catalogue))
+    ones = np.ones(train.num_interactions, dtype=np.float32)
+    counted = sparse.csr_matrix((ones, (train.user_numbers, train.item_numbers)), shape=shape)
+    counted.data[:] = 1.0
+    return counted
+
+
+def ease(train: Histories, penalty: float = EASE_PENALTY, k: int = NUM_NEIGHBOURS) -> Neighbours | None:
+    """EASE, the linear item-to-item model (https://huggingface.co/papers/1905.03375); `None` for more than 20,000
+    items, whose dense inverse takes minutes and gigabytes."""
+    if len(train.catalogue) > MOST_DENSE_ITEMS:
+        return None
+    x = users_by_items(train)
+    together = (x.T @ x).toarray().astype(np.float32)
+    together[np.diag_indices_from(together)] += penalty
+    inverse = np.linalg.inv(together)
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return _largest(weights, k)
+
+
+def item_knn(train: Histories, shrinkage: float = KNN_SHRINKAGE, k: int = NUM_NEIGHBOURS) -> Neighbours:
+    """`c_ij / (sqrt(c_ii c_jj) + shrinkage)`, where `c` counts the users that have both items."""
+    x = users_by_items(train)
+    norm = np.sqrt(np.asarray(x.sum(axis=0)).ravel())
+
+    def block(start: int, stop: int) -> np.ndarray:
+        counts = (x[:, start:stop].T @ x).toarray()
+        return counts / (norm[start:stop, None] * norm[None] + shrinkage)
+
+    return _largest_of_blocks(block, len(norm), k)
+
+
+def windowed_transitions(train: Histories, k: int = NUM_NEIGHBOURS) -> Neighbours:
+    """Items that follow one another at a small distance in a history, in either direction: each pair counts `.8` to
+    the power of the places between, in parts of `sqrt(n_i n_j) + 3`."""
+    num_items = len(train.catalogue)
+    counts = sparse.csr_matrix((num_items, num_items), dtype=np.float32)
+    for gap in range(1, WINDOW + 1):
+        same_user = train.user_numbers[gap:] == train.user_numbers[:-gap]
+        before, after = train.item_numbers[:-gap][same_user], train.item_numbers[gap:][same_user]
+        weights = np.full(len(before), WINDOW_DECAY ** (gap - 1), dtype=np.float32)
+        counts = counts + sparse.csr_matrix((weights, (before, after)), shape=counts.shape)
+    counts = (counts + counts.T).tocsr()
+    times = np.sqrt(np.bincount(train.item_numbers, minlength=num_items).astype(np.float32))
+
+    def block(start: int, stop: int) -> np.ndarray:
+        return counts[start:stop].toarray() / (times[start:stop, None] * times[None] + WINDOW_SHRINKAGE)
+
+    return _largest_of_blocks(block, num_items, k)
+
+
+def rated_alike(
+    train: Histories, strength: float, mean: float, biases: np.ndarray, k: int = NUM_NEIGHBOURS
+) -> Neighbours:
+    """Cosine of what users gave to items beyond the biases of both, drawn to 0 where few gave stars to both."""
+    rated = np.isfinite(train.ratings)
+    users, items = train.user_numbers[rated], train.item_numbers[rated]
+    residuals = train.ratings[rated] - mean - biases[items]
+    of_users = np.bincount(users, residuals, minlength=len(train))
+    of_users = of_users / (np.bincount(users, minlength=len(train)) + strength)
+    shape = (len(train), len(train.catalogue))
+    given = sparse.csr_matrix(((residuals - of_users[users]).astype(np.float32), (users, items)), shape=shape)
+    ones = sparse.csr_matrix((np.ones(len(users), dtype=np.float32), (users, items)), shape=shape)
+    norm = np.sqrt(np.asarray(given.multiply(given).sum(axis=0)).ravel()) + 1e-9
+
+    def block(start: int, stop: int) -> np.ndarray:
+        together = (ones[:, start:stop].T @ ones).toarray()
+        cosine = (given[:, start:stop].T @ given).toarray() / (norm[start:stop, None] * norm[None])
+        return cosine * together / (together + KNN_SHRINKAGE)
+
+    return _largest_of_blocks(block, len(norm), k)
+
+
+def text_similarity(catalogue: Catalogue, k: int = NUM_NEIGHBOURS) -> Neighbours | None:
+    """Cosine of TF-IDF-weighted terms; `None` where items have none in common."""
+    vectors = term_vectors(catalogue)
+    if vectors is None:
+        return None
+    return _largest_of_blocks(lambda start, stop: (vectors[start:stop] @ vectors.T).toarray(), vectors.shape[0], k)
+
+
+def picture_similarity(vectors: np.ndarray, k: int = NUM_NEIGHBOURS) -> Neighbours:
+    """Squared cosine of centred vectors of pictures `(N, D)`; rows of zeros are items without one."""
+    has = np.abs(vectors).sum(axis=1) > 0
+    centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0), 0).astype(np.float32)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    return _largest_of_blocks(
+        lambda start, stop: np.square(np.maximum(centred[start:stop] @ centred.T, 0)), len(centred), k
+    )
+
+
+def terms_of(item: dict[str, Any]) -> Counter[str]:
+    """What an item's attributes say: `attribute=value` as a whole, and `attribute: word` for each word."""
+    terms: Counter[str] = Counter()
+    for name, value in item.items():
+        if name in ("item_id", "image") or value is None:
+            continue
+        for part in value if isinstance(value, list) else [value]:
+            text = str(part).strip().lower()
+            terms[f"{name}={text}"] += 1
+            if isinstance(part, str):
+                words = _WORD.findall(text)
+                if len(words) > 1:
+                    terms.update(f"{name}: {word}" for word in words)
+    return terms
+
+
+def term_vectors(catalogue: Catalogue) -> sparse.csr_matrix | None:
+    """`(1 + log tf) * idf` of terms in at least two items and at most half of them, rows of length 1."""
+    rows = [terms_of(catalogue.item(item_id)) for item_id in catalogue.item_ids]
+    frequency = Counter(term for row in rows for term in row)
+    kept = {term for term, count in frequency.items() if 2 <= count <= max(2, MOST_TERM_SHARE * len(rows))}
+    if not kept:
+        return None
+    index = {term: number for number, term in enumerate(sorted(kept))}
+    data, columns, starts = [], [], [0]
+    for row in rows:
+        for term, count in row.items():
+            if term in index:
+                columns.append(index[term])
+                data.append((1 + np.log(count)) * np.log(len(rows) / frequency[term]))
+        starts.append(len(columns))
+    vectors = sparse.csr_matrix((np.array(data, dtype=np.float32), columns, starts), shape=(len(rows), len(index)))
+    norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+    return (sparse.diags(1 / np.maximum(norms, 1e-9)) @ vectors).tocsr()
+
+
+def _largest_of_blocks(block: Callable[[int, int], np.ndarray], num_items: int, k: int) -> Neighbours:
+    """Rows `start` to `stop` at a time, so that no more than some 256 MB of a dense matrix exist at once."""
+    size = max(1, BLOCK_BYTES // (4 * num_items))
+    parts = []
+    for start in range(0, num_items, size):
+        stop = min(start + size, num_items)
+        rows = block(start, stop)
+        rows[np.arange(stop - start), np.arange(start, stop)] = 0  # an item is not its own neighbour
+        parts.append(_largest(rows, k))
+    return Neighbours(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _largest(rows: np.ndarray, k: int) -> Neighbours:
+    k = min(k, rows.shape[1])
+    columns = np.argpartition(-rows, k - 1, axis=1)[:, :k]
+    values = np.take_along_axis(rows, columns, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    values = np.maximum(np.take_along_axis(values, order, axis=1), 0).astype(np.float32)
+    items = np.where(values > 0, np.take_along_axis(columns, order, axis=1), 0)
+    width = max(1, int((values > 0).sum(axis=1).max()))
+    return Neighbours(items[:, :width].astype(np.int32), values[:, :width])

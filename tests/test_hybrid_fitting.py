@@ -1,0 +1,211 @@
+"""Weights of the closed-form scores: known answers, and a model that answers with them everywhere alike."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from shop import make_model, make_processor
+
+from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
+from modeling_unimp.answering import outputs_of
+from modeling_unimp.hybrid_scores import HYBRID_FILE, numbers_of
+from modeling_unimp.ranking import rank_items
+from modeling_unimp.training.hybrid_fitting import (
+    biases,
+    closed_form_scores,
+    fit_hybrid,
+    fit_softmax,
+    term_indices,
+)
+from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Histories, UniMPProcessor, leave_last_out
+
+TASKS = ("recommend", "search", "select", "rate")
+NUM_ITEMS = 24
+
+
+@pytest.fixture(scope="module")
+def split():
+    """Shoppers of two kinds: each takes items of the own half, in turn, and likes the even ones."""
+    rng = np.random.default_rng(0)
+    kinds = ["mug"] * 12 + ["shoe"] * 12
+    items = [
+        {"item_id": f"i{number}", "title": f"{kind} number {number}", "category": kind}
+        for number, kind in enumerate(kinds)
+    ]
+    rows = []
+    for user in range(80):
+        first, half = int(rng.integers(12)), 12 * (user % 2)
+        for time in range(6):
+            number = half + (first + time) % 12
+            stars = 5 - 3 * (number % 2)
+            rows.append({"user_id": str(user), "item_id": f"i{number}", "timestamp": time, "rating": stars})
+    return leave_last_out(Histories.from_interactions(rows, Catalogue.from_items(items)), new_users=0.1)
+
+
+def cases_of(targets, catalogue):
+    return [
+        EvaluationCases.of(
+            task,
+            targets,
+            ExampleSource(catalogue, np.random.default_rng(1), history_length=200, query_attribute="category"),
+            exclude_seen=True,
+        )
+        for task in TASKS
+    ]
+
+
+@pytest.fixture(scope="module")
+def fitted(split):
+    """An untrained model with closed-form scores, and these without it."""
+    catalogue = split.train.catalogue
+    processor: UniMPProcessor = make_processor(catalogue)
+    model = make_model(processor)
+    validation = cases_of(split.validation, catalogue)
+    hybrid = closed_form_scores(split.train, None, "category", True)
+    model.hybrid_scores, alone = fit_hybrid(hybrid, model, processor, validation, split.train)
+    return PersonalizationPipeline(model=model, processor=processor, device="cpu"), alone
+
+
+def test_softmax_weights_find_what_predicts():
+    rng = np.random.default_rng(0)
+    useful, noise = rng.normal(size=(2, 400, 10)).astype(np.float32)
+    truth = np.array([rng.choice(10, p=np.exp(2 * row) / np.exp(2 * row).sum()) for row in useful])
+    features = np.stack([useful, noise, -useful], axis=1)
+    weights = fit_softmax(features, truth, np.zeros((400, 10), dtype=bool))
+    assert weights[0] == pytest.approx(2, abs=0.4) and weights[1] < 0.3 and weights[2] == 0
+
+
+def test_hidden_items_take_no_part():
+    features = np.array([[[0.0, 1.0, 9.0]], [[0.0, 1.0, 9.0]]], dtype=np.float32)
+    hidden = np.array([[False, False, True]] * 2)
+    assert fit_softmax(features, np.array([1, 1]), hidden)[0] > 3
+
+
+def test_biases_by_the_normal_equations(split):
+    mean, of_users, of_items = biases(split.train, 2.0, 3.0)
+    users, items, stars = split.train.user_numbers, split.train.item_numbers, split.train.ratings
+    error = stars - mean - of_users[users] - of_items[items]
+    np.testing.assert_allclose(np.bincount(users, error), 2.0 * of_users, atol=1e-4)
+    np.testing.assert_allclose(np.bincount(items, error, minlength=NUM_ITEMS), 3.0 * of_items, atol=1e-4)
+
+
+def test_what_a_query_is_looked_up_in(split):
+    indices = term_indices(split.train.catalogue, "category")
+    found = torch.zeros(NUM_ITEMS)
+    indices["query words"].add_to(found, "number 13")
+    assert found.argmax() == 13
+    for name in ("query value", "query attribute"):
+        found = torch.zeros(NUM_ITEMS)
+        indices[name].add_to(found, "Shoe")
+        assert found.tolist() == [0.0] * 12 + [1.0] * 12
+
+
+def test_the_pattern_is_found_whatever_the_network_says(fitted, split):
+    unimp, alone = fitted
+    for cases in cases_of(split.test, split.train.catalogue):
+        outputs = outputs_of(unimp.model, unimp.processor, cases.requests, cases.task.answer_group)
+        scores = [cases.score(place, output) for place, output in enumerate(outputs)]
+        value = float(np.mean([score[cases.task.headline] for score in scores if cases.task.headline in score] or [1]))
+        assert value > 0.8, cases.task.name
+    unimp.model.hybrid_scores, hybrid = None, unimp.model.hybrid_scores
+    try:
+        (recommend, *_) = cases_of(split.test, split.train.catalogue)
+        logits = torch.from_numpy(
+            np.stack(list(outputs_of(unimp.model, unimp.processor, recommend.requests, "items")))
+        )
+    finally:
+        unimp.model.hybrid_scores = hybrid
+    ranked = alone.add_to_requests(torch.zeros_like(logits), recommend.requests, split.train.catalogue)
+    truth = torch.tensor(numbers_of([request["answer"] for request in recommend.requests], split.train.catalogue))
+    assert (rank_items(ranked, 10)[1] == truth[:, None]).any(dim=1).float().mean() > 0.8
+
+
+def test_the_stars_follow_the_shoppers(fitted):
+    unimp, _ = fitted
+    history = [{"item_id": f"i{n}", "rating": 5 - 3 * (n % 2)} for n in range(4)]
+    even, odd = (unimp({"task": "rate", "history": history, "item": item})["stars"] for item in ("i6", "i7"))
+    assert even > 4 and odd < 3
+
+
+def test_a_selection_never_contradicts_a_recommendation(fitted):
+    unimp, _ = fitted
+    history = ["i3", "i4", "i5"]
+    ranking = unimp({"task": "recommend", "history": history}, top_k=NUM_ITEMS, exclude_seen=False)["items"]
+    place = {item["item_id"]: number for number, item in enumerate(ranking)}
+    candidates = ["i20", "i6", "i14", "i9"]
+    chosen = unimp({"task": "select", "history": history, "candidates": candidates})["items"]
+    assert [item["item_id"] for item in chosen] == candidates
+    in_order = sorted(chosen, key=lambda item: place[item["item_id"]])
+    scores = [item["score"] for item in in_order]
+    assert in_order[0]["item_id"] == "i6" and scores == sorted(scores, reverse=True)
+    assert sum(item["score"] for item in chosen) == pytest.approx(1)
+    described = {"title": "Mug number 6", "category": "mug"}
+    stranger, other = unimp({"task": "select", "history": history, "candidates": [described, "i20"]})["items"]
+    assert stranger["score"] > other["score"]
+
+
+def test_tasks_may_be_mixed_in_a_batch(fitted):
+    unimp, _ = fitted
+    requests = [
+        {"task": "recommend", "history": ["i3", "i4"]},
+        {"task": "search", "history": ["i3", "i4"], "query": "shoe"},
+        {"task": "select", "history": ["i3"], "candidates": ["i4", "i20"]},
+        {"task": "recommend", "history": ["i14"]},
+    ]
+    assert unimp(requests) == [unimp(request) for request in requests]
+
+
+def test_scores_are_the_documented_sum(fitted):
+    unimp, _ = fitted
+    model, processor = unimp.model, unimp.processor
+    request = {"task": "recommend", "history": ["i3", "i4"]}
+    (output,) = outputs_of(model, processor, [request], "items")
+    hybrid, model.hybrid_scores = model.hybrid_scores, None
+    try:
+        (network,) = outputs_of(model, processor, [request], "items")
+    finally:
+        model.hybrid_scores = hybrid
+    expected = hybrid.weights["recommend"][0] * torch.from_numpy(network).log_softmax(-1)
+    for weight, score in zip(hybrid.weights["recommend"][1:], hybrid.scores, strict=True):
+        expected += weight * hybrid.squashed(score, [[3, 4]])[0]
+    torch.testing.assert_close(torch.from_numpy(output), expected)
+    assert all(math.isfinite(weight) and weight >= 0 for weight in hybrid.weights["recommend"])
+
+
+def test_a_saved_model_answers_the_same(fitted, tmp_path):
+    unimp, _ = fitted
+    unimp.save_pretrained(tmp_path / "unimp")
+    assert (tmp_path / "unimp" / HYBRID_FILE).is_file()
+    loaded = PersonalizationPipeline(
+        model=UniMPForConditionalGeneration.from_pretrained(tmp_path / "unimp"),
+        processor=UniMPProcessor.from_pretrained(tmp_path / "unimp"),
+        device="cpu",
+    )
+    for request in (
+        {"task": "recommend", "history": ["i3", "i4"]},
+        {"task": "search", "history": ["i3", "i4"], "query": "shoe"},
+        {"task": "rate", "history": [{"item_id": "i3", "rating": 2}], "item": "i8"},
+    ):
+        expected, answer = unimp(request), loaded(request)
+        assert repr(answer)[:60] == repr(expected)[:60]
+    content = bytearray((tmp_path / "unimp" / HYBRID_FILE).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "unimp" / HYBRID_FILE).write_bytes(content)
+    with pytest.raises(ValueError, match=HYBRID_FILE):
+        UniMPForConditionalGeneration.from_pretrained(tmp_path / "unimp")
+    loaded.model.hybrid_scores = None
+    loaded.model.save_pretrained(tmp_path / "unimp")
+    assert UniMPForConditionalGeneration.from_pretrained(tmp_path / "unimp").hybrid_scores is None
+
+
+def test_an_item_added_since_has_the_networks_score(fitted):
+    unimp, _ = fitted
+    request = {"task": "recommend", "history": ["i3"]}
+    before = unimp(request)
+    unimp.add_items([{"item_id": "new", "title": "Teal mug", "category": "mug"}])
+    after = unimp(request, top_k=NUM_ITEMS + 1)["items"]
+    assert "new" in {item["item_id"] for item in after}
+    assert [item["item_id"] for item in after if item["item_id"] != "new"][:10] == [
+        item["item_id"] for item in before["items"]
+    ]

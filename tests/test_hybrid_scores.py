@@ -1,0 +1,129 @@
+"""Closed-form scores: by hand, through a file, and beside a network that knows something or nothing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_unimp.hybrid_scores import (
+    HYBRID_FILE,
+    HybridScores,
+    Score,
+    StarScores,
+    TermIndex,
+    numbers_of,
+    stars_of_history,
+)
+from processing_unimp import Catalogue
+
+# Item 0 goes with 1 (1.0) and 2 (.5), item 1 with 0 (1.0), item 2 with nothing.
+NEIGHBOURS = {"pairs": (torch.tensor([[1, 2], [0, 0], [0, 0]]), torch.tensor([[1.0, 0.5], [1.0, 0.0], [0.0, 0.0]]))}
+SHARES = torch.tensor([0.5, 0.25, 0.25]).log()
+RED = TermIndex({"red": 0, "blue": 1}, np.array([0, 2, 3]), np.array([0, 2, 1]), np.array([2.0, 1.0, 3.0], "f4"), True)
+STARS = StarScores(
+    mean=3.0,
+    biases=np.array([1.0, 0.0, -1.0]),
+    strength=1.0,
+    neighbours=np.array([[1], [0], [0]], dtype=np.int32),
+    similarities=np.array([[0.5], [0.5], [0.0]], dtype=np.float32),
+    intercepts=np.array([0.0, 0.1, 0.2, 0.1, 0.0]),
+    network=0.5,
+    expected=1.0,
+    alike=2.0,
+)
+
+
+def make(**changes) -> HybridScores:
+    parts = {
+        "neighbours": NEIGHBOURS,
+        "terms": {"words": RED},
+        "popularity": SHARES,
+        "scores": [Score("pairs", 1.0, 2.0), Score("popularity"), Score("words", scale=4.0)],
+        "weights": {"recommend": [1.0, 2.0, 0.5, 0.0], "search": [1.0, 0.0, 0.0, 1.0], "select": [3.0]},
+        "stars": STARS,
+    }
+    return HybridScores(**(parts | changes))
+
+
+def test_the_latest_item_counts_most():
+    hybrid = make()
+    # Item 0 is one place old: half of (0, 1, .5); then item 1: (1, 0, 0).
+    raw = hybrid.raw(Score("pairs", 1.0), [[0, 1], [2], []])
+    torch.testing.assert_close(raw, torch.tensor([[1.0, 0.5, 0.25], [0, 0, 0], [0, 0, 0]]))
+    alike = hybrid.raw(Score("pairs", math.inf), [[0, 1]])
+    torch.testing.assert_close(alike, torch.tensor([[1.0, 1.0, 0.5]]))
+
+
+def test_items_of_no_catalogue_take_a_place_and_say_nothing():
+    raw = make().raw(Score("pairs", 1.0), [[0, -1], [0, 99]])
+    torch.testing.assert_close(raw, torch.tensor([[0.0, 0.5, 0.25]] * 2))
+
+
+def test_a_query_finds_items_by_its_words():
+    raw = make().raw(Score("words"), [[0], [0], [0]], ["Red, blue?", "green", None])
+    torch.testing.assert_close(raw, torch.tensor([[2.0, 3.0, 1.0], [0, 0, 0], [0, 0, 0]]))
+    whole = make(terms={"words": RED._replace(are_words=False)})
+    torch.testing.assert_close(
+        whole.raw(Score("words"), [[0], [0]], [" Red ", "red blue"]), torch.tensor([[2.0, 0, 1.0], [0, 0, 0]])
+    )
+
+
+def test_the_sum_by_hand():
+    hybrid, logits = make(), torch.tensor([[2.0, 1.0, 0.0]])
+    network = logits[0] - torch.logsumexp(logits[0], 0)
+    pairs = torch.tensor([0.0, math.log1p(3 * 1.0 / 2), math.log1p(3 * 0.5 / 2)])
+    popular = torch.tensor([math.log(2), 0.0, 0.0])
+    torch.testing.assert_close(hybrid.add("recommend", logits, [[0]])[0], network + 2 * pairs + 0.5 * popular)
+    words = torch.tensor([math.log1p(3 * 2 / 4), 0.0, math.log1p(3 / 4)])
+    torch.testing.assert_close(hybrid.add("search", logits, [[0]], ["red"])[0], network + words)
+    torch.testing.assert_close(hybrid.add("explain", logits, [[0]]), logits)
+
+
+def test_items_added_since_have_the_networks_score_alone():
+    hybrid, logits = make(), torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    added = hybrid.add("recommend", logits, [[0, 3]])
+    assert added.shape == (1, 4)
+    assert added[0, 3] == pytest.approx(float(logits.log_softmax(-1)[0, 3]))
+
+
+def test_stars_by_hand():
+    # Residuals: item 0: 5 - 3 - 1 = 1, item 2: 3 - 3 + 1 = 1; the shopper's bias: 2 / (2 + 1).
+    estimate, correction = STARS.estimate([(0, 5.0), (2, 3.0), (1, None)], 1)
+    assert estimate == pytest.approx(3 + 2 / 3)
+    # Item 1 is rated like item 0 (.5): .5 * (1 - 2/3) / (1 + .5).
+    assert correction == pytest.approx(0.5 * (1 / 3) / 1.5)
+    assert STARS.estimate([], 2) == (2.0, 0.0) and STARS.estimate([(-1, 4.0)], -1) == (3.5, 0.0)
+    network = np.array([0.1, 0.1, 0.2, 0.3, 0.3])
+    weights = np.sqrt(network) * np.exp(np.arange(1, 6) * (2.0 + 2 * 0.5) + STARS.intercepts)
+    np.testing.assert_allclose(STARS.probabilities(network, (2.0, 0.5)), weights / weights.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("stars", [STARS, None])
+def test_a_file_keeps_everything(tmp_path, stars):
+    hybrid = make(stars=stars)
+    hybrid.save_pretrained(tmp_path)
+    loaded = HybridScores.load(tmp_path / HYBRID_FILE)
+    assert (loaded.scores, loaded.weights) == (hybrid.scores, hybrid.weights)
+    logits = torch.randn(2, 3)
+    for task, queries in (("recommend", None), ("search", ["red", "blue red"])):
+        expected = hybrid.add(task, logits, [[0, 1], [2]], queries)
+        torch.testing.assert_close(loaded.add(task, logits, [[0, 1], [2]], queries), expected)
+    assert (loaded.stars is None) == (stars is None)
+    if stars is not None:
+        assert loaded.stars.estimate([(0, 5.0)], 1) == STARS.estimate([(0, 5.0)], 1)
+        np.testing.assert_array_equal(loaded.stars.intercepts, STARS.intercepts)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"x" * 100])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    (tmp_path / HYBRID_FILE).write_bytes(damage)
+    with pytest.raises(ValueError, match=f"{HYBRID_FILE} cannot be read"):
+        HybridScores.load(tmp_path / HYBRID_FILE)
+
+
+def test_histories_of_requests():
+    catalogue = Catalogue.from_items([{"item_id": "7"}, {"item_id": "b"}])
+    history = ["7", {"item_id": "b", "rating": 4}, {"title": "unknown"}, {"item_id": 7, "rating": None}]
+    assert numbers_of(history, catalogue) == [0, 1, -1, 0]
+    assert stars_of_history(history, catalogue) == [(0, None), (1, 4.0), (-1, None), (0, None)]

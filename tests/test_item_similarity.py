@@ -1,0 +1,114 @@
+"""Closed-form similarities: against dense formulas, and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from modeling_unimp.training import item_similarity
+from modeling_unimp.training.item_similarity import (
+    Neighbours,
+    ease,
+    item_knn,
+    picture_similarity,
+    rated_alike,
+    term_vectors,
+    text_similarity,
+    users_by_items,
+    windowed_transitions,
+)
+from processing_unimp import Catalogue, Histories
+
+
+@pytest.fixture(scope="module")
+def train() -> Histories:
+    rng = np.random.default_rng(0)
+    catalogue = Catalogue.from_items([{"item_id": str(number)} for number in range(12)])
+    rows = [
+        {"user_id": str(user), "item_id": str(item), "timestamp": time, "rating": int(rng.integers(1, 6))}
+        for user in range(30)
+        for time, item in enumerate(rng.choice(12, size=6, replace=False))
+    ]
+    return Histories.from_interactions(rows, catalogue)
+
+
+def dense(found: Neighbours, num_items: int) -> np.ndarray:
+    matrix = np.zeros((num_items, num_items))
+    for row, (items, values) in enumerate(zip(*found, strict=True)):
+        np.add.at(matrix[row], items, values)
+    return matrix
+
+
+def test_ease_is_the_closed_form(train):
+    x = users_by_items(train).toarray().astype(np.float64)
+    inverse = np.linalg.inv(x.T @ x + 10 * np.eye(12))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    np.testing.assert_allclose(dense(ease(train, 10.0), 12), np.maximum(weights, 0), atol=1e-5)
+
+
+def test_a_catalogue_too_large_for_a_dense_inverse_has_no_ease(train, monkeypatch):
+    monkeypatch.setattr(item_similarity, "MOST_DENSE_ITEMS", 11)
+    assert ease(train) is None
+
+
+def test_knn_is_the_shrunk_cosine_whatever_the_size_of_a_block(train, monkeypatch):
+    x = users_by_items(train).toarray()
+    counts = x.T @ x
+    norm = np.sqrt(np.diag(counts))
+    expected = counts / (np.outer(norm, norm) + 10)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(dense(item_knn(train), 12), expected, atol=1e-6)
+    monkeypatch.setattr(item_similarity, "BLOCK_BYTES", 4 * 12 * 5)
+    np.testing.assert_allclose(dense(item_knn(train), 12), expected, atol=1e-6)
+
+
+def test_the_largest_are_kept_in_order(train):
+    whole, three = item_knn(train), item_knn(train, k=3)
+    np.testing.assert_array_equal(three.values, whole.values[:, :3])
+    assert (np.diff(whole.values, axis=1) <= 0).all()
+
+
+def test_transitions_by_hand():
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abcd"])
+    rows = [{"user_id": "u", "item_id": name, "timestamp": time} for time, name in enumerate("abc")]
+    rows += [{"user_id": "v", "item_id": "a", "timestamp": 0}]
+    found = dense(windowed_transitions(Histories.from_interactions(rows, catalogue)), 4)
+    # a is there twice, b and c once; two users are never neighbours.
+    assert found[0, 1] == found[1, 0] == pytest.approx(1 / (math.sqrt(2) + 3))
+    assert found[0, 2] == pytest.approx(0.8 / (math.sqrt(2) + 3))
+    assert found[1, 2] == pytest.approx(1 / (1 + 3)) and not found[3].any()
+
+
+def test_terms_by_hand():
+    items = [
+        {"item_id": "a", "title": "Red wool hat", "brand": "Koto"},
+        {"item_id": "b", "title": "Red cap", "brand": "Koto"},
+        {"item_id": "c", "title": "Blue cap", "brand": "Nord"},
+        {"item_id": "d", "title": "Green sock", "brand": "Nord"},
+        {"item_id": "e", "title": "Teal sock", "brand": None},
+    ]
+    vectors = term_vectors(Catalogue.from_items(items)).toarray()
+    # In two items each: "title: red", "title: cap", "title: sock", both brands; the rest are in one alone.
+    assert vectors.shape == (5, 5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    found = dense(text_similarity(Catalogue.from_items(items)), 5)
+    assert found[0, 1] == pytest.approx(2 / math.sqrt(2 * 3)) and found[0, 2] == 0 == found[0, 0]
+    assert text_similarity(Catalogue.from_items([{"item_id": "a"}, {"item_id": "b"}])) is None
+
+
+def test_pictures_by_hand():
+    vectors = np.array([[1, 0], [1, 0], [-1, 0], [0, 0]], dtype=np.float32)  # the last has none
+    found = dense(picture_similarity(vectors), 4)
+    assert found[0, 1] == pytest.approx(1) and found[0, 2] == 0 and not found[3].any()
+
+
+def test_items_rated_alike_are_found(train):
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abc"])
+    rng, rows = np.random.default_rng(1), []
+    for user in range(200):
+        taste = int(rng.integers(2))
+        for time, stars in enumerate((5 - 3 * taste, 5 - 3 * taste, int(rng.integers(1, 6)))):
+            rows.append({"user_id": str(user), "item_id": "abc"[time], "timestamp": time, "rating": stars})
+    found = dense(rated_alike(Histories.from_interactions(rows, catalogue), 3.0, 3.5, np.zeros(3)), 3)
+    assert found[0, 1] > 0.6 and found[0, 1] > 3 * found[0, 2]
