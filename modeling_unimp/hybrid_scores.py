@@ -140,7 +140,8 @@ class HybridScores:
         weights: Mapping[str, Sequence[float]] | None = None,
         stars: StarScores | None = None,
     ) -> None:
-        self.neighbours = {name: (items.long(), values.float()) for name, (items, values) in neighbours.items()}
+        # Rounded to the 16 bits that a file holds: a loaded model answers as the one that was evaluated.
+        self.neighbours = {name: (items.long(), values.half().float()) for name, (items, values) in neighbours.items()}
         self.terms = dict(terms)
         self.popularity = popularity.float()
         self.scores = list(scores)

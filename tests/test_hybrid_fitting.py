@@ -3,6 +3,8 @@
 import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from shop import make_model, make_processor
@@ -11,6 +13,7 @@ from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneratio
 from modeling_unimp.answering import outputs_of
 from modeling_unimp.hybrid_scores import HYBRID_FILE, numbers_of
 from modeling_unimp.ranking import rank_items
+from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training.hybrid_fitting import (
     biases,
     closed_form_scores,
@@ -209,3 +212,26 @@ def test_an_item_added_since_has_the_networks_score(fitted):
     assert [item["item_id"] for item in after if item["item_id"] != "new"][:10] == [
         item["item_id"] for item in before["items"]
     ]
+
+
+@pytest.mark.parametrize("query", [None, "shoe"])
+def test_many_shoppers_are_answered_as_by_the_pipeline(fitted, tmp_path, query):
+    unimp, _ = fitted
+    unimp.save_pretrained(tmp_path / "unimp")
+    histories = {"ada": ["i3", "i4"], "bob": [f"i{number}" for number in range(12, 20)]}
+    rows = [{"user_id": user, "history": history} for user, history in histories.items()]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "histories.parquet")
+    options = [] if query is None else ["--query", query]
+    batch_scoring.main(
+        ["--model", str(tmp_path / "unimp"), "--histories", str(tmp_path / "histories.parquet"),
+         "--output", str(tmp_path / "best.parquet"), "--top_k", "5", "--device", "cpu", *options]
+    )  # fmt: skip
+    found = pq.read_table(tmp_path / "best.parquet").to_pylist()
+    for user, history in histories.items():
+        request = {"task": "recommend", "history": history}
+        if query is not None:
+            request |= {"task": "search", "query": query}
+        expected = unimp(request, top_k=5)["items"]
+        own = [row for row in found if row["user_id"] == user]
+        assert [row["item_id"] for row in own] == [item["item_id"] for item in expected]
+        assert [row["score"] for row in own] == pytest.approx([item["score"] for item in expected], rel=1e-3)
