@@ -98,6 +98,11 @@ def test_what_a_query_is_looked_up_in(split):
     found = torch.zeros(NUM_ITEMS)
     indices["query words"].add_to(found, "number 13")
     assert found.argmax() == 13
+    # Every item has the words of its title and category: 4 of 24 items' mean 4; "mug" twice in 12 items of 24.
+    mug = torch.zeros(NUM_ITEMS)
+    indices["query words"].add_to(mug, "mug")
+    idf = math.log(1 + (24 - 12 + 0.5) / (12 + 0.5))
+    torch.testing.assert_close(mug, torch.tensor([idf * 2 / (2 + 1.5)] * 12 + [0.0] * 12))
     for name in ("query value", "query attribute"):
         found = torch.zeros(NUM_ITEMS)
         indices[name].add_to(found, "Shoe")

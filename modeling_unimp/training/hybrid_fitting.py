@@ -5,10 +5,10 @@ Shapes: C cases, N items, F closed-form scores.
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import bm25s
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -38,6 +38,7 @@ logger = logging.getLogger("train")
 
 MOST_CASES = 2_000
 BYTES_OF_SCORES = 2**30  # C x F x N numbers are in memory during the fit
+BM25_K1, BM25_B = 1.5, 0.75
 RIDGE = 1e-3
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
@@ -93,13 +94,7 @@ def term_indices(catalogue: Catalogue, query_attribute: str | None) -> dict[str,
         texts = [text for part in texts if isinstance(part, str) and (text := clean_value(part, 16)) is not None]
         words.append([word for text in texts for word in WORD.findall(text.lower())])
         values.append(sorted({text.strip().lower() for text in texts}))
-    found = {}
-    if any(words):
-        bm25 = bm25s.BM25()
-        bm25.index(words, show_progress=False)
-        scores = bm25.scores
-        vocabulary = {str(term): int(number) for term, number in bm25.vocab_dict.items() if str(term)}
-        found[WORDS] = _in_order(vocabulary, scores["indptr"], scores["indices"], scores["data"], True)
+    found = {WORDS: _bm25(words)} if any(words) else {}
     found[VALUES] = _exact(values)
     if query_attribute is not None:
         queries = [query_of(value) for value in catalogue.column(query_attribute)]
@@ -107,32 +102,41 @@ def term_indices(catalogue: Catalogue, query_attribute: str | None) -> dict[str,
     return found
 
 
+def _bm25(words: Sequence[Sequence[str]]) -> TermIndex:
+    """BM25 of each word in each item, k1 = 1.5 and b = 0.75, with the idf of Lucene.
+
+    Not by bm25s: where jax is installed, importing it starts jax, which takes three quarters of a GPU's memory.
+    """
+    lengths = np.array([len(row) for row in words], dtype=np.float64)
+    norms = BM25_K1 * (1 - BM25_B + BM25_B * lengths / max(lengths.mean(), 1e-9))
+    counts = [Counter(row) for row in words]
+    frequency = Counter(word for row in counts for word in row)
+    weighted: dict[str, list[tuple[int, float]]] = {word: [] for word in sorted(frequency)}
+    for number, row in enumerate(counts):
+        for word, count in row.items():
+            idf = math.log(1 + (len(words) - frequency[word] + 0.5) / (frequency[word] + 0.5))
+            weighted[word].append((number, idf * count / (count + norms[number])))
+    return _index(weighted, are_words=True)
+
+
 def _exact(values: Sequence[Sequence[str]]) -> TermIndex:
     """An index of whole texts, those of each item."""
-    vocabulary = {term: number for number, term in enumerate(sorted({term for row in values for term in row}))}
-    items_of: list[list[int]] = [[] for _ in vocabulary]
+    weighted: dict[str, list[tuple[int, float]]] = {
+        term: [] for term in sorted({each for row in values for each in row})
+    }
     for number, row in enumerate(values):
         for term in row:
-            items_of[vocabulary[term]].append(number)
-    starts = np.cumsum([0, *map(len, items_of)])
-    items = np.array([number for each in items_of for number in each], dtype=np.int32)
-    return _in_order(vocabulary, starts, items, np.ones(len(items)), False)
+            weighted[term].append((number, 1.0))
+    return _index(weighted, are_words=False)
 
 
-def _in_order(
-    vocabulary: dict[str, int], starts: np.ndarray, items: np.ndarray, weights: np.ndarray, are_words: bool
-) -> TermIndex:
-    """Terms numbered in the order of the dict, which is how they are saved."""
-    order = [number for number in vocabulary.values() if number + 1 < len(starts)]
-    kept = {term: place for place, term in enumerate(t for t, n in vocabulary.items() if n + 1 < len(starts))}
-    spans = [slice(int(starts[number]), int(starts[number + 1])) for number in order]
-    lengths = [span.stop - span.start for span in spans]
-    empty = np.zeros(0)
+def _index(weighted: dict[str, list[tuple[int, float]]], are_words: bool) -> TermIndex:
+    entries = [entry for found in weighted.values() for entry in found]
     return TermIndex(
-        kept,
-        np.cumsum([0, *lengths]).astype(np.int64),
-        np.concatenate([items[span] for span in spans] or [empty]).astype(np.int32),
-        np.concatenate([weights[span] for span in spans] or [empty]).astype(np.float32),
+        {term: number for number, term in enumerate(weighted)},
+        np.cumsum([0, *map(len, weighted.values())], dtype=np.int64),
+        np.array([number for number, _ in entries], dtype=np.int32),
+        np.array([weight for _, weight in entries], dtype=np.float32),
         are_words,
     )
 
