@@ -20,7 +20,7 @@ from modeling_unimp import DataArguments, ModelArguments
 from processing_unimp import TASKS
 
 RESULTS = "results.json"
-TaskResult = Mapping[str, Any]  # what `examine_model` returns for a task
+TaskResult = Mapping[str, Any]  # what `evaluate_model` returns for a task
 Results = Mapping[str, Mapping[str, TaskResult]]  # by part of the split and task
 
 PARTS = {
