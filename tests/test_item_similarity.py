@@ -63,6 +63,18 @@ def test_knn_is_the_shrunk_cosine_whatever_the_size_of_a_block(train, monkeypatc
     np.testing.assert_allclose(dense(item_knn(train), 12), expected, atol=1e-6)
 
 
+def test_rows_with_few_neighbours_in_a_block_of_their_own(monkeypatch):
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abcdef"])
+    rows = [{"user_id": "u", "item_id": name, "timestamp": 0} for name in "abcd"]
+    rows += [{"user_id": "v", "item_id": name, "timestamp": 0} for name in "ef"]
+    train = Histories.from_interactions(rows, catalogue)
+    whole = item_knn(train)
+    assert (whole.values > 0).sum(axis=1).tolist() == [3, 3, 3, 3, 1, 1]
+    monkeypatch.setattr(item_similarity, "BLOCK_BYTES", 4 * 6 * 2)
+    for found, expected in zip(item_knn(train), whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_the_largest_are_kept_in_order(train):
     whole, three = item_knn(train), item_knn(train, k=3)
     np.testing.assert_array_equal(three.values, whole.values[:, :3])

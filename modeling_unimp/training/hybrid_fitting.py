@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("train")
 
 MOST_CASES = 2_000
+MOST_ITEMS = 50_000  # beyond it, similarities of all pairs take hours
 BYTES_OF_SCORES = 2**30  # C x F x N numbers are in memory during the fit
 BM25_K1, BM25_B = 1.5, 0.75
 RIDGE = 1e-3

@@ -50,7 +50,7 @@ def ease(train: Histories, penalty: float = EASE_PENALTY, k: int = NUM_NEIGHBOUR
     inverse = np.linalg.inv(together)
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    return _largest(weights, k)
+    return _trimmed(*_largest(weights, k))
 
 
 def item_knn(train: Histories, shrinkage: float = KNN_SHRINKAGE, k: int = NUM_NEIGHBOURS) -> Neighbours:
@@ -169,15 +169,20 @@ def _largest_of_blocks(block: Callable[[int, int], np.ndarray], num_items: int, 
         rows = block(start, stop)
         rows[np.arange(stop - start), np.arange(start, stop)] = 0  # an item is not its own neighbour
         parts.append(_largest(rows, k))
-    return Neighbours(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+    return _trimmed(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
-def _largest(rows: np.ndarray, k: int) -> Neighbours:
+def _largest(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     k = min(k, rows.shape[1])
     columns = np.argpartition(-rows, k - 1, axis=1)[:, :k]
     values = np.take_along_axis(rows, columns, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
     values = np.maximum(np.take_along_axis(values, order, axis=1), 0).astype(np.float32)
     items = np.where(values > 0, np.take_along_axis(columns, order, axis=1), 0)
+    return items.astype(np.int32), values
+
+
+def _trimmed(items: np.ndarray, values: np.ndarray) -> Neighbours:
+    """Without columns that no row needs."""
     width = max(1, int((values > 0).sum(axis=1).max()))
-    return Neighbours(items[:, :width].astype(np.int32), values[:, :width])
+    return Neighbours(items[:, :width].copy(), values[:, :width].copy())
