@@ -167,6 +167,7 @@ def test_left_padding_changes_nothing_but_the_left(processor):
 
 def test_a_long_history_is_cut_to_the_latest_and_said(caplog):
     processor = make_processor(history_length=2)
+    logging.Logger.warning_once.cache_clear()  # another test may have been told the same
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             batch = processor(requests=[{"task": "recommend", "history": ["m1", "m2", "s1", "h1"]}])
