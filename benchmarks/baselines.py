@@ -18,6 +18,7 @@ import numpy as np
 
 from modeling_unimp.training.evaluation import bootstrap
 from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
+from modeling_unimp.training.hybrid_fitting import biases
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
@@ -202,26 +203,9 @@ def user_and_item(train: Histories) -> Iterator[Variant]:
     mean = float(np.nanmean(train.ratings))
     for item_penalty in RATING_PENALTIES:
         for user_penalty in RATING_PENALTIES:
-            _, of_items = fit_biases(train, user_penalty, item_penalty)
+            _, _, of_items = biases(train, user_penalty, item_penalty)
             parameters = {"user_penalty": user_penalty, "item_penalty": item_penalty}
             yield parameters, _bias_scorer(train.catalogue, mean, of_items, user_penalty)
-
-
-def fit_biases(train: Histories, user_penalty: float, item_penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Biases of users and items that minimise the squared error plus their penalties; exact block minimisation."""
-    rated = np.isfinite(train.ratings)
-    users, items = train.user_numbers[rated], train.item_numbers[rated]
-    residual = train.ratings[rated] - train.ratings[rated].mean()
-    of_users, of_items = np.zeros(len(train)), np.zeros(len(train.catalogue))
-    user_sizes = np.bincount(users, minlength=len(of_users)) + user_penalty
-    item_sizes = np.bincount(items, minlength=len(of_items)) + item_penalty
-    change = np.inf
-    while change > 1e-6:
-        before = of_items
-        of_items = np.bincount(items, residual - of_users[users], minlength=len(of_items)) / item_sizes
-        of_users = np.bincount(users, residual - of_items[items], minlength=len(of_users)) / user_sizes
-        change = float(np.abs(of_items - before).max())
-    return of_users, of_items
 
 
 def _bias_scorer(catalogue: Catalogue, mean: float, of_items: np.ndarray, user_penalty: float) -> Scorer:

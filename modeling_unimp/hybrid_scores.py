@@ -8,11 +8,13 @@ the training: on what the network was trained on they would come out too small.
 Shapes: B requests, N items, k neighbours a row, F closed-form scores.
 """
 
+import copy
 import hashlib
 import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +31,15 @@ from .manifest import HUB_ARGUMENTS, check_weights
 HYBRID_FILE = "hybrid_scores.safetensors"
 MAX_HISTORY = 200  # items of a history that are looked at, the latest
 POPULARITY = "popularity"
+QUERIES = "query attribute"  # the index of whole texts of the attribute that queries mostly name
+MAX_WORDS, MAX_CHARACTERS = 16, 2_000  # of a text that is compared
+BM25_K1, BM25_B = 1.5, 0.75
+TERM_ARRAYS = ("starts", "items", "weights", "idf")
 STAR_ARRAYS = ("biases", "neighbours", "similarities", "intercepts")
 WORD = re.compile(r"\w+")
+
+
+Items = Mapping[int, Mapping[str, Any]]
 
 
 class Score(NamedTuple):
@@ -39,36 +48,97 @@ class Score(NamedTuple):
     Args:
         source (`str`): whose neighbours or terms; `"popularity"` has none.
         half_life (`float`): in places of the history; infinity lets all of it count alike.
-        scale (`float`): r, by which it is divided before it is squashed.
+        scale (`float`, *optional*): r, by which it is divided before it is squashed; `None` until it is measured.
     """
 
     source: str
     half_life: float = math.inf
-    scale: float = 1.0
+    scale: float | None = None
+
+
+def normalised(text: str) -> str:
+    """A query or a value as both are compared: at most 16 words in lower case, a blank between them."""
+    return " ".join(text[:MAX_CHARACTERS].lower().split()[:MAX_WORDS])
+
+
+def texts_of(item: Mapping[str, Any]) -> list[str]:
+    """What an item says in words: its attributes that are text or lists of text."""
+    cells = [value for name, value in item.items() if name not in ("item_id", "image")]
+    parts = [part for cell in cells for part in (cell if isinstance(cell, list | tuple) else [cell])]
+    return [text for part in parts if isinstance(part, str) and (text := normalised(part))]
 
 
 class TermIndex(NamedTuple):
     """Weights of terms in items, by term: what a query finds.
 
     Args:
-        vocabulary (`dict[str, int]`): V terms in lower case.
+        vocabulary (`dict[str, int]`): V terms in lower case, numbered in their order.
         starts (`np.ndarray` of shape `(V + 1,)`): term `t` has the entries `starts[t]` to `starts[t + 1]`.
         items, weights (`np.ndarray` of shape `(num_entries,)`)
-        are_words (`bool`): whether terms are single words, or whole values of an attribute.
+        idf (`np.ndarray` of shape `(V,)`): inverse document frequency; ones for whole texts.
+        mean_length (`float`): words of an item, for BM25; 0 for an index of whole texts.
     """
 
     vocabulary: dict[str, int]
     starts: np.ndarray
     items: np.ndarray
     weights: np.ndarray
-    are_words: bool
+    idf: np.ndarray
+    mean_length: float
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[str]], are_words: bool) -> "TermIndex":
+        """An index of the words in the texts of each item, by BM25 with the idf of Lucene; or of the texts as wholes.
+
+        Not by bm25s: where jax is installed, importing it starts jax, which takes three quarters of a GPU's memory.
+        """
+        terms = [_words(row) if are_words else row for row in texts]
+        frequency = Counter(term for row in terms for term in set(row))
+        vocabulary = {term: number for number, term in enumerate(sorted(frequency))}
+        counts = np.array([frequency[term] for term in vocabulary], dtype=np.float64)
+        idf = np.log(1 + (len(terms) - counts + 0.5) / (counts + 0.5)) if are_words else np.ones(len(counts))
+        length = max(sum(map(len, terms)) / max(len(terms), 1), 1.0) if are_words else 0.0
+        no_entries = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+        empty = cls(vocabulary, np.zeros(len(vocabulary) + 1, dtype=np.int64), *no_entries, idf.astype("f4"), length)
+        return empty.with_items(dict(enumerate(texts)))
+
+    def with_items(self, texts: Mapping[int, Sequence[str]]) -> "TermIndex":
+        """The index with the texts of some items in place of what it had of them; a new term counts as a rare one."""
+        vocabulary, idf = dict(self.vocabulary), list(self.idf)
+        added: list[tuple[int, int, float]] = []
+        for number, row in texts.items():
+            terms = _words(row) if self.mean_length else row
+            norm = BM25_K1 * (1 - BM25_B + BM25_B * len(terms) / (self.mean_length or 1.0))
+            for term, count in Counter(terms).items():
+                if term not in vocabulary:
+                    vocabulary[term] = len(vocabulary)
+                    idf.append(max(idf, default=1.0))
+                weight = idf[vocabulary[term]] * (count / (count + norm) if self.mean_length else 1.0)
+                added.append((vocabulary[term], number, weight))
+        kept = ~np.isin(self.items, list(texts))
+        of_term = np.repeat(np.arange(len(self.vocabulary)), np.diff(self.starts))[kept]
+        of_term = np.concatenate([of_term, [term for term, _, _ in added]]).astype(np.int64)
+        order = np.argsort(of_term, kind="stable")
+        return TermIndex(
+            vocabulary,
+            np.concatenate([[0], np.bincount(of_term, minlength=len(vocabulary)).cumsum()]).astype(np.int64),
+            np.concatenate([self.items[kept], [item for _, item, _ in added]]).astype(np.int32)[order],
+            np.concatenate([self.weights[kept], [weight for _, _, weight in added]]).astype(np.float32)[order],
+            np.array(idf, dtype=np.float32),
+            self.mean_length,
+        )
 
     def add_to(self, found: torch.Tensor, query: str) -> None:
         """Add what a query finds to `found` `(N,)`."""
-        for term in WORD.findall(query.lower()) if self.are_words else [query.strip().lower()]:
+        text = normalised(query)
+        for term in WORD.findall(text) if self.mean_length else [text]:
             if (number := self.vocabulary.get(term)) is not None:
                 entries = slice(self.starts[number], self.starts[number + 1])
                 found[self.items[entries]] += torch.from_numpy(self.weights[entries])
+
+
+def _words(texts: Sequence[str]) -> list[str]:
+    return [word for text in texts for word in WORD.findall(text)]
 
 
 class StarScores(NamedTuple):
@@ -129,6 +199,10 @@ class HybridScores:
         weights (`Mapping[str, Sequence[float]]`): by task, `1 + F`: of the network's log-probability, then of the
             scores. For `"select"` one number: by what the scores of the candidates are multiplied.
         stars (`StarScores`, *optional*): where shoppers give stars.
+        query_attribute (`str`, *optional*): what queries of the shop mostly name.
+        stand_ins (`Mapping[int, int]`, *optional*): items added since the fit, and the item of the fit that each is
+            most like in words, whose neighbours it has.
+        catalogue_size (`int`, *optional*): N with the items added since.
     """
 
     def __init__(
@@ -139,6 +213,9 @@ class HybridScores:
         scores: Sequence[Score],
         weights: Mapping[str, Sequence[float]] | None = None,
         stars: StarScores | None = None,
+        query_attribute: str | None = None,
+        stand_ins: Mapping[int, int] | None = None,
+        catalogue_size: int = 0,
     ) -> None:
         # Rounded to the 16 bits that a file holds: a loaded model answers as the one that was evaluated.
         self.neighbours = {name: (items.long(), values.half().float()) for name, (items, values) in neighbours.items()}
@@ -147,13 +224,41 @@ class HybridScores:
         self.scores = list(scores)
         self.weights = {task: list(each) for task, each in (weights or {}).items()}
         self.stars = stars
+        self.query_attribute = query_attribute
+        self.stand_ins = dict(stand_ins or {})
+        self.catalogue_size = max(catalogue_size, len(popularity))
 
     def with_weights(self, weights: Mapping[str, Sequence[float]], stars: StarScores | None) -> "HybridScores":
         """The same scores, weighted otherwise."""
-        return HybridScores(self.neighbours, self.terms, self.popularity, self.scores, weights, stars)
+        weighted = copy.copy(self)
+        weighted.weights, weighted.stars = {task: list(each) for task, each in weights.items()}, stars
+        return weighted
+
+    def with_items(self, added: Items | None = None, changed: Items | None = None) -> "HybridScores":
+        """The same scores for a catalogue that has changed; the neighbours themselves wait for the next fit.
+
+        Queries find all of these items by their words as they are now. An item that was added goes with what the item
+        goes with that is most like it in words; nothing says yet how popular it is.
+
+        Args:
+            added, changed (`Mapping[int, Mapping]`, *optional*): items with their attributes, by their numbers.
+        """
+        changes = dict(added or {}) | dict(changed or {})
+        grown = copy.copy(self)
+        alike = {number: self._most_alike(item) for number, item in (added or {}).items()}
+        grown.stand_ins = self.stand_ins | {number: other for number, other in alike.items() if other is not None}
+        grown.catalogue_size = max([self.catalogue_size, *(number + 1 for number in changes)])
+        grown.terms = {}
+        for name, index in self.terms.items():
+            texts = {number: texts_of(item) for number, item in changes.items()}
+            if name == QUERIES:
+                texts = {number: query_texts(item.get(str(self.query_attribute))) for number, item in changes.items()}
+            grown.terms[name] = index.with_items(texts)
+        return grown
 
     @property
     def num_items(self) -> int:
+        """N of the fit."""
         return len(self.popularity)
 
     def raw(
@@ -170,9 +275,9 @@ class HybridScores:
             histories (`Sequence[Sequence[int]]`): B lists of item numbers, the latest last; -1 for what is no item of
                 the catalogue.
             queries (`Sequence[str]`, *optional*): B texts.
-            num_items (`int`, *optional*): N, where it has grown since the fit; later items get 0.
+            num_items (`int`, *optional*): N, where it has grown since the fit.
         """
-        size = max(self.num_items, num_items or 0)
+        size = max(self.catalogue_size, num_items or 0)
         found = torch.zeros(len(histories), size)
         if score.source == POPULARITY:
             found[:, : self.num_items] = self.popularity - self.popularity.min()
@@ -183,17 +288,20 @@ class HybridScores:
         else:
             items, values = self.neighbours[score.source]
             for row, history in enumerate(histories):
-                numbers = torch.tensor(list(history)[-MAX_HISTORY:], dtype=torch.long)
+                latest = [self.stand_ins.get(number, number) for number in list(history)[-MAX_HISTORY:]]
+                numbers = torch.tensor(latest, dtype=torch.long)
                 weights = torch.exp2(torch.arange(1 - len(numbers), 1) / score.half_life)
                 known = (numbers >= 0) & (numbers < len(items))
                 near, weights = numbers[known], weights[known]
                 found[row].index_add_(0, items[near].flatten(), (values[near] * weights[:, None]).flatten())
-        return found
+            if self.stand_ins:
+                found[:, list(self.stand_ins)] = found[:, list(self.stand_ins.values())]
+        return found[:, : num_items or size]
 
     def squashed(self, score: Score, *args: Any, **kwargs: Any) -> torch.Tensor:
         """`log1p(3 q / r)`, which is what is weighted; popularity is a logarithm already. Arguments as of `raw`."""
         raw = self.raw(score, *args, **kwargs)
-        return raw if score.source == POPULARITY else torch.log1p(3 * raw / score.scale)
+        return raw if score.source == POPULARITY else torch.log1p(3 * raw / (score.scale or 1.0))
 
     def add_to_requests(
         self, logits: torch.Tensor, requests: Sequence[Mapping[str, Any]], catalogue: Catalogue
@@ -266,11 +374,12 @@ class HybridScores:
         return found
 
     def _most_alike(self, described: Any) -> int | None:
-        values = described.values() if isinstance(described, Mapping) else [described]
-        text = " ".join(value for value in values if isinstance(value, str))
-        found = torch.zeros(self.num_items)
-        for index in self.terms.values():
-            index.add_to(found, text)
+        """The item of the fit whose words are most like those of an item that is described."""
+        found = torch.zeros(self.catalogue_size)
+        for text in texts_of(described) if isinstance(described, Mapping) else []:
+            for index in self.terms.values():
+                index.add_to(found, text)
+        found = found[: self.num_items]
         return int(found.argmax()) if found.any() else None
 
     def star_probabilities(
@@ -288,32 +397,40 @@ class HybridScores:
         return torch.from_numpy(np.stack(rows))
 
     def digest(self) -> str:
-        """16 hex digits that change with any weight or neighbour."""
-        found = hashlib.sha256(repr((self.scores, self.weights)).encode())
-        for items, values in self.neighbours.values():
-            found.update(items.numpy().tobytes())
-            found.update(values.numpy().tobytes())
+        """16 hex digits that change with anything that changes an answer."""
+        tensors, described = self._on_disk()
+        found = hashlib.sha256(json.dumps(described).encode())
+        for tensor in tensors.values():
+            found.update(tensor.numpy().tobytes())
         return found.hexdigest()[:16]
 
     # ------------------------------------------------------------------------------------------------------- on disk
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write hybrid_scores.safetensors; similarities as 16-bit numbers."""
+    def _on_disk(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {POPULARITY: self.popularity}
+        tensors["stand_ins"] = torch.tensor(list(self.stand_ins.items()), dtype=torch.int32).reshape(-1, 2)
         for name, (items, values) in self.neighbours.items():
             tensors |= {f"neighbours.{name}.items": items.int(), f"neighbours.{name}.values": values.half()}
-        described: dict[str, Any] = {"scores": [_finite(each) for each in self.scores], "weights": self.weights}
         for name, index in self.terms.items():
-            text = "\n".join(index.vocabulary).encode()
+            text = "\n".join(index.vocabulary).encode("utf-8", "backslashreplace")
             tensors[f"terms.{name}.vocabulary"] = torch.frombuffer(bytearray(text or b"\n"), dtype=torch.uint8)
-            for part in ("starts", "items", "weights"):
-                tensors[f"terms.{name}.{part}"] = torch.from_numpy(getattr(index, part))
-        described["terms"] = {name: index.are_words for name, index in self.terms.items()}
+            tensors |= {f"terms.{name}.{part}": torch.from_numpy(getattr(index, part)) for part in TERM_ARRAYS}
+        described: dict[str, Any] = {
+            "scores": [_finite(each) for each in self.scores],
+            "weights": self.weights,
+            "terms": {name: index.mean_length for name, index in self.terms.items()},
+            "query_attribute": self.query_attribute,
+            "catalogue_size": self.catalogue_size,
+        }
         if self.stars is not None:
             of_stars = self.stars._asdict()
             tensors |= {f"stars.{name}": torch.from_numpy(of_stars.pop(name)) for name in STAR_ARRAYS}
             described["stars"] = of_stars
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}, described
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write hybrid_scores.safetensors; similarities as 16-bit numbers."""
+        tensors, described = self._on_disk()
         save_file(tensors, Path(folder) / HYBRID_FILE, metadata={"hybrid": json.dumps(described), "format": "pt"})
 
     @classmethod
@@ -327,26 +444,27 @@ class HybridScores:
             with safe_open(file, framework="pt") as opened:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
                 described = json.loads(opened.metadata()["hybrid"])
-            names = {name.split(".")[1] for name in tensors if name.startswith("neighbours.")}
+            names = sorted({name.split(".")[1] for name in tensors if name.startswith("neighbours.")})
             terms = {}
-            for name, are_words in described["terms"].items():
-                text = bytes(tensors[f"terms.{name}.vocabulary"].tolist()).decode()
-                starts, items, weights = (
-                    tensors[f"terms.{name}.{part}"].numpy() for part in ("starts", "items", "weights")
-                )
+            for name, mean_length in described["terms"].items():
+                text = tensors[f"terms.{name}.vocabulary"].numpy().tobytes().decode()
+                arrays = {part: tensors[f"terms.{name}.{part}"].numpy() for part in TERM_ARRAYS}
                 vocabulary = {term: number for number, term in enumerate(text.split("\n"))}
-                terms[name] = TermIndex(vocabulary, starts, items, weights, are_words)
+                terms[name] = TermIndex(vocabulary=vocabulary, mean_length=mean_length, **arrays)
             stars = None
             if "stars" in described:
                 arrays = {name: tensors[f"stars.{name}"].numpy() for name in STAR_ARRAYS}
                 stars = StarScores(**arrays, **described["stars"])
             return cls(
-                {n: (tensors[f"neighbours.{n}.items"], tensors[f"neighbours.{n}.values"]) for n in sorted(names)},
+                {name: (tensors[f"neighbours.{name}.items"], tensors[f"neighbours.{name}.values"]) for name in names},
                 terms,
                 tensors[POPULARITY],
                 [Score(source, _half_life(life), scale) for source, life, scale in described["scores"]],
                 described["weights"],
                 stars,
+                described["query_attribute"],
+                dict(tensors["stand_ins"].tolist()),
+                described["catalogue_size"],
             )
         except Exception as error:
             raise ValueError(
@@ -364,15 +482,20 @@ def save_hybrid_beside(hybrid: HybridScores | None, folder: str | os.PathLike) -
         hybrid.save_pretrained(folder)
 
 
-def hybrid_beside(name: str | os.PathLike, verify: bool, **kwargs: Any) -> HybridScores | None:
-    """The closed-form scores in the folder or Hub repository of a model, if there are some."""
+def hybrid_beside(name: str | os.PathLike, verify: bool, num_items: int, **kwargs: Any) -> HybridScores | None:
+    """The closed-form scores in the folder or Hub repository of a model of `num_items`, if there are some."""
     hub = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
     file = cached_file(str(name), HYBRID_FILE, _raise_exceptions_for_missing_entries=False, **hub)
     if file is None:
         return None
     if verify:
         check_weights(name, stem=HYBRID_FILE.removesuffix(".safetensors"), **kwargs)
-    return HybridScores.load(file)
+    hybrid = HybridScores.load(file)
+    if hybrid.catalogue_size > num_items:
+        raise ValueError(
+            f"{file} is of a catalogue of {hybrid.catalogue_size} items, and the model of one of {num_items}."
+        )
+    return hybrid
 
 
 def _finite(score: Score) -> list[Any]:
@@ -384,18 +507,35 @@ def _half_life(value: float | None) -> float:
     return math.inf if value is None else value
 
 
+def query_texts(value: Any) -> list[str]:
+    """The query that an item answers by the shop's query attribute: of a path or list of values the last."""
+    if isinstance(value, list | tuple):
+        value = value[-1] if value else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = format(value, ".6g") if isinstance(value, float) else str(value)
+    text = normalised(value) if isinstance(value, str) else ""
+    return [text] if text else []
+
+
 def numbers_of(history: Sequence[Any], catalogue: Catalogue) -> list[int]:
     """Item numbers of a request's history; -1 for items that are only described."""
     return [_number_of(entry, catalogue) for entry in history]
 
 
 def stars_of_history(history: Sequence[Any], catalogue: Catalogue) -> list[tuple[int, float | None]]:
-    """Item number and stars of each item of a request's history."""
-    given = [entry.get("rating") if isinstance(entry, Mapping) else None for entry in history]
-    return [
-        (_number_of(entry, catalogue), None if stars is None else float(stars))
-        for entry, stars in zip(history, given, strict=True)
-    ]
+    """Item number and stars of each item of a request's history.
+
+    Raises:
+        ValueError: stars that are none, also of an item that the network does not read any more.
+    """
+    found: list[tuple[int, float | None]] = []
+    for entry in history:
+        stars = entry.get("rating") if isinstance(entry, Mapping) else None
+        is_number = isinstance(stars, int | float) and not isinstance(stars, bool)
+        if stars is not None and not (is_number and 1 <= stars <= 5):
+            raise ValueError(f"a rating of {str(stars)[:40]!r}: expected a number from 1 to 5.")
+        found.append((_number_of(entry, catalogue), None if stars is None else float(stars)))
+    return found
 
 
 def _number_of(entry: Any, catalogue: Catalogue) -> int:

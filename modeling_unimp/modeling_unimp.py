@@ -115,7 +115,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         loaded = super().from_pretrained(name, *args, output_loading_info=output_loading_info, verify=verify, **kwargs)
         model = loaded[0] if output_loading_info else loaded
         model.image_codec = codec_beside(model, name, verify, **kwargs)
-        model.hybrid_scores = hybrid_beside(name, verify, **kwargs)
+        model.hybrid_scores = hybrid_beside(name, verify, model.config.num_items, **kwargs)
         return loaded
 
     @classmethod

@@ -114,9 +114,13 @@ class PersonalizationPipeline(Pipeline):
                 return []
             new = [added.item(item_id) for item_id in added.item_ids]
             content = self._content(new, [added.picture(item_id) for item_id in added.item_ids])
+            hybrid = self.model.hybrid_scores
+            if hybrid is not None:
+                hybrid = hybrid.with_items(added=dict(enumerate(new, start=len(catalogue))))
             with catalogue.lock.changing():
                 # First what could fail.
                 self.model.add_items(len(new), *content, catalogue_fingerprint=catalogue.fingerprint_with(added))
+                self.model.hybrid_scores = hybrid
                 numbers: list[int] = catalogue.append(added)
         return numbers
 
@@ -146,7 +150,11 @@ class PersonalizationPipeline(Pipeline):
                 for row, number in enumerate(changes.numbers):
                     if number not in changes.sources:
                         pictures[row] = embeddings.content_pictures[number]
+            hybrid = self.model.hybrid_scores
+            if hybrid is not None:
+                hybrid = hybrid.with_items(changed=dict(zip(changes.numbers, changes.rows, strict=True)))
             with catalogue.lock.changing():
+                self.model.hybrid_scores = hybrid
                 if token_ids is not None:
                     self.model.update_items(torch.tensor(changes.numbers), token_ids, pictures)
                 numbers: list[int] = catalogue.change(changes)

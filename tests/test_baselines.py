@@ -98,18 +98,6 @@ def test_recent_popularity_forgets(split):
     assert next(baselines.popularity(split.train))[1](split.test[0]).tolist() == [1, 1, 1, 1, 1, 2]
 
 
-def test_biases_solve_the_ridge_equations(split):
-    of_users, of_items = baselines.fit_biases(split.train, user_penalty=2.0, item_penalty=0.5)
-    num_users, num_items = len(split.train), 6
-    design = np.zeros((split.train.num_interactions, num_users + num_items))
-    rows = np.arange(len(design))
-    design[rows, split.train.user_numbers] = design[rows, num_users + split.train.item_numbers] = 1
-    residual = split.train.ratings - split.train.ratings.mean()
-    penalty = np.diag([2.0] * num_users + [0.5] * num_items)
-    direct = np.linalg.solve(design.T @ design + penalty, design.T @ residual)
-    np.testing.assert_allclose(np.concatenate([of_users, of_items]), direct, atol=1e-5)
-
-
 def test_shoppers_mean_by_hand(split):
     # Training ratings 5 4, 5 5 1, 4 4 have the mean 4; cyd gave 4, 4 and 2 before the test.
     parameters, score = list(baselines.shoppers_mean(split.train))[2]

@@ -20,7 +20,14 @@ from processing_unimp import Catalogue
 # Item 0 goes with 1 (1.0) and 2 (.5), item 1 with 0 (1.0), item 2 with nothing.
 NEIGHBOURS = {"pairs": (torch.tensor([[1, 2], [0, 0], [0, 0]]), torch.tensor([[1.0, 0.5], [1.0, 0.0], [0.0, 0.0]]))}
 SHARES = torch.tensor([0.5, 0.25, 0.25]).log()
-RED = TermIndex({"red": 0, "blue": 1}, np.array([0, 2, 3]), np.array([0, 2, 1]), np.array([2.0, 1.0, 3.0], "f4"), True)
+RED = TermIndex(
+    {"red": 0, "blue": 1},
+    starts=np.array([0, 2, 3]),
+    items=np.array([0, 2, 1], dtype=np.int32),
+    weights=np.array([2.0, 1.0, 3.0], dtype=np.float32),
+    idf=np.array([1.0, 1.0], dtype=np.float32),
+    mean_length=1.0,
+)
 STARS = StarScores(
     mean=3.0,
     biases=np.array([1.0, 0.0, -1.0]),
@@ -63,7 +70,7 @@ def test_items_of_no_catalogue_take_a_place_and_say_nothing():
 def test_a_query_finds_items_by_its_words():
     raw = make().raw(Score("words"), [[0], [0], [0]], ["Red, blue?", "green", None])
     torch.testing.assert_close(raw, torch.tensor([[2.0, 3.0, 1.0], [0, 0, 0], [0, 0, 0]]))
-    whole = make(terms={"words": RED._replace(are_words=False)})
+    whole = make(terms={"words": RED._replace(mean_length=0.0)})
     torch.testing.assert_close(
         whole.raw(Score("words"), [[0], [0]], [" Red ", "red blue"]), torch.tensor([[2.0, 0, 1.0], [0, 0, 0]])
     )
@@ -80,11 +87,60 @@ def test_the_sum_by_hand():
     torch.testing.assert_close(hybrid.add("explain", logits, [[0]]), logits)
 
 
-def test_items_added_since_have_the_networks_score_alone():
+def test_items_that_nobody_told_of_have_the_networks_score_alone():
     hybrid, logits = make(), torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     added = hybrid.add("recommend", logits, [[0, 3]])
     assert added.shape == (1, 4)
     assert added[0, 3] == pytest.approx(float(logits.log_softmax(-1)[0, 3]))
+
+
+def test_an_added_item_goes_with_what_its_like_goes_with():
+    texts = [["red mug", "mug"], ["blue shoe", "shoe"], ["green sock", "sock"]]
+    terms = {"words": TermIndex.of(texts, are_words=True), "query attribute": TermIndex.of([["mug"], [], []], False)}
+    old = make(terms=terms, query_attribute="kind")
+    new = {"item_id": "new", "title": "Teal MUG", "kind": "mug"}
+    grown = old.with_items(added={3: new, 4: {"item_id": "odd", "title": "zzz"}})
+    assert grown.stand_ins == {3: 0} and old.stand_ins == {}
+    # As a neighbour it is item 0, and so it is in a history; the other is nobody's neighbour.
+    raw = grown.raw(Score("pairs", 1.0), [[1], [3], [4]])
+    torch.testing.assert_close(raw, torch.tensor([[1.0, 0, 0, 1, 0], [0, 1, 0.5, 0, 0], [0, 0, 0, 0, 0]]))
+    assert grown.raw(Score("popularity"), [[0]])[0, 3:].tolist() == [0, 0]
+    assert grown.raw(Score("query attribute"), [[0]], [" Mug"]).tolist() == [[1, 0, 0, 1, 0]]
+    teal = grown.raw(Score("words"), [[0]], ["teal"])[0]
+    assert teal[3] > 0 and teal.count_nonzero() == 1
+    added = grown.add("recommend", torch.zeros(1, 5), [[1]])[0]
+    assert added[0] - added[3] == pytest.approx(0.5 * math.log(2)), "all but the popularity"
+    assert old.add("recommend", torch.zeros(1, 3), [[1]]).shape == (1, 3)
+
+
+def test_a_changed_item_is_found_by_its_new_words_and_keeps_its_neighbours():
+    texts = [["red mug"], ["blue shoe"], ["green sock"]]
+    old = make(terms={"words": TermIndex.of(texts, are_words=True)})
+    changed = old.with_items(changed={1: {"item_id": "b", "title": "Blue lamp"}})
+    for query, expected in (("shoe", []), ("lamp", [1]), ("blue", [1]), ("mug", [0])):
+        assert changed.raw(Score("words"), [[0]], [query])[0].nonzero().flatten().tolist() == expected
+    score = Score("pairs", 1.0)
+    torch.testing.assert_close(changed.raw(score, [[0, 1]]), old.raw(score, [[0, 1]]))
+
+
+def test_an_index_made_again_is_the_same():
+    texts = [["red mug", "mug"], ["blue shoe"], []]
+    for are_words in (True, False):
+        index = TermIndex.of(texts, are_words)
+        again = index.with_items({0: ["other"]}).with_items({0: texts[0]})
+        for query in ("red", "mug", "blue shoe", "red mug", "other"):
+            found, expected = torch.zeros(3), torch.zeros(3)
+            again.add_to(found, query)
+            index.add_to(expected, query)
+            torch.testing.assert_close(found, expected)
+
+
+def test_long_texts_cost_little():
+    index, found = TermIndex.of([["red"], ["blue"]], are_words=True), torch.zeros(2)
+    index.add_to(found, "red " * 10**6)
+    once = torch.zeros(2)
+    index.add_to(once, "red")
+    torch.testing.assert_close(found, 16 * once)
 
 
 def test_stars_by_hand():
@@ -101,12 +157,15 @@ def test_stars_by_hand():
 
 @pytest.mark.parametrize("stars", [STARS, None])
 def test_a_file_keeps_everything(tmp_path, stars):
-    hybrid = make(stars=stars)
+    added = {3: {"item_id": "n", "title": "Red T\u00e9al"}}
+    hybrid = make(stars=stars, query_attribute="kind").with_items(added)
     hybrid.save_pretrained(tmp_path)
     loaded = HybridScores.load(tmp_path / HYBRID_FILE)
     assert (loaded.scores, loaded.weights) == (hybrid.scores, hybrid.weights)
-    logits = torch.randn(2, 3)
-    for task, queries in (("recommend", None), ("search", ["red", "blue red"])):
+    assert (loaded.query_attribute, loaded.stand_ins) == ("kind", {3: 0}) and loaded.digest() == hybrid.digest()
+    assert loaded.digest() not in {make(stars=stars).digest(), loaded.with_weights({}, stars).digest()}
+    logits = torch.randn(2, 4)
+    for task, queries in (("recommend", None), ("search", ["red", "blue t\u00e9al"])):
         expected = hybrid.add(task, logits, [[0, 1], [2]], queries)
         torch.testing.assert_close(loaded.add(task, logits, [[0, 1], [2]], queries), expected)
     assert (loaded.stars is None) == (stars is None)
@@ -127,3 +186,6 @@ def test_histories_of_requests():
     history = ["7", {"item_id": "b", "rating": 4}, {"title": "unknown"}, {"item_id": 7, "rating": None}]
     assert numbers_of(history, catalogue) == [0, 1, -1, 0]
     assert stars_of_history(history, catalogue) == [(0, None), (1, 4.0), (-1, None), (0, None)]
+    for rating in (0, 5.5, True, "4", float("nan")):
+        with pytest.raises(ValueError, match="expected a number from 1 to 5"):
+            stars_of_history([{"item_id": "b", "rating": rating}], catalogue)

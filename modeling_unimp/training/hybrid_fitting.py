@@ -5,7 +5,6 @@ Shapes: C cases, N items, F closed-form scores.
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +13,19 @@ import torch
 from scipy.optimize import minimize
 
 from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcessor
-from processing_unimp.item_text import clean_value
-from processing_unimp.task_search import query_of
 
 from ..answering import outputs_of
 from ..hybrid_scores import (
     POPULARITY,
-    WORD,
+    QUERIES,
     HybridScores,
     Score,
     StarScores,
     TermIndex,
     numbers_of,
+    query_texts,
     stars_of_history,
+    texts_of,
 )
 from .item_similarity import ease, item_knn, picture_similarity, rated_alike, text_similarity, windowed_transitions
 
@@ -39,11 +38,10 @@ logger = logging.getLogger("train")
 MOST_CASES = 2_000
 MOST_ITEMS = 50_000  # beyond it, similarities of all pairs take hours
 BYTES_OF_SCORES = 2**30  # C x F x N numbers are in memory during the fit
-BM25_K1, BM25_B = 1.5, 0.75
 RIDGE = 1e-3
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
-WORDS, VALUES, QUERIES = "query words", "query value", "query attribute"
+WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
 
 
@@ -80,66 +78,18 @@ def closed_form_scores(
     indices = term_indices(catalogue, query_attribute)
     scores += [Score(POPULARITY), *(Score(name) for name in indices)]
     counts = train.item_counts() + 1
-    return HybridScores(
-        neighbours, term_indices(catalogue, query_attribute), torch.from_numpy(np.log(counts / counts.sum())), scores
-    )
+    popularity = torch.from_numpy(np.log(counts / counts.sum()))
+    return HybridScores(neighbours, indices, popularity, scores, query_attribute=query_attribute)
 
 
 def term_indices(catalogue: Catalogue, query_attribute: str | None) -> dict[str, TermIndex]:
-    """What queries are looked up in: BM25 of the words of all attributes, and attributes whose value is the query."""
-    words: list[list[str]] = []
-    values: list[list[str]] = []
-    for item_id in catalogue.item_ids:
-        cells = [value for name, value in catalogue.item(item_id).items() if name != "item_id"]
-        texts = [part for cell in cells for part in (cell if isinstance(cell, list) else [cell])]
-        texts = [text for part in texts if isinstance(part, str) and (text := clean_value(part, 16)) is not None]
-        words.append([word for text in texts for word in WORD.findall(text.lower())])
-        values.append(sorted({text.strip().lower() for text in texts}))
-    found = {WORDS: _bm25(words)} if any(words) else {}
-    found[VALUES] = _exact(values)
+    """What queries are looked up in: words of all attributes, whole values, and what the query attribute says."""
+    texts = [texts_of(catalogue.item(item_id)) for item_id in catalogue.item_ids]
+    found = {WORDS: TermIndex.of(texts, are_words=True), VALUES: TermIndex.of(texts, are_words=False)}
     if query_attribute is not None:
-        queries = [query_of(value) for value in catalogue.column(query_attribute)]
-        found[QUERIES] = _exact([[] if query is None else [query.lower()] for query in queries])
+        queries = [query_texts(value) for value in catalogue.column(query_attribute)]
+        found[QUERIES] = TermIndex.of(queries, are_words=False)
     return found
-
-
-def _bm25(words: Sequence[Sequence[str]]) -> TermIndex:
-    """BM25 of each word in each item, k1 = 1.5 and b = 0.75, with the idf of Lucene.
-
-    Not by bm25s: where jax is installed, importing it starts jax, which takes three quarters of a GPU's memory.
-    """
-    lengths = np.array([len(row) for row in words], dtype=np.float64)
-    norms = BM25_K1 * (1 - BM25_B + BM25_B * lengths / max(lengths.mean(), 1e-9))
-    counts = [Counter(row) for row in words]
-    frequency = Counter(word for row in counts for word in row)
-    weighted: dict[str, list[tuple[int, float]]] = {word: [] for word in sorted(frequency)}
-    for number, row in enumerate(counts):
-        for word, count in row.items():
-            idf = math.log(1 + (len(words) - frequency[word] + 0.5) / (frequency[word] + 0.5))
-            weighted[word].append((number, idf * count / (count + norms[number])))
-    return _index(weighted, are_words=True)
-
-
-def _exact(values: Sequence[Sequence[str]]) -> TermIndex:
-    """An index of whole texts, those of each item."""
-    weighted: dict[str, list[tuple[int, float]]] = {
-        term: [] for term in sorted({each for row in values for each in row})
-    }
-    for number, row in enumerate(values):
-        for term in row:
-            weighted[term].append((number, 1.0))
-    return _index(weighted, are_words=False)
-
-
-def _index(weighted: dict[str, list[tuple[int, float]]], are_words: bool) -> TermIndex:
-    entries = [entry for found in weighted.values() for entry in found]
-    return TermIndex(
-        {term: number for number, term in enumerate(weighted)},
-        np.cumsum([0, *map(len, weighted.values())], dtype=np.int64),
-        np.array([number for number, _ in entries], dtype=np.int32),
-        np.array([weight for _, weight in entries], dtype=np.float32),
-        are_words,
-    )
 
 
 def fit_hybrid(
@@ -220,8 +170,8 @@ def _ranking_features(
     queries = [request.get("query") for request in requests]
     truth = np.array([catalogue.number(request["answer"]) for request in requests])
     for place, score in enumerate(hybrid.scores):
-        has_scale = score.scale != 1.0 or score.source == POPULARITY
-        if not has_scale and (score.source in hybrid.neighbours or any(query is not None for query in queries)):
+        can_be_measured = score.source in hybrid.neighbours or (score.source in hybrid.terms and task == "search")
+        if score.scale is None and can_be_measured:
             raw = hybrid.raw(score, histories, queries)
             tenth = raw.topk(min(10, raw.shape[1]), dim=1).values[:, -1].mean().item()
             hybrid.scores[place] = score._replace(scale=tenth or float(raw.max()) or 1.0)
