@@ -482,8 +482,9 @@ def save_hybrid_beside(hybrid: HybridScores | None, folder: str | os.PathLike) -
         hybrid.save_pretrained(folder)
 
 
-def hybrid_beside(name: str | os.PathLike, verify: bool, num_items: int, **kwargs: Any) -> HybridScores | None:
-    """The closed-form scores in the folder or Hub repository of a model of `num_items`, if there are some."""
+def hybrid_beside(name: str | os.PathLike, verify: bool, num_items: int, /, **kwargs: Any) -> HybridScores | None:
+    """The closed-form scores in the folder or Hub repository of a model of `num_items`, if there are some; `kwargs`
+    are those of its loading, which may name any value of its config."""
     hub = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
     file = cached_file(str(name), HYBRID_FILE, _raise_exceptions_for_missing_entries=False, **hub)
     if file is None:
@@ -523,17 +524,10 @@ def numbers_of(history: Sequence[Any], catalogue: Catalogue) -> list[int]:
 
 
 def stars_of_history(history: Sequence[Any], catalogue: Catalogue) -> list[tuple[int, float | None]]:
-    """Item number and stars of each item of a request's history.
-
-    Raises:
-        ValueError: stars that are none, also of an item that the network does not read any more.
-    """
-    found: list[tuple[int, float | None]] = []
+    """Item number and stars of each item of a request's history."""
+    found = []
     for entry in history:
         stars = entry.get("rating") if isinstance(entry, Mapping) else None
-        is_number = isinstance(stars, int | float) and not isinstance(stars, bool)
-        if stars is not None and not (is_number and 1 <= stars <= 5):
-            raise ValueError(f"a rating of {str(stars)[:40]!r}: expected a number from 1 to 5.")
         found.append((_number_of(entry, catalogue), None if stars is None else float(stars)))
     return found
 

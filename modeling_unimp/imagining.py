@@ -77,7 +77,7 @@ def save_codec_beside(model: "UniMPForConditionalGeneration", folder: str | os.P
 
 
 def codec_beside(
-    model: "UniMPForConditionalGeneration", name: str | os.PathLike, verify: bool, **kwargs: Any
+    model: "UniMPForConditionalGeneration", name: str | os.PathLike, verify: bool, /, **kwargs: Any
 ) -> ImageCodec | None:
     """The codec in the folder or Hub repository of a model, if there is one; `kwargs` are those of its loading."""
     hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}

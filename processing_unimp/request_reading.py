@@ -9,6 +9,7 @@ from typing import Any
 
 from .bounds import MAX_ATTRIBUTES, MAX_CANDIDATES, MAX_HISTORY, check_length, check_value, short_repr
 from .cell_values import id_as_text, is_missing, plain_value
+from .item_text import stars_of
 from .picture import bytes_of_data_uri
 
 LISTS = {"history": MAX_HISTORY, "candidates": MAX_CANDIDATES, "retrieved": MAX_CANDIDATES}
@@ -63,6 +64,8 @@ def _entry(entry: Any, where: str) -> Any:
             check_value(name, f"{where}: the name of an attribute")
             check_value(value, f"{where}: attribute {short_repr(name)}")
             value = _plain(value, f"{where}: attribute {short_repr(name)}")
+            if name == "rating":
+                stars_of(value)  # also of an item that is too old for the network to read
         if value is not None:
             read[name] = value
     return read

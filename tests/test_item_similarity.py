@@ -47,6 +47,16 @@ def test_ease_is_the_closed_form(train):
     np.testing.assert_allclose(dense(ease(train, 10.0), 12), np.maximum(weights, 0), atol=1e-5)
 
 
+def test_an_inverse_of_several_blocks_in_its_own_memory(monkeypatch):
+    monkeypatch.setattr(item_similarity, "ROWS_AT_ONCE", 3)
+    factors = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    matrix = factors.T @ factors + np.eye(8, dtype=np.float32)
+    expected = np.linalg.inv(matrix)
+    inverse = item_similarity._inverse_in_place(matrix)
+    np.testing.assert_allclose(inverse, expected, atol=1e-5)
+    assert np.shares_memory(inverse, matrix)
+
+
 def test_a_catalogue_too_large_for_a_dense_inverse_has_no_ease(train, monkeypatch):
     monkeypatch.setattr(item_similarity, "MOST_DENSE_ITEMS", 11)
     assert ease(train) is None

@@ -226,3 +226,11 @@ def test_pictures_beside_a_text_are_read_in_the_same_way(processor, tmp_path):
         with pytest.raises(ValueError, match="no data URI"):
             processor(images=str(tmp_path / "a.png"), **ask)
         assert processor(images=Path(tmp_path / "a.png"), return_tensors="pt", **ask)["pixel_values"].shape[0] == 1
+
+
+@pytest.mark.parametrize("rating", [0, 5.5, True, "4", [4]])
+def test_stars_that_are_none_are_refused_also_where_they_are_too_old_to_be_read(processor, rating):
+    history = [{"item_id": "m1", "rating": rating}, *["m1"] * 30]
+    for request in ({"task": "recommend", "history": history}, {"task": "rate", "history": history, "item": "s1"}):
+        with pytest.raises(ValueError, match="request 1: a rating of .*: expected a number from 1 to 5"):
+            processor(requests=[{"task": "recommend", "history": ["m1"]}, request])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import get_lapack_funcs
 
 from processing_unimp import Catalogue, Histories
 
@@ -19,7 +20,8 @@ EASE_PENALTY = 100.0
 KNN_SHRINKAGE = 10.0
 WINDOW, WINDOW_DECAY, WINDOW_SHRINKAGE = 10, 0.8, 3.0
 MOST_TERM_SHARE = 0.5  # of the items; what more have tells nothing
-BLOCK_BYTES = 2**28
+BLOCK_BYTES = 2**26
+ROWS_AT_ONCE = 1_000
 _WORD = re.compile(r"\w+")
 
 
@@ -45,12 +47,30 @@ def ease(train: Histories, penalty: float = EASE_PENALTY, k: int = NUM_NEIGHBOUR
     if len(train.catalogue) > MOST_DENSE_ITEMS:
         return None
     x = users_by_items(train)
-    together = (x.T @ x).toarray().astype(np.float32)
-    together[np.diag_indices_from(together)] += penalty
-    inverse = np.linalg.inv(together)
-    weights = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0)
-    return _trimmed(*_largest(weights, k))
+    gram = (x.T @ x).toarray()
+    gram[np.diag_indices_from(gram)] += penalty
+    inverse = _inverse_in_place(gram)
+    diagonal = inverse.diagonal().copy()
+    return _largest_of_blocks(lambda start, stop: inverse[start:stop] / -diagonal, len(diagonal), k)
+
+
+def _inverse_in_place(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a symmetric, positive definite matrix in its own memory, by Cholesky: half the work of a general
+    one and no second matrix, of which there would be three."""
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
+    # LAPACK reads by columns, to which a symmetric matrix is its own transpose.
+    factor, failed = potrf(matrix.T, lower=1, clean=0, overwrite_a=1)
+    inverse, failed_too = potri(factor, lower=1, overwrite_c=1)
+    if failed or failed_too:
+        raise ValueError(f"the co-occurrences of {len(matrix)} items cannot be inverted: is a penalty above 0?")
+    rows: np.ndarray = inverse.T  # of which only what is right of the diagonal is set
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, len(rows))
+        lower = np.tril_indices(stop - start, -1)
+        square = rows[start:stop, start:stop]
+        square[lower] = square.T[lower]
+        rows[start:stop, :start] = rows[:start, start:stop].T
+    return rows
 
 
 def item_knn(train: Histories, shrinkage: float = KNN_SHRINKAGE, k: int = NUM_NEIGHBOURS) -> Neighbours:
@@ -161,7 +181,7 @@ def term_vectors(catalogue: Catalogue) -> sparse.csr_matrix | None:
 
 
 def _largest_of_blocks(block: Callable[[int, int], np.ndarray], num_items: int, k: int) -> Neighbours:
-    """Rows `start` to `stop` at a time, so that no more than some 256 MB of a dense matrix exist at once."""
+    """Rows `start` to `stop` at a time, so that no more than some 64 MB of a dense matrix exist at once."""
     size = max(1, BLOCK_BYTES // (4 * num_items))
     parts = []
     for start in range(0, num_items, size):
