@@ -67,6 +67,7 @@ CONTENTS = {
     "generation_config.json": "how explanations are generated",
     "*.safetensors": "weights",
     "catalogue.parquet": "the shop: ids and attributes of the items",
+    "item_terms.json": "what items say and how much each term tells",
     "processor_config.json": "how items and pictures are read",
     "tokenizer*.json": "tokenizer of the language model",
     "image_codec": "codec between pictures and codes",

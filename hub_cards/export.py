@@ -16,6 +16,7 @@ from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import MANIFEST, write_manifest
 from processing_unimp import Catalogue
 from processing_unimp.catalogue_file import CATALOGUE_FILE
+from processing_unimp.item_terms import TERMS_FILE
 from processing_unimp.processing_unimp import TOKENIZER_FILE
 from processing_unimp.processor_manifest import hash_of, write_hashes
 
@@ -117,7 +118,13 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
         for file in sorted((model.path / CODEC_FOLDER).iterdir()):
             if file.suffix in (".json", ".safetensors") and file.name != MANIFEST:
                 _copy(file, folder / CODEC_FOLDER / file.name, link)
-    for name in ("generation_config.json", "preprocessor_config.json", *TOKENIZER_FILES, *[REPORT] * with_report):
+    for name in (
+        "generation_config.json",
+        "preprocessor_config.json",
+        TERMS_FILE,
+        *TOKENIZER_FILES,
+        *[REPORT] * with_report,
+    ):
         if (model.path / name).is_file():
             _copy(model.path / name, folder / name)
     for name in ("tokenizer_config.json", "processor_config.json"):
@@ -136,7 +143,7 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
     write_manifest(folder, [name for name in [*model.weights, *beside] if name.endswith(".safetensors")])
     if (codec := folder / CODEC_FOLDER).is_dir():
         write_manifest(codec, sorted(file.name for file in codec.glob("*.safetensors")))
-    hashed = [folder / name for name in (CATALOGUE_FILE, TOKENIZER_FILE) if (folder / name).is_file()]
+    hashed = [folder / name for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE) if (folder / name).is_file()]
     write_hashes(folder, {file.name: [hash_of(file)] for file in hashed})
     for file in code_files():
         _copy(file, folder / file.name)

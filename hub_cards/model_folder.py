@@ -19,6 +19,7 @@ from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import check_weights
 from processing_unimp import Catalogue
 from processing_unimp.catalogue import CATALOGUE_FILE
+from processing_unimp.item_terms import TERMS_FILE
 from processing_unimp.processing_unimp import TOKENIZER_FILE
 from processing_unimp.processor_manifest import check_hash
 
@@ -89,7 +90,7 @@ class ModelFolder:
         check_weights(self.path)
         check_weights(self.path, HYBRID_FILE.removesuffix(".safetensors"))
         check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
-        for name in (CATALOGUE_FILE, TOKENIZER_FILE):
+        for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE):
             if (self.path / name).is_file():
                 check_hash(self.path / name)
 

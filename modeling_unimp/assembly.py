@@ -4,11 +4,13 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .backbones import TEXT_SIZES, VISION_SIZES, load_text_model, load_vision_tower
+from .backbones import TEXT_SIZES, VISION_SIZES, load_text_model, load_vision_tower, measure_feature_size
 from .configuration_unimp import UniMPConfig
 from .interfaces import Catalogue, Processor
+from .item_embeddings import ItemContent
 from .partial_training import grow_words
 
 logger = logging.get_logger(__name__)
@@ -20,7 +22,8 @@ def from_backbones(
     vision_model: str | None,
     catalogue: Catalogue | None,
     processor: Processor | None,
-    content_pictures: bool,
+    tower: PreTrainedModel | None,
+    content_pictures: torch.Tensor | None,
     dtype: torch.dtype | str | None,
     overrides: dict[str, Any],
 ) -> Any:
@@ -32,9 +35,11 @@ def from_backbones(
     if processor is not None and processor.first_token_id > text.config.vocab_size:
         # A tokenizer with more tokens than the language model has rows.
         grow_words(text, processor.first_token_id)
-    tower, feature_size = None, overrides.pop("vision_feature_size", None)
+    feature_size = overrides.pop("vision_feature_size", None)
     if vision_model is not None and overrides.get("fusion") == "none":
         logger.warning(f"fusion='none': the vision model {vision_model!r} has no effect and is not loaded.")
+    elif vision_model is not None and tower is not None:
+        feature_size = measure_feature_size(tower, vision_model)
     elif vision_model is not None:
         tower, feature_size = load_vision_tower(vision_model, dtype=dtype)
     elif feature_size is None:
@@ -52,8 +57,9 @@ def from_backbones(
     }
     if feature_size is not None:
         known["vision_feature_size"] = feature_size
-        if content_pictures and overrides.get("item_rows", "free") != "free":
-            known["content_picture_size"] = feature_size
+    if overrides.get("item_rows", "free") != "free":
+        known["num_terms"] = 0 if processor is None else len(processor.term_texts)
+        known["content_picture_size"] = 0 if content_pictures is None else content_pictures.shape[1]
     if catalogue is not None:
         known |= {"num_items": len(catalogue), "catalogue_fingerprint": catalogue.fingerprint}
     config = UniMPConfig(**{**known, **overrides})
@@ -67,15 +73,28 @@ def from_backbones(
         # "auto" is what the checkpoint of the language model was saved in.
         model.to(dtype=text.dtype)  # type: ignore[call-arg]
     fit_rows_to_words(model)
-    if config.item_rows != "free" and config.num_items:
-        if processor is None:
-            raise ValueError(
-                f"item_rows={config.item_rows!r} makes rows from the catalogue's text: pass the processor that "
-                "reads it."
-            )
-        pictures = torch.zeros(config.num_items, config.content_picture_size) if config.content_picture_size else None
-        model.set_content(processor.content_ids(range(config.num_items), config.content_length), pictures)
+    if config.item_rows != "free" and config.num_items and processor is not None:
+        model.set_content(ItemContent(*processor.content_terms(config.content_length), content_pictures))
+        if text_model not in TEXT_SIZES:
+            fit_terms_to_words(model, processor)
     return model
+
+
+@torch.no_grad()
+def fit_terms_to_words(model: Any, processor: Processor) -> None:
+    """Let the vector of each term begin as the mean of its words' rows, which a pretrained language model knows."""
+    embeddings = model.model.item_embeddings
+    for rows, like in (
+        (embeddings.input_rows, model.get_input_embeddings().weight),
+        (embeddings.output_rows, model.lm_head.weight),
+    ):
+        terms = None if rows.content is None else rows.content.terms
+        if terms is None:
+            continue
+        for number, text in enumerate(processor.term_texts):
+            words = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            if words:
+                terms[number] = like[torch.tensor(words, device=like.device)].float().mean(dim=0).to(terms)
 
 
 @torch.no_grad()
@@ -94,6 +113,7 @@ def fit_rows_to_words(model: Any) -> None:
             drawn = torch.randn(parameter.shape, device=parameter.device) * std + mean
             parameter.copy_(drawn.to(parameter.dtype))
         if rows.content is not None:
-            for projection in (rows.content.text_proj, rows.content.picture_proj):
-                if projection is not None:
-                    projection.weight.normal_(std=float(std.mean()) * projection.in_features**-0.5)
+            if rows.content.terms is not None:
+                rows.content.terms.normal_(std=float(std.mean()))
+            if rows.content.picture_proj is not None:
+                rows.content.picture_proj.weight.normal_(std=float(std.mean()))

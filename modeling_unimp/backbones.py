@@ -31,7 +31,13 @@ SCRATCH_VOCABULARY_SIZE = 4096
 SCRATCH_END_OF_TEXT_ID = 0
 
 # (layers, width, heads)
-TEXT_SIZES = {"micro": (2, 128, 4), "tiny": (4, 128, 4), "small": (6, 256, 4), "base": (12, 512, 8)}
+TEXT_SIZES = {
+    "nano": (1, 64, 2),
+    "micro": (2, 128, 4),
+    "tiny": (4, 128, 4),
+    "small": (6, 256, 4),
+    "base": (12, 512, 8),
+}
 # (layers, width, heads, side of the picture in pixels, side of a patch in pixels)
 VISION_SIZES = {"tiny": (2, 64, 2, 64, 16), "small": (4, 128, 4, 128, 16)}
 
@@ -119,7 +125,7 @@ def load_vision_tower(
     else:
         tower = _load_transformers_tower(name_or_size, dtype)
     tower.eval()
-    return tower, _measure_feature_size(tower, name_or_size)
+    return tower, measure_feature_size(tower, name_or_size)
 
 
 def vision_features(tower: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -279,7 +285,7 @@ def _load_transformers_tower(name: str, dtype: torch.dtype | str | None) -> PreT
     return tower
 
 
-def _measure_feature_size(tower: PreTrainedModel, name: str) -> int:
+def measure_feature_size(tower: PreTrainedModel, name: str) -> int:
     side = getattr(tower.config, "image_size", None) or 224
     height, width = (side, side) if isinstance(side, int) else side
     blank = torch.zeros(1, 3, height, width, device=tower.device)

@@ -52,12 +52,15 @@ class UniMPConfig(PreTrainedConfig):
         codes_per_picture (`int`, *optional*, defaults to 0):
             Codes of one picture; each has a place of its own in the picture, which is added to its row.
         item_rows (`str`, *optional*, defaults to `"free"`):
-            `"free"`: a trained vector an item (the paper). `"content"`: a learned projection of the item's text and
-            picture. `"both"`: their sum, the free part starting at zero.
+            `"free"`: a trained vector an item (the paper). `"content"`: the weighted sum of learned vectors of what
+            the item's attributes say, and a learned projection of its picture. `"both"`: their sum, the free part
+            starting at zero.
         tie_item_rows (`bool`, *optional*, defaults to `False`):
             Whether added tokens are written with the rows they are read with.
+        num_terms (`int`, *optional*, defaults to 0):
+            Terms that content rows know, each with a learned vector; see `ItemTerms`.
         content_length (`int`, *optional*, defaults to 32):
-            Text tokens of an item kept for content rows.
+            Terms of an item kept for content rows, those of the largest weight.
         content_picture_size (`int`, *optional*, defaults to 0):
             Width of the pooled vision features kept for content rows; 0 for rows from text alone.
         picture_features (`str`, *optional*, defaults to `"tower"`):
@@ -71,6 +74,9 @@ class UniMPConfig(PreTrainedConfig):
             Fingerprint of the catalogue that the item tokens stand for.
         text_model, vision_model (`str`, *optional*):
             Names or folders of the pretrained backbones, when there were any.
+        dropout (`float`, *optional*, defaults to 0.0):
+            Of input embeddings and of the language model's last hidden states, in training. Its own layers have the
+            dropout of `text_config`.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new weights.
         tie_word_embeddings (`bool`, *optional*):
@@ -104,6 +110,7 @@ class UniMPConfig(PreTrainedConfig):
     codes_per_picture: int = 0
     item_rows: Literal["free", "content", "both"] = "free"
     tie_item_rows: bool = False
+    num_terms: int = 0
     content_length: int = 32
     content_picture_size: int = 0
     picture_features: Literal["tower", "codec"] = "tower"
@@ -111,6 +118,7 @@ class UniMPConfig(PreTrainedConfig):
     catalogue_fingerprint: str | None = None
     text_model: str | None = None
     vision_model: str | None = None
+    dropout: float = 0.0
     initializer_range: float = 0.02
     tie_word_embeddings: bool | None = None
 
@@ -146,13 +154,20 @@ class UniMPConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
         if self.resampler_width is not None and self.resampler_width < 1:
             raise ValueError(f"resampler_width={self.resampler_width}: expected at least 1, or None for the tower's.")
-        for name in ("num_items", "num_codes", "codes_per_picture", "content_picture_size"):
+        for name in ("num_items", "num_codes", "codes_per_picture", "num_terms", "content_picture_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: expected 0 or more and less than 1.")
         if (self.num_codes > 0) != (self.codes_per_picture > 0):
             raise ValueError(
                 f"num_codes={self.num_codes} and codes_per_picture={self.codes_per_picture}: expected both from the "
                 "image codec, or both 0."
+            )
+        if self.item_rows == "content" and not self.num_terms and not self.content_picture_size and self.num_items:
+            raise ValueError(
+                f"item_rows={self.item_rows!r} with num_terms=0 and content_picture_size=0 has nothing to make rows "
+                "from: items need attributes that some of them share, or pictures. Choose item_rows='free'."
             )
         if self.fusion == "none" and self.vision_config is not None:
             raise ValueError("fusion='none' has no use for a vision_config: set it to None, or choose another fusion.")
@@ -170,7 +185,7 @@ class UniMPConfig(PreTrainedConfig):
     @property
     def num_image_tokens(self) -> int:
         """`[IMG]` tokens a picture takes in the sequence."""
-        return {"none": 0, "early": self.num_latents}.get(self.fusion, 1)
+        return image_tokens_of(self.fusion, self.num_latents)
 
     @property
     def gated_layers(self) -> list[int]:
@@ -226,6 +241,11 @@ class UniMPConfig(PreTrainedConfig):
             slices[name] = (start, start + size)
             start += size
         return slices
+
+
+def image_tokens_of(fusion: str, num_latents: int) -> int:
+    """`[IMG]` tokens that a picture takes in the sequence."""
+    return {"none": 0, "early": num_latents}.get(fusion, 1)
 
 
 def _as_config(config: Any, name: str) -> PreTrainedConfig:

@@ -3,42 +3,65 @@
 The idea is that of `IdeficsDecoupledEmbedding`; ours also makes an item's row from what the item is, and grows.
 A weight is used in the `forward` of the module that has it and nowhere else: hooks there bring it in (offload, FSDP2,
 ZeRO-3). Where a module is asked for several things, the first argument of `forward` says which.
-Shapes: V words, K added tokens that are no items, N items, W width of an embedding, C content tokens, G picture width.
+Shapes: V words, K added tokens that are no items, N items, W width of a row, C terms of an item, G picture width.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from .configuration_unimp import UniMPConfig
 
-Lookup = Callable[[torch.Tensor], torch.Tensor]
 
-# How many items have their words averaged at once; bounds memory, not results.
-ITEMS_AT_ONCE = 16384
+class ItemContent(NamedTuple):
+    """What items are, for their content rows.
+
+    Args:
+        term_ids (`torch.IntTensor` of shape `(n, C)`): numbers of terms, -1 where there is none.
+        term_weights (`torch.FloatTensor` of shape `(n, C)`)
+        pictures (`torch.FloatTensor` of shape `(n, G)`, *optional*): pooled vision features, zeros for an item without
+            a picture; needed when `config.content_picture_size` is not 0.
+    """
+
+    term_ids: torch.Tensor
+    term_weights: torch.Tensor
+    pictures: torch.Tensor | None = None
 
 
 class UniMPItemContent(nn.Module):
-    """A row from an item's text and picture: `A norm(mean of its words' embeddings) + B norm(its picture)`.
+    """A row from what an item's attributes say and its picture: `sum of weight * vector of the term + B picture`.
 
-    Norms have no weights, so that an item without text or without picture adds nothing for it.
+    The weights of an item and its picture are vectors of length 1, so that a row is as large as those that it is made
+    of, and neither learns faster; an item without text or without picture gets nothing for it.
     """
 
     def __init__(self, config: UniMPConfig):
         super().__init__()
-        width = config.text_config.hidden_size
-        self.text_proj = nn.Linear(width, width, bias=False)
+        self.width = width = config.text_config.hidden_size
+        self.terms = nn.Parameter(torch.empty(config.num_terms, width)) if config.num_terms else None
         self.picture_proj = (
             nn.Linear(config.content_picture_size, width, bias=False) if config.content_picture_size else None
         )
 
-    def forward(self, text: torch.Tensor, pictures: torch.Tensor | None) -> torch.Tensor:
-        rows = self.text_proj(nn.functional.layer_norm(text, text.shape[-1:]))
-        if self.picture_proj is not None and pictures is not None:
-            pictures = nn.functional.layer_norm(pictures.to(text.dtype), pictures.shape[-1:])
-            rows = rows + self.picture_proj(pictures)
+    def forward(self, content: ItemContent) -> torch.Tensor:
+        """Rows `(n, W)`."""
+        rows: torch.Tensor | None = None
+        if self.terms is not None:
+            # The bag adds up without first laying out n * C vectors.
+            rows = nn.functional.embedding_bag(
+                content.term_ids.clamp(min=0),
+                self.terms,
+                per_sample_weights=content.term_weights.to(self.terms.dtype),
+                mode="sum",
+            )
+        if self.picture_proj is not None:
+            assert content.pictures is not None
+            projected = self.picture_proj(content.pictures.to(self.picture_proj.weight.dtype))
+            rows = projected if rows is None else rows + projected
+        if rows is None:  # items that have nothing in common, whose free rows are all there is
+            rows = content.term_weights.new_zeros(len(content.term_ids), self.width)
         return rows
 
 
@@ -68,44 +91,43 @@ class UniMPRows(nn.Module):
     def _token_logits(self, hidden: torch.Tensor, which: slice) -> torch.Tensor:
         return nn.functional.linear(hidden, self.tokens[which].to(hidden.dtype))
 
-    def _items(
-        self, numbers: torch.Tensor | None, text: torch.Tensor | None, pictures: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _items(self, numbers: torch.Tensor | None, content: ItemContent | None) -> torch.Tensor:
         """
         Args:
             numbers (`torch.LongTensor` of shape `(n,)`, *optional*): which items; all of them without it.
-            text (`torch.FloatTensor` of shape `(n, W)`, *optional*): mean of each one's words, for content rows.
-            pictures (`torch.FloatTensor` of shape `(n, G)`, *optional*): pooled features of each one's picture.
+            content (`ItemContent`, *optional*): theirs, for content rows.
         """
         rows: torch.Tensor | None = self.items
         if rows is not None and numbers is not None:
             rows = nn.functional.embedding(numbers, rows)
         if self.content is not None:
-            content = self.content(text, pictures)
-            rows = content if rows is None else rows + content
+            assert content is not None
+            made = self.content(content)
+            rows = made if rows is None else rows + made
         assert rows is not None
         return rows
 
-    def _item_logits(
-        self, hidden: torch.Tensor, text: torch.Tensor | None, pictures: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Of all items; `text` and `pictures` are those of `_items`."""
-        return nn.functional.linear(hidden, self._items(None, text, pictures).to(hidden.dtype))
+    def _item_logits(self, hidden: torch.Tensor, content: ItemContent | None) -> torch.Tensor:
+        """Of all items, whose content it is."""
+        return nn.functional.linear(hidden, self._items(None, content).to(hidden.dtype))
 
 
 class UniMPItemEmbeddings(nn.Module):
     """Input and output rows of the added tokens, and the content that item rows are made from.
 
-    The content (`content_token_ids` `(N, C)` int32, -1 where there is none, and `content_pictures` `(N, G)`) is saved
-    with the model: loading needs no data.
+    The content (`content_term_ids` `(N, C)` int32, -1 where there is none, `content_term_weights` `(N, C)`,
+    `content_pictures` `(N, G)`, centred and normed, and their `picture_mean` `(G,)`) is saved with the model: loading
+    needs no data.
 
     Args:
         config (`UniMPConfig`): `num_items`, `num_codes`, `codes_per_picture`, `item_rows`, `tie_item_rows`,
-            `content_*`.
+            `num_terms`, `content_*`.
     """
 
-    content_token_ids: torch.Tensor | None
+    content_term_ids: torch.Tensor | None
+    content_term_weights: torch.Tensor | None
     content_pictures: torch.Tensor | None
+    picture_mean: torch.Tensor | None
 
     def __init__(self, config: UniMPConfig):
         super().__init__()
@@ -121,11 +143,14 @@ class UniMPItemEmbeddings(nn.Module):
         self.after_places = nn.Parameter(torch.zeros_like(places)) if config.codes_per_picture else None
         has_content = config.item_rows != "free"
         has_pictures = has_content and config.content_picture_size > 0
-        token_ids = torch.full((config.num_items, config.content_length), -1, dtype=torch.int32)
-        self.register_buffer("content_token_ids", token_ids if has_content else None)
+        term_ids = torch.full((config.num_items, config.content_length), -1, dtype=torch.int32)
+        self.register_buffer("content_term_ids", term_ids if has_content else None)
+        weights = torch.zeros(config.num_items, config.content_length)
+        self.register_buffer("content_term_weights", weights if has_content else None)
         pictures = torch.zeros(config.num_items, config.content_picture_size)
         self.register_buffer("content_pictures", pictures if has_pictures else None)
-        self._distinct: tuple[Any, tuple[torch.Tensor, torch.Tensor]] | None = None
+        mean = torch.zeros(config.content_picture_size)
+        self.register_buffer("picture_mean", mean if has_pictures else None)
         self._room: dict[str, torch.Tensor] = {}
         self._means: dict[str, tuple[int, int, torch.Tensor]] = {}
 
@@ -141,11 +166,7 @@ class UniMPItemEmbeddings(nn.Module):
     def forward(
         self, what: Literal["input_rows", "after_codes", "token_logits", "item_logits", "output_rows"], *args: Any
     ) -> torch.Tensor:
-        """What the methods below say.
-
-        `words` looks up the language model's own rows, from which content rows are made: the `__call__` of its
-        embedding, and not the module, which the hooks of offload would take for a tensor to be moved.
-        """
+        """What the methods below say."""
         of_what: dict[str, Callable[..., torch.Tensor]] = {
             "input_rows": self._input_rows,
             "after_codes": self._after_codes,
@@ -155,7 +176,7 @@ class UniMPItemEmbeddings(nn.Module):
         }
         return of_what[what](*args)
 
-    def _input_rows(self, added_ids: torch.Tensor, places: torch.Tensor | None, words: Lookup) -> torch.Tensor:
+    def _input_rows(self, added_ids: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
         """Input rows of added tokens.
 
         Args:
@@ -172,7 +193,7 @@ class UniMPItemEmbeddings(nn.Module):
         if is_item.any():
             # An item that a batch names often has its content row computed once.
             numbers, which = (added_ids[is_item] - num_tokens).unique(return_inverse=True)
-            items = self._item_rows(self.input_rows, words, numbers).to(rows.dtype)
+            items = self._item_rows(self.input_rows, numbers).to(rows.dtype)
             rows = rows.index_put((is_item,), items[which])
         return rows if places is None or self.code_places is None else _added(rows, places, self.code_places)
 
@@ -185,77 +206,51 @@ class UniMPItemEmbeddings(nn.Module):
         logits: torch.Tensor = self.output_rows("token_logits", hidden, which)
         return logits
 
-    def _item_logits(self, hidden: torch.Tensor, words: Lookup) -> torch.Tensor:
+    def _item_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits `(..., N)` of all items."""
-        logits: torch.Tensor = self.output_rows("item_logits", hidden, *self._content(words))
+        logits: torch.Tensor = self.output_rows("item_logits", hidden, self._content())
         return logits
 
-    def _output_items(self, words: Lookup) -> torch.Tensor:
+    def _output_items(self) -> torch.Tensor:
         """Output rows of all items `(N, W)`, for callers that multiply with them many times."""
-        return self._item_rows(self.output_rows, words)
+        return self._item_rows(self.output_rows)
 
-    def _item_rows(self, rows: UniMPRows, words: Lookup, numbers: torch.Tensor | None = None) -> torch.Tensor:
+    def _item_rows(self, rows: UniMPRows, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of some items, or of all."""
-        made: torch.Tensor = rows("items", numbers, *self._content(words, numbers))
+        made: torch.Tensor = rows("items", numbers, self._content(numbers))
         return made
 
-    def _content(
-        self, words: Lookup, numbers: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Means of words, and pictures, of some items or of all."""
-        token_ids, pictures = self.content_token_ids, self.content_pictures
-        if token_ids is None:
-            return None, None
-        if numbers is not None:
-            token_ids = token_ids[numbers]
-            pictures = None if pictures is None else pictures[numbers]
-        return mean_words(token_ids, words, self._distinct_words() if numbers is None else None), pictures
+    def _content(self, numbers: torch.Tensor | None = None) -> ItemContent | None:
+        """That of some items, or of all."""
+        ids, weights, pictures = self.content_term_ids, self.content_term_weights, self.content_pictures
+        if ids is None or weights is None:
+            return None
+        if numbers is None:
+            return ItemContent(ids, weights, pictures)
+        return ItemContent(ids[numbers], weights[numbers], None if pictures is None else pictures[numbers])
 
-    def _content_key(self) -> Any:
-        """Changes with any of the content."""
-        ids = self.content_token_ids
-        assert ids is not None
-        return ids.data_ptr(), tuple(ids.shape), 0 if ids.is_inference() else ids._version
+    @torch.no_grad()
+    def set_content(self, content: ItemContent) -> None:
+        """Set what the rows of all items are made from; lists of terms are cut or filled to `config.content_length`.
 
-    def _distinct_words(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """`unique` of all content, which takes longer than all else that item rows need: kept until it changes."""
-        if self._distinct is None or self._distinct[0] != self._content_key():
-            assert self.content_token_ids is not None
-            with torch.inference_mode(False):  # what an answer finds out serves a training too
-                distinct, places = self.content_token_ids.unique(return_inverse=True)
-                self._distinct = (self._content_key(), (distinct, places.to(torch.int32)))
-        return self._distinct[1]
-
-    def _grown_distinct(self, token_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distinct words and their places with those of items that are added."""
-        distinct, places = self._distinct_words()
-        place_of = {int(word): place for place, word in enumerate(distinct.tolist())}
-        own = [[place_of.setdefault(word, len(place_of)) for word in row] for row in token_ids.tolist()]
-        more = torch.tensor(list(place_of)[len(distinct) :], dtype=distinct.dtype, device=distinct.device)
-        new = torch.tensor(own, dtype=torch.int32, device=places.device).view(len(own), -1)
-        return torch.cat([distinct, more]), self._grown("places", places, new)
-
-    def set_content(self, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None) -> None:
-        """Set what item rows are made from.
-
-        Args:
-            content_token_ids (`torch.LongTensor` of shape `(N, length)`): text tokens of each item, -1 where there is
-                none; cut or filled to `config.content_length`.
-            content_pictures (`torch.FloatTensor` of shape `(N, G)`, *optional*): pooled vision features, zeros for an
-                item without a picture; needed when `config.content_picture_size` is not 0.
+        Pictures are kept centred by their mean and normed, which makes a row of what sets one apart from the others.
         """
-        token_ids, pictures = self._checked_content(self.config.num_items, content_token_ids, content_pictures)
-        assert self.content_token_ids is not None
-        self.content_token_ids = token_ids
-        if pictures is not None:
-            self.content_pictures = pictures
+        pictures = content.pictures
+        if pictures is not None and self.picture_mean is not None:
+            has = pictures.any(dim=1)
+            mean = pictures[has].float().mean(dim=0) if has.any() else torch.zeros(pictures.shape[1])
+            if mean.shape == self.picture_mean.shape:
+                self.picture_mean.copy_(mean)
+        checked = self._checked_content(self.config.num_items, content)
+        self.content_term_ids, self.content_term_weights = checked.term_ids, checked.term_weights
+        if checked.pictures is not None:
+            self.content_pictures = checked.pictures
 
     @torch.no_grad()
     def add_items(
         self,
         num_new: int,
-        content_token_ids: torch.Tensor | None = None,
-        content_pictures: torch.Tensor | None = None,
+        content: ItemContent | None = None,
     ) -> None:
         """Append rows; the old ones keep their values. A new free row is the mean of the old, or zero beside content.
 
@@ -263,15 +258,15 @@ class UniMPItemEmbeddings(nn.Module):
         them, so that a thousand items added one by one are not a thousand copies of all rows.
         """
         if self.config.item_rows != "free":
-            token_ids, pictures = self._checked_content(num_new, content_token_ids, content_pictures)
-            assert self.content_token_ids is not None
-            distinct = None if self._distinct is None else self._grown_distinct(token_ids)
-            self.content_token_ids = self._grown("content_token_ids", self.content_token_ids, token_ids)
-            self._distinct = None if distinct is None else (self._content_key(), distinct)
-            if pictures is not None:
-                assert self.content_pictures is not None
-                self.content_pictures = self._grown("content_pictures", self.content_pictures, pictures)
-        elif content_token_ids is not None or content_pictures is not None:
+            own = self._checked_content(num_new, content)
+            for name, added in (
+                ("content_term_ids", own.term_ids),
+                ("content_term_weights", own.term_weights),
+                ("content_pictures", own.pictures),
+            ):
+                if added is not None:
+                    setattr(self, name, self._grown(name, getattr(self, name), added))
+        elif content is not None:
             raise ValueError("item_rows='free' makes nothing from content: add items by their number alone.")
         for name, rows in (("read", self.read), ("write", self.write)):
             if rows is None or rows.items is None:
@@ -290,24 +285,24 @@ class UniMPItemEmbeddings(nn.Module):
 
     @torch.no_grad()
     def update_items(
-        self,
-        numbers: torch.Tensor,
-        content_token_ids: torch.Tensor,
-        content_pictures: torch.Tensor | None = None,
+        self, numbers: torch.Tensor, content: ItemContent, keep_pictures: torch.Tensor | None = None
     ) -> None:
         """Replace what the rows of some items are made from, for `item_rows` other than `"free"`.
 
         Args:
             numbers (`torch.LongTensor` of shape `(n,)`): which.
-            content_token_ids, content_pictures (`torch.Tensor`): as of `add_items`, all of these items.
+            content (`ItemContent`): of all of these.
+            keep_pictures (`torch.BoolTensor` of shape `(n,)`, *optional*): whose picture stays as it is.
         """
-        token_ids, pictures = self._checked_content(len(numbers), content_token_ids, content_pictures)
-        assert self.content_token_ids is not None
-        numbers = numbers.to(token_ids.device)
-        self.content_token_ids[numbers] = token_ids
-        if pictures is not None:
+        new = self._checked_content(len(numbers), content)
+        assert self.content_term_ids is not None and self.content_term_weights is not None
+        numbers = numbers.to(new.term_ids.device)
+        self.content_term_ids[numbers] = new.term_ids
+        self.content_term_weights[numbers] = new.term_weights
+        if new.pictures is not None:
             assert self.content_pictures is not None
-            self.content_pictures[numbers] = pictures
+            changed = slice(None) if keep_pictures is None else ~keep_pictures.to(numbers.device)
+            self.content_pictures[numbers[changed]] = new.pictures[changed]
 
     def _mean(self, name: str, rows: torch.Tensor) -> torch.Tensor:
         """Mean of all rows; known as long as items are only added."""
@@ -326,57 +321,43 @@ class UniMPItemEmbeddings(nn.Module):
         room[len(old) : size] = new
         return room[:size]
 
-    def _checked_content(
-        self, num_items: int, token_ids: torch.Tensor | None, pictures: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Content of the right shape, type and device."""
+    def _checked_content(self, num_items: int, content: ItemContent | None) -> ItemContent:
+        """Content of the right shape, type and device, with its pictures centred and normed."""
         config = self.config
         if config.item_rows == "free":
             raise ValueError("item_rows='free' makes nothing from content; choose item_rows='content' or 'both'.")
-        if token_ids is None or token_ids.ndim != 2 or len(token_ids) != num_items:
-            came = None if token_ids is None else tuple(token_ids.shape)
+        ids, weights, pictures = (None, None, None) if content is None else content
+        if ids is None or ids.ndim != 2 or len(ids) != num_items or weights is None or weights.shape != ids.shape:
+            came = [None if each is None else tuple(each.shape) for each in (ids, weights)]
             raise ValueError(
-                f"content_token_ids of shape {came}: item_rows={config.item_rows!r} needs ({num_items}, length), the "
-                "text tokens of every item, -1 where there is none."
+                f"terms of shape {came[0]} and weights of shape {came[1]}: item_rows={config.item_rows!r} needs "
+                f"({num_items}, length) of both, -1 and 0 where an item has no more terms."
             )
-        if len(token_ids) and int(token_ids.max()) >= config.text_config.vocab_size:
+        if ids.numel() and int(ids.max()) >= config.num_terms:
             raise ValueError(
-                f"content_token_ids holds the id {int(token_ids.max())}: expected words of the language model, below "
-                f"{config.text_config.vocab_size}."
+                f"the terms hold the number {int(ids.max())}: expected numbers below num_terms={config.num_terms}."
             )
         needed = (num_items, config.content_picture_size)
         if config.content_picture_size and (pictures is None or tuple(pictures.shape) != needed):
-            came = None if pictures is None else tuple(pictures.shape)
-            raise ValueError(f"content_pictures of shape {came}: content_picture_size asks for {needed}.")
+            came_pictures = None if pictures is None else tuple(pictures.shape)
+            raise ValueError(f"pictures of shape {came_pictures}: content_picture_size asks for {needed}.")
         if not config.content_picture_size and pictures is not None:
-            raise ValueError("content_pictures came, but content_picture_size is 0: set it to their width.")
-        missing = max(config.content_length - token_ids.shape[1], 0)
-        token_ids = nn.functional.pad(token_ids[:, : config.content_length], (0, missing), value=-1)
+            raise ValueError("pictures came, but content_picture_size is 0: set it to their width.")
+        missing = max(config.content_length - ids.shape[1], 0)
+        ids = nn.functional.pad(ids[:, : config.content_length], (0, missing), value=-1)
+        weights = nn.functional.pad(weights[:, : config.content_length], (0, missing))
         like = self.input_rows.tokens
-        token_ids = token_ids.to(device=like.device, dtype=torch.int32).contiguous()
-        return token_ids, None if pictures is None else pictures.to(device=like.device, dtype=like.dtype)
-
-
-def mean_words(
-    token_ids: torch.Tensor, words: Lookup, distinct: tuple[torch.Tensor, torch.Tensor] | None = None
-) -> torch.Tensor:
-    """Mean embedding of each row's words `(n, W)`; a row of nothing but -1 is zero.
-
-    Args:
-        token_ids (`torch.IntTensor` of shape `(n, C)`): -1 where there is no word.
-        words (`Callable`): from ids to the language model's own rows.
-        distinct (`tuple`, *optional*): `token_ids.unique(return_inverse=True)`, if it is known.
-    """
-    # Each distinct word is looked up once, by the module that has it.
-    ids, places = token_ids.unique(return_inverse=True) if distinct is None else distinct
-    rows = words(ids.clamp(min=0))
-    means = []
-    for part, own in zip(places.split(ITEMS_AT_ONCE), token_ids.split(ITEMS_AT_ONCE), strict=True):
-        present = (own >= 0).to(rows.dtype)
-        weights = present / present.sum(dim=1, keepdim=True).clamp(min=1)
-        # The bag adds up without first laying out n * C embeddings.
-        means.append(nn.functional.embedding_bag(part, rows, per_sample_weights=weights, mode="sum"))
-    return torch.cat(means) if means else rows.new_zeros(0, rows.shape[1])
+        if pictures is not None:
+            assert self.picture_mean is not None
+            mean = self.picture_mean.float().to(pictures.device)
+            centred = (pictures.float() - mean) * pictures.any(dim=1, keepdim=True)
+            pictures = nn.functional.normalize(centred, dim=1)
+            pictures = pictures.to(device=like.device, dtype=like.dtype)
+        return ItemContent(
+            ids.to(device=like.device, dtype=torch.int32).contiguous(),
+            (weights * (ids >= 0)).to(device=like.device, dtype=like.dtype).contiguous(),
+            pictures,
+        )
 
 
 def _added(states: torch.Tensor, places: torch.Tensor, rows_PW: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from .hybrid_scores import HybridScores, hybrid_beside, save_hybrid_beside
 from .image_codec import ImageCodec
 from .imagining import check_codec, codec_beside, fit_codes_to_codec, imagine, save_codec_beside
 from .interfaces import Catalogue, Processor
+from .item_embeddings import ItemContent
 from .network import UniMPModel
 from .partial_training import check_left_out, freeze_backbones, gate_openings, trained_state_dict
 from .pretrained_unimp import UniMPPreTrainedModel, mark_initialised
@@ -126,7 +127,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         catalogue: Catalogue | None = None,
         processor: Processor | None = None,
         *,
-        content_pictures: bool = False,
+        tower: PreTrainedModel | None = None,
+        content_pictures: torch.Tensor | None = None,
         dtype: torch.dtype | str | None = None,
         **overrides: Any,
     ) -> "UniMPForConditionalGeneration":
@@ -136,14 +138,15 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             text_model (`str`): name or folder of a causal language model, or a size.
             vision_model (`str`, *optional*): name or folder of a vision backbone, or a size; without it, no pictures.
             catalogue (`Catalogue`, *optional*): whose items get a token each.
-            processor (`UniMPProcessor`, *optional*): reads the catalogue's text for `item_rows` other than `"free"`.
-            content_pictures (`bool`, *optional*, defaults to `False`): whether `item_rows` other than `"free"` are
-                made from pictures too; `set_content` then has to be called with the pooled features of a frozen tower.
+            processor (`UniMPProcessor`, *optional*): knows what items say, for `item_rows` other than `"free"`.
+            tower (`PreTrainedModel`, *optional*): of that vision model, where it is loaded already.
+            content_pictures (`torch.FloatTensor` of shape `(N, G)`, *optional*): pooled features of a frozen tower,
+                zeros for an item without a picture, where `item_rows` other than `"free"` are made from pictures too.
             dtype (`torch.dtype` or `str`, *optional*): of all weights; `None` is float32.
             overrides (*optional*): fields of [`UniMPConfig`].
         """
         model: UniMPForConditionalGeneration = from_backbones(
-            cls, text_model, vision_model, catalogue, processor, content_pictures, dtype, overrides
+            cls, text_model, vision_model, catalogue, processor, tower, content_pictures, dtype, overrides
         )
         return model
 
@@ -267,7 +270,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         if tokens is not None:
             logits.append(self.model.item_embeddings("token_logits", hidden, tokens))
         if with_items:
-            logits.append(self.model.item_embeddings("item_logits", hidden, self.get_input_embeddings().__call__))
+            logits.append(self.model.item_embeddings("item_logits", hidden))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
     def _supervised_nll(
@@ -451,7 +454,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
     def item_rows(self) -> torch.Tensor:
         """Output rows `(N, W)` of all items, for callers that multiply with them many times: logits are products with
         the hidden states."""
-        rows: torch.Tensor = self.model.item_embeddings("output_rows", self.get_input_embeddings().__call__)
+        rows: torch.Tensor = self.model.item_embeddings("output_rows")
         return rows
 
     # ------------------------------------------------------------------------------------------- what of it learns
@@ -519,38 +522,36 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
 
     # ---------------------------------------------------------------------------------------------------- catalogue
 
-    def set_content(self, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None) -> None:
+    def set_content(self, content: ItemContent) -> None:
         """Set what item rows are made from, for `item_rows` other than `"free"`; see
         [`UniMPItemEmbeddings.set_content`]."""
-        self.model.item_embeddings.set_content(content_token_ids, content_pictures)
+        self.model.item_embeddings.set_content(content)
 
     def add_items(
         self,
         num_new: int,
-        content_token_ids: torch.Tensor | None = None,
-        content_pictures: torch.Tensor | None = None,
+        content: ItemContent | None = None,
         catalogue_fingerprint: str | None = None,
     ) -> None:
         """Give new items of a catalogue a token; scores of the old ones stay as they are.
 
         Args:
             num_new (`int`): how many were appended.
-            content_token_ids, content_pictures (`torch.Tensor`, *optional*): what they are, for `item_rows` other than
-                `"free"`; see [`UniMPItemEmbeddings.set_content`].
+            content (`ItemContent`, *optional*): what they are, for `item_rows` other than `"free"`.
             catalogue_fingerprint (`str`, *optional*): of the grown catalogue.
         """
         if num_new < 0:
             raise ValueError(f"num_new={num_new}: items can be added, not taken away; retire them in the catalogue.")
-        self.model.item_embeddings.add_items(num_new, content_token_ids, content_pictures)
+        self.model.item_embeddings.add_items(num_new, content)
         self.config.num_items += num_new
         self.config.catalogue_fingerprint = catalogue_fingerprint
 
     def update_items(
-        self, numbers: torch.Tensor, content_token_ids: torch.Tensor, content_pictures: torch.Tensor | None = None
+        self, numbers: torch.Tensor, content: ItemContent, keep_pictures: torch.Tensor | None = None
     ) -> None:
-        """Replace the text and pictures of some items, for `item_rows` other than `"free"`; see
+        """Replace what some items are, for `item_rows` other than `"free"`; see
         [`UniMPItemEmbeddings.update_items`]."""
-        self.model.item_embeddings.update_items(numbers, content_token_ids, content_pictures)
+        self.model.item_embeddings.update_items(numbers, content, keep_pictures)
 
     def check_processor(self, processor: Processor) -> None:
         """Refuse a processor that writes other sequences than this model reads, or whose catalogue is another."""

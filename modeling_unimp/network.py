@@ -163,9 +163,7 @@ class UniMPModel(UniMPPreTrainedModel):
         if code_places is None and self.config.codes_per_picture:
             code_places = self.code_places(input_ids)
         places = None if code_places is None else code_places[added]
-        rows = self.item_embeddings(
-            "input_rows", input_ids[added] - self.config.text_config.vocab_size, places, words.__call__
-        )
+        rows = self.item_embeddings("input_rows", input_ids[added] - self.config.text_config.vocab_size, places)
         # Out of place: the words' output may be a leaf, when activation checkpointing asks it for a gradient.
         return embeds.index_put((added,), rows.to(embeds.dtype))
 
@@ -246,6 +244,7 @@ class UniMPModel(UniMPPreTrainedModel):
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.embed(input_ids, code_places)
+        inputs_embeds = nn.functional.dropout(inputs_embeds, self.config.dropout, self.training)
         index_BS = self._checked_media_index(media_index, media_states, past, inputs_embeds.shape[1])
 
         media_mask = None
@@ -273,7 +272,7 @@ class UniMPModel(UniMPPreTrainedModel):
         if code_places is not None:
             hidden_states = self.item_embeddings("after_codes", hidden_states, code_places)
         return UniMPModelOutput(
-            last_hidden_state=hidden_states,
+            last_hidden_state=nn.functional.dropout(hidden_states, self.config.dropout, self.training),
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, GenerationMixin, Pipeline
 from .answering import answer, answering, as_read, split
 from .imagining import PictureIndex, retrieve
 from .interfaces import PictureFeatures, Processor, Request
+from .item_embeddings import ItemContent
 from .ranking import rank_items
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class PersonalizationPipeline(Pipeline):
                 hybrid = hybrid.with_items(added=dict(enumerate(new, start=len(catalogue))))
             with catalogue.lock.changing():
                 # First what could fail.
-                self.model.add_items(len(new), *content, catalogue_fingerprint=catalogue.fingerprint_with(added))
+                self.model.add_items(len(new), content, catalogue_fingerprint=catalogue.fingerprint_with(added))
                 self.model.hybrid_scores = hybrid
                 numbers: list[int] = catalogue.append(added)
         return numbers
@@ -139,34 +140,29 @@ class PersonalizationPipeline(Pipeline):
         Raises:
             ValueError: see [`Catalogue.update`]; nothing is changed then.
         """
-        catalogue, embeddings = self.processor.catalogue, self.model.model.item_embeddings
+        catalogue = self.processor.catalogue
         with catalogue.lock.preparing:
             changes = catalogue.checked_changes(items)
             if changes is None:
                 return []
             exchanged = [catalogue.picture_of(changes.sources.get(number)) for number in changes.numbers]
-            token_ids, pictures = self._content(changes.rows, exchanged)
-            if pictures is not None:
-                for row, number in enumerate(changes.numbers):
-                    if number not in changes.sources:
-                        pictures[row] = embeddings.content_pictures[number]
+            content = self._content(changes.rows, exchanged)
+            kept = torch.tensor([number not in changes.sources for number in changes.numbers])
             hybrid = self.model.hybrid_scores
             if hybrid is not None:
                 hybrid = hybrid.with_items(changed=dict(zip(changes.numbers, changes.rows, strict=True)))
             with catalogue.lock.changing():
                 self.model.hybrid_scores = hybrid
-                if token_ids is not None:
-                    self.model.update_items(torch.tensor(changes.numbers), token_ids, pictures)
+                if content is not None:
+                    self.model.update_items(torch.tensor(changes.numbers), content, keep_pictures=kept)
                 numbers: list[int] = catalogue.change(changes)
         return numbers
 
-    def _content(
-        self, items: Sequence[Mapping[str, Any]], pictures: Sequence[Any]
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What item rows are made from: tokens of the text, and pooled features of the picture."""
+    def _content(self, items: Sequence[Mapping[str, Any]], pictures: Sequence[Any]) -> ItemContent | None:
+        """What item rows are made from: terms of the attributes, and pooled features of the picture."""
         config = self.model.config
         if config.item_rows == "free":
-            return None, None
+            return None
         features = None
         if config.content_picture_size:
             features = torch.zeros(len(items), config.content_picture_size)
@@ -175,7 +171,7 @@ class PersonalizationPipeline(Pipeline):
                     pixels = self.processor.pixels_of(picture)[None].to(self.model.device)
                     with torch.no_grad():
                         features[row] = self.model.model.encode_pictures(pixels).float().mean(dim=1)[0].cpu()
-        return self.processor.content_ids_of(items, config.content_length), features
+        return ItemContent(*self.processor.content_terms(config.content_length, items), features)
 
     def _sanitize_parameters(
         self,
@@ -329,10 +325,12 @@ class PersonalizationPipeline(Pipeline):
                 (output, self._nearest(request, output["similarity"], top_k, bool(exclude_seen), allowed))
                 for request, output in zip(requests, outputs, strict=True)
             ]
-        return [
-            self.processor.task_of(request).answer(request, output, self.processor.catalogue)
-            for request, output in zip(requests, outputs, strict=True)
-        ]
+        answers = []
+        for request, output in zip(requests, outputs, strict=True):
+            answered = self.processor.task_of(request).answer(request, output, self.processor.catalogue)
+            # Of a shopper who is new: what is usual in the shop.
+            answers.append(answered if request["history"] else answered | {"without_history": True})
+        return answers
 
     def _nearest(
         self,

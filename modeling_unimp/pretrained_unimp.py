@@ -136,10 +136,11 @@ class UniMPPreTrainedModel(PreTrainedModel):
         elif isinstance(module, UniMPRows):
             init.normal_(module.tokens, std=std)
             if module.content is not None:
-                # Inputs are normed: rows come out as large as free ones.
-                for projection in (module.content.text_proj, module.content.picture_proj):
-                    if projection is not None:
-                        init.normal_(projection.weight, std=std * projection.in_features**-0.5)
+                # Weights and pictures are normed: rows come out as large as free ones.
+                if module.content.terms is not None:
+                    init.normal_(module.content.terms, std=std)
+                if module.content.picture_proj is not None:
+                    init.normal_(module.content.picture_proj.weight, std=std)
             if module.items is not None and module.content is not None:
                 init.zeros_(module.items)
             elif module.items is not None:
@@ -148,10 +149,11 @@ class UniMPPreTrainedModel(PreTrainedModel):
             if module.code_places is not None and module.after_places is not None:
                 init.normal_(module.code_places, std=std)
                 init.zeros_(module.after_places)
-            if module.content_token_ids is not None:
-                init.constant_(module.content_token_ids, -1)
-            if module.content_pictures is not None:
-                init.zeros_(module.content_pictures)
+            if module.content_term_ids is not None:
+                init.constant_(module.content_term_ids, -1)
+            for content in (module.content_term_weights, module.content_pictures, module.picture_mean):
+                if content is not None:
+                    init.zeros_(content)
         else:
             super()._init_weights(module)
 

@@ -5,6 +5,7 @@ Exported to the Hub, with a published model:
     sequence_rows       sequences under construction, and a left-padded batch of them
     batch_pictures      the pictures of a batch, and a cache of pixels
     item_text           the text of an item, as token ids
+    item_terms          weighted terms of items, for content rows
     control_tokens      ids of the tokens beyond the language model's vocabulary
     byte_level_bpe      the tokenizer of models from scratch
     call_arguments      which keyword arguments a processor's call accepts
@@ -40,6 +41,7 @@ from .collator import UniMPCollator
 from .demo_shop import make_demo_shop
 from .evaluation_cases import EvaluationCases
 from .history import Case, Histories, Interaction
+from .item_terms import ItemTerms
 from .processing_unimp import UniMPProcessor
 from .splits import Split, Targets, by_time, hold_out_domain, k_core, leave_last_out
 from .task import TASK_NAMES, ExampleSource
@@ -54,6 +56,7 @@ __all__ = [
     "ExampleSource",
     "Histories",
     "Interaction",
+    "ItemTerms",
     "Split",
     "Targets",
     "TaskMixture",

@@ -262,7 +262,24 @@ class Histories:
     def of(self, u: int, start: int = 0, stop: int | None = None) -> list[Interaction]:
         """Returns the interactions of the `u`-th user, oldest first; `start` and `stop` cut like a slice."""
         first, last = self._bounds(u)
-        chosen = range(first, last)[start:stop]
+        return self.events(np.arange(first, last)[start:stop])
+
+    def rows_of(self, u: int, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Returns the rows of the `u`-th user, for `events`, oldest first, shape `(length,)`.
+
+        Args:
+            u (`int`): the user's number.
+            rng (`np.random.Generator`, *optional*): draws the order of interactions of one timestamp, such as those of
+                one basket, which have none; without it they come as in the table.
+        """
+        first, last = self._bounds(u)
+        times = self.timestamps[first:last]
+        if rng is None or not (times[1:] == times[:-1]).any():
+            return np.arange(first, last)
+        return first + np.lexsort((rng.random(last - first), times))
+
+    def events(self, chosen: np.ndarray) -> list[Interaction]:
+        """Returns the interactions of these rows, in their order."""
         texts = {name: self._text(name, chosen) for name in self._texts}
         nothing: list[str | None] = [None] * len(chosen)
         return [
@@ -346,9 +363,9 @@ class Histories:
             raise ValueError(f"user index {u} is out of range. Expected 0 to {len(self) - 1}.")
         return int(self.starts[u]), int(self.starts[u + 1])
 
-    def _text(self, name: str, chosen: range) -> list[str | None]:
+    def _text(self, name: str, chosen: np.ndarray) -> list[str | None]:
         column, has_text = self._texts[name], self._has_text[name]
-        rows = self._rows[chosen.start : chosen.stop]
+        rows = self._rows[chosen]
         return [column[int(row)].as_py() if has_text[row] else None for row in rows]
 
 

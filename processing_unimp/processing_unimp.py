@@ -29,6 +29,7 @@ from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
 from .catalogue import Catalogue
 from .catalogue_file import CATALOGUE_FILE
 from .control_tokens import ControlTokens
+from .item_terms import TERMS_FILE, ItemTerms
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
 from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, write_hashes
@@ -42,7 +43,9 @@ logger = logging.get_logger(__name__)
 TOKENIZER_FILE = "tokenizer.json"
 # Kinds of labels, see `UniMPProcessor.__call__`.
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
-SCRATCH_SIZES = ("micro", "tiny", "small", "base")
+# Of a processor; each has a file of its own, or is made anew.
+HIDDEN = ("_catalogue", "_item_text", "_pixel_cache", "control", "item_terms")
+SCRATCH_SIZES = ("nano", "micro", "tiny", "small", "base")
 
 
 class UniMPProcessor(ProcessorMixin):
@@ -59,13 +62,15 @@ class UniMPProcessor(ProcessorMixin):
         attributes (`list[str]`, *optional*): what is read of an item, in this order; the whole schema without it.
         history_format (`str`, *optional*, defaults to `"full"`): `"full"` writes an item of the history with its
             attributes (the paper); `"compact"` one of the catalogue as `[IMG] <item> [EOC]`, its stars before the
-            `[EOC]`: its words and picture are in its row. What a request asks about is written in full all the same.
+            `[EOC]`: its words and picture are in its row. What a request asks about is written in full all the same;
+            recommend asks nothing, and its answer follows the last `[EOC]`, as each item follows the one before.
         history_length (`int`, *optional*, defaults to 5): items of a history that are read, the latest ones.
         max_words (`int`, *optional*, defaults to 12): words kept of each attribute value.
         max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
         query_attribute (`str`, *optional*): attribute the search queries of training were made from.
         wish_attributes (`list[str]`, *optional*): attributes that the wishes of imagine name beside the query.
         catalogue (`Catalogue`, *optional*): the shop; loaded from the folder by `from_pretrained`.
+        item_terms (`ItemTerms`, *optional*): for content rows; loaded likewise.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class UniMPProcessor(ProcessorMixin):
         query_attribute: str | None = None,
         wish_attributes: list[str] | None = None,
         catalogue: Catalogue | None = None,
+        item_terms: ItemTerms | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
         if first_token_id < len(tokenizer):
@@ -111,6 +117,7 @@ class UniMPProcessor(ProcessorMixin):
         self.query_attribute = query_attribute
         self.wish_attributes = wish_attributes or None
         self.control = ControlTokens(first_token_id, num_codes)
+        self.item_terms = item_terms
         self._catalogue: Catalogue | None = None
         self._item_text: ItemText | None = None
         self._pixel_cache: PixelCache | None = None
@@ -140,6 +147,7 @@ class UniMPProcessor(ProcessorMixin):
         if image_processor is None:
             # ProcessorMixin wants one; nothing is ever given to it.
             image_processor, kwargs["num_image_tokens"] = CLIPImageProcessor(), 0
+        kwargs.setdefault("item_terms", ItemTerms.of(catalogue, kwargs.get("attributes")))
         if text_model in SCRATCH_SIZES:
             instructions = [
                 piece
@@ -229,8 +237,8 @@ class UniMPProcessor(ProcessorMixin):
             context (`str`, *optional*, defaults to `"none"`): history tokens that are labels too: `"attributes"`
                 (all but pictures), `"id"` (item tokens) or `"none"`.
             next_item (`bool`, *optional*, defaults to `False`): after every `[EOC]` of the history the label is the
-                next history item's token, after the last one `request["next"]`, where it is given; and the stars in
-                the history are labels too: what the shopper does next, at every step.
+                next history item's token, after the last one `request["next"]`, where it is given, and after `[CLS]`
+                the first one; and the stars in the history are labels too: what the shopper does next, at every step.
             vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
                 instead of opening the pictures.
             positions (`Sequence[int]`, *optional*): numbers of the requests in error messages, by default from 0.
@@ -244,8 +252,8 @@ class UniMPProcessor(ProcessorMixin):
             `media_index` is 0 where a token sees no picture, else 1 + the picture's row.
 
         Raises:
-            ValueError: unknown task or item, empty history, a query, item or candidates that are missing, a request
-                over a bound (see `bounds.py`), or an argument that does not exist.
+            ValueError: unknown task or item, no history (an empty one is legal), a query, item or candidates that are
+                missing, a request over a bound (see `bounds.py`), or an argument that does not exist.
         """
         if (requests is None) == (text is None and images is None):
             raise ValueError("pass requests, or text and images for a model to go on with; not both and not neither.")
@@ -333,10 +341,10 @@ class UniMPProcessor(ProcessorMixin):
     ) -> SequenceRow:
         task = self.task_of(request)
         history = request.get("history")
-        if not isinstance(history, (list, tuple)) or not history:
+        if not isinstance(history, (list, tuple)):
             raise ValueError(
-                f"the history is {short_repr(history)}: expected a list of at least one item, the latest last. "
-                "A shopper without any history has no taste to go by; show what is popular."
+                f"the history is {short_repr(history)}: expected a list of items, the latest last; an empty one for a "
+                "shopper of whom nothing is known."
             )
         if len(history) > self.history_length:
             logger.warning_once(
@@ -345,7 +353,8 @@ class UniMPProcessor(ProcessorMixin):
             )
             history = history[-self.history_length :]
         tail = TokenSequence()
-        for piece in task.prompt(request):
+        asks_nothing = task.is_next_item and self.history_format == "compact"
+        for piece in () if asks_nothing else task.prompt(request):
             if isinstance(piece, ItemSlot):
                 where = {"select": "a candidate", "imagine": "a retrieved item"}.get(task.name, "the item")
                 entry = self.item_text.resolve(piece.entry, where)
@@ -354,7 +363,8 @@ class UniMPProcessor(ProcessorMixin):
                 tail.extend(self.item_text.untrusted(piece.text))
             else:
                 tail.extend(self.item_text.phrase(piece))
-        tail.extend([self.control.answer])
+        if not asks_nothing:
+            tail.extend([self.control.answer])
         answer = self._answer(task.name, request, labels)
 
         blocks: list[tuple[ItemEntry, TokenSequence]] = []
@@ -367,7 +377,7 @@ class UniMPProcessor(ProcessorMixin):
             if room < 0:
                 break
             blocks.insert(0, (entry, block))
-        if not blocks:
+        if not blocks and (history or room < 0):
             raise ValueError(
                 f"its latest item and its instruction need {-room} tokens more than max_length="
                 f"{self.max_length}; raise max_length or lower max_words (now {self.max_words})."
@@ -379,7 +389,7 @@ class UniMPProcessor(ProcessorMixin):
             )
         row = SequenceRow()
         row.append([self.control.cls])
-        ends = []
+        ends = [len(row.ids)]
         for entry, block in blocks:
             kind = CONTEXT if context != "none" else 0
             wanted = [token if self._in_context(token, context) else IGNORED for token in block.ids]
@@ -392,9 +402,10 @@ class UniMPProcessor(ProcessorMixin):
         row.append(tail.ids, tail.pictures)
         row.append(answer.ids, None, answer.labels, answer.kinds)
         if next_item:
-            following = [entry.number for entry, _ in blocks[1:]]
-            following.append(self.catalogue.number(request["next"]) if "next" in request else None)
-            for end, number_after in zip(ends, following, strict=True):
+            following = [entry.number for entry, _ in blocks]
+            # Where nothing is asked, what follows the history is the answer, which has its label.
+            last = None if asks_nothing or "next" not in request else self.catalogue.number(request["next"])
+            for end, number_after in zip(ends, [*following, last], strict=True):
                 if number_after is not None:
                     row.labels[end], row.kinds[end] = self.control.item(number_after), NEXT_ITEM
         return row
@@ -450,22 +461,33 @@ class UniMPProcessor(ProcessorMixin):
         """The task a request names; a `ValueError` lists the tasks there are."""
         return task_of(dict(request) if isinstance(request, Mapping) else self.read_request(request))
 
-    def content_ids(self, numbers: Sequence[int], length: int) -> torch.Tensor:
-        """Leading attribute tokens of catalogue items, for content rows: `(N, length)`, -1 where there is none."""
-        return self._cut([self.item_text.attribute_ids(ItemEntry({}, number=number)) for number in numbers], length)
+    @property
+    def term_texts(self) -> list[str]:
+        """The terms that content rows know, in the order of their numbers."""
+        return [] if self.item_terms is None else self.item_terms.terms
 
-    def content_ids_of(self, items: Sequence[Mapping[str, Any]], length: int) -> torch.Tensor:
-        """The same of items that are not in the catalogue yet, or not as they are here."""
-        read = self.item_text.attributes
-        described = [describe({name: item.get(name) for name in read}, self.max_words) for item in items]
-        return self._cut([self.item_text.untrusted(text) for text in described], length)
+    def content_terms(
+        self, length: int, items: Iterable[Mapping[str, Any]] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What items say, for content rows.
 
-    @staticmethod
-    def _cut(rows: Sequence[Sequence[int]], length: int) -> torch.Tensor:
-        ids = torch.full((len(rows), length), -1, dtype=torch.long)
-        for row, own in enumerate(rows):
-            ids[row, : len(own[:length])] = torch.tensor(own[:length], dtype=torch.long)
-        return ids
+        Args:
+            length (`int`): C, the most terms of an item.
+            items (`Iterable[Mapping]`, *optional*): n items with their attributes; without it the whole catalogue.
+
+        Returns:
+            `tuple[torch.IntTensor, torch.FloatTensor]`: numbers of terms `(n, C)`, -1 where there is none, and their
+            weights `(n, C)`.
+        """
+        if self.item_terms is None:
+            raise ValueError(
+                "this processor has no item terms, from which content rows are made: load it from the "
+                "folder of the model, or make it with UniMPProcessor.from_backbones."
+            )
+        if items is None:
+            items = map(self.catalogue.item, self.catalogue.item_ids)
+        numbers, weights = self.item_terms.encode(items, length)
+        return torch.from_numpy(numbers), torch.from_numpy(weights)
 
     def words(self, token_ids: Sequence[int]) -> str:
         """The text of an answer up to its eos token; added tokens cannot occur in it and are left out."""
@@ -482,8 +504,10 @@ class UniMPProcessor(ProcessorMixin):
         os.makedirs(save_directory, exist_ok=True)
         if self._catalogue is not None:
             self._catalogue.save(save_directory, images=save_pictures)
+        if self.item_terms is not None:
+            self.item_terms.save(save_directory)
         written = super().save_pretrained(save_directory, **kwargs)
-        files = [Path(save_directory, name) for name in (CATALOGUE_FILE, TOKENIZER_FILE)]
+        files = [Path(save_directory, name) for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE)]
         write_hashes(Path(save_directory), {file.name: [hash_of(file)] for file in files if file.is_file()})
         if push_to_hub:
             known = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
@@ -516,9 +540,10 @@ class UniMPProcessor(ProcessorMixin):
             return None if file is None else Path(file)
 
         found(PROCESSOR_MANIFEST)  # from the Hub, to beside the files that it is about
-        tokenizer, catalogue = found(TOKENIZER_FILE), found(CATALOGUE_FILE)
-        if verify and tokenizer is not None:
-            check_hash(tokenizer)
+        tokenizer, catalogue, terms = found(TOKENIZER_FILE), found(CATALOGUE_FILE), found(TERMS_FILE)
+        for file in (tokenizer, terms):
+            if verify and file is not None:
+                check_hash(file)
         name = str(pretrained_model_name_or_path)
         try:
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -533,12 +558,13 @@ class UniMPProcessor(ProcessorMixin):
             ) from error
         if catalogue is not None:
             processor.catalogue = Catalogue.load(catalogue, verify=verify)
+        processor.item_terms = None if terms is None else ItemTerms.load(terms)
         return processor
 
     def to_dict(self) -> dict[str, Any]:
         """What processor_config.json holds; the catalogue has a file of its own."""
         # Hidden from the deep copy that super makes: a catalogue can be large.
-        hidden = {name: self.__dict__.pop(name) for name in ("_catalogue", "_item_text", "_pixel_cache", "control")}
+        hidden = {name: self.__dict__.pop(name) for name in HIDDEN}
         try:
             output: dict[str, Any] = super().to_dict()
         finally:

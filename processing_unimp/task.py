@@ -78,6 +78,8 @@ class Task(ABC):
     answer_group: ClassVar[str]
     headline: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    # Whether the answer is what follows a history of itself, so that after a compact one nothing has to be asked.
+    is_next_item: ClassVar[bool] = False
 
     @abstractmethod
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:

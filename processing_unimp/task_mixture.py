@@ -12,17 +12,23 @@ from .task import ExampleSource, Request
 
 # How many interactions are tried in place of one that a task cannot use: for the drawn task, and for any.
 MAX_DRAWS_OF_TASK, MAX_DRAWS = 100, 10_000
+# What is asked of somebody who is new, and how many rows ask it: there the model learns what is usual in the shop.
+WITHOUT_HISTORY, SHARE_WITHOUT_HISTORY = ("recommend", "search", "rate"), 0.02
 
 
 class TaskMixture(torch.utils.data.Dataset):
     """A dataset of requests with answers; what row `i` of epoch `e` is depends on `(seed, e, i)` alone.
+
+    Interactions of one timestamp have no order: each row draws one. A few rows have no history.
 
     Args:
         train (`Histories`): the training part of a split.
         catalogue (`Catalogue`): the shop.
         tasks (`Sequence[str]`): names of the tasks to train.
         windows (`str`, *optional*, defaults to `"random"`): `"random"` takes `repeats` random windows of each
-            shopper an epoch, `"all"` takes every position of every history.
+            shopper an epoch, `"all"` takes every position of every history, `"whole"` `repeats` windows of which all
+            of a history is read in about so many epochs as it is longer than `history_length`: what the loss of the
+            next item wants.
         repeats (`int`, *optional*, defaults to 1): random windows of a shopper an epoch.
         temperature (`float`, *optional*, defaults to 1.0): tasks are drawn in proportion to
             `number of cases ** (1 / temperature)`; large values make them alike.
@@ -55,8 +61,8 @@ class TaskMixture(torch.utils.data.Dataset):
         unknown = [name for name in tasks if name not in TASKS]
         if unknown or not tasks:
             raise ValueError(f"tasks {list(tasks)!r}: expected some of {', '.join(TASKS)}.")
-        if windows not in ("random", "all"):
-            raise ValueError(f"windows={windows!r}: expected 'random' or 'all'.")
+        if windows not in ("random", "all", "whole"):
+            raise ValueError(f"windows={windows!r}: expected 'random', 'all' or 'whole'.")
         if temperature <= 0 or repeats < 1:
             raise ValueError(f"temperature={temperature}, repeats={repeats}: expected both to be positive.")
         bad_shares = {name: share for name, share in (shares or {}).items() if name not in tasks or share <= 0}
@@ -69,6 +75,7 @@ class TaskMixture(torch.utils.data.Dataset):
         self.num_candidates = num_candidates
         self.num_retrieved = num_retrieved
         self.wish_attributes = tuple(wish_attributes)
+        self.windows = windows
         self.seed = seed
         self.epoch = 0
         lengths = np.array([train.length_of(user) for user in range(len(train))])
@@ -119,15 +126,23 @@ class TaskMixture(torch.utils.data.Dataset):
     def _example(
         self, user: int, rng: np.random.Generator, tasks: Sequence[str], position: int | None = None
     ) -> Request | None:
-        events = self.train.of(user)
         if position is None:
             position = self._draw_position(user, rng)
-        case = Case(self.train.users[user], events[:position], events[position])
+        first = max(0, position - self.history_length)
+        events = self.train.events(self.train.rows_of(user, rng)[first : position + 3])
+        history, target, upcoming = (
+            events[: position - first],
+            events[position - first],
+            events[position - first + 1 :],
+        )
+        case = Case(self.train.users[user], history, target)
         source = self._source(rng)
         for name in tasks:
-            request = TASKS[name].example(case, source, events[position + 1 : position + 3])
+            request = TASKS[name].example(case, source, upcoming)
             if request is not None:
-                return request | {"next": case.target.item_id}
+                if name in WITHOUT_HISTORY and rng.random() < SHARE_WITHOUT_HISTORY:
+                    request["history"] = []
+                return request | {"next": target.item_id}
         return None
 
     def set_epoch(self, epoch: int) -> None:
@@ -155,7 +170,10 @@ class TaskMixture(torch.utils.data.Dataset):
         return rng, int(rng.choice(len(self.probabilities), p=list(self.probabilities.values())))
 
     def _draw_position(self, user: int, rng: np.random.Generator) -> int:
-        return int(rng.integers(1, self.train.length_of(user)))
+        length = self.train.length_of(user)
+        # A window that ends earlier than the history is long reads less of it.
+        first = min(self.history_length, length - 1) if self.windows == "whole" else 1
+        return int(rng.integers(first, length))
 
     def __getitem__(self, index: int) -> Request:
         rng, first = self._draw(index)

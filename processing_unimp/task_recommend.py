@@ -16,6 +16,7 @@ class Recommend(Task):
     name = "recommend"
     answer_group = "items"
     headline = "ndcg@10"
+    is_next_item = True
 
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
         return {"task": self.name, "history": history_of(case, source), "answer": case.target.item_id}

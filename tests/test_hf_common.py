@@ -116,7 +116,7 @@ def test_dtype_of_loading(tmp_path, dtype):
     model = AutoModel.from_pretrained(tmp_path, dtype=dtype)
     wanted = torch.bfloat16 if dtype == "auto" else dtype
     assert model.dtype == wanted and {parameter.dtype for parameter in model.parameters()} == {wanted}
-    assert model.model.item_embeddings.content_token_ids.dtype == torch.int32
+    assert model.model.item_embeddings.content_term_ids.dtype == torch.int32
     assert first_output(model, batch_of(model.config, RAGGED)).dtype == wanted
     for part in (model.model.language_model, model.model.vision_tower):
         assert part.dtype == wanted

@@ -175,7 +175,7 @@ def test_a_published_folder_holds_all_that_is_needed_and_nothing_else(imagining,
         "model.safetensors.index.json", "config.json", "generation_config.json", "processor_config.json",
         "tokenizer.json", "tokenizer_config.json", "catalogue.parquet", "image_codec/config.json",
         "image_codec/diffusion_pytorch_model.safetensors", "results.json", "recipe.yaml", "README.md",
-        "manifest.json", "processor_manifest.json", "image_codec/manifest.json",
+        "manifest.json", "processor_manifest.json", "image_codec/manifest.json", "item_terms.json",
     }  # fmt: skip
     same = [*shards, "tokenizer.json", "generation_config.json", "catalogue.parquet", "image_codec/config.json"]
     assert all((exported / name).read_bytes() == (imagining / name).read_bytes() for name in same)

@@ -1,10 +1,10 @@
 """The whole model on tiny real classes: equivalences, generation, saving, growing, freezing, the paper's own size."""
 
 import copy
-import math
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tiny_models import (
     FUSIONS,
     IMG,
@@ -14,6 +14,7 @@ from tiny_models import (
     V,
     batch_of,
     config_of,
+    content_of,
     model_of,
     open_gates,
     text_config,
@@ -335,8 +336,8 @@ def test_missing_weights_are_initialised(tmp_path):
             assert 0.05 < module.q_proj.weight.std() < 0.2
     rows = loaded.model.item_embeddings
     assert not rows.read.items.any() and 0.05 < rows.read.tokens.std() < 0.2
-    assert 0.5 * 0.1 / math.sqrt(32) < rows.read.content.text_proj.weight.std() < 2 * 0.1 / math.sqrt(32)
-    assert (rows.content_token_ids == -1).all()
+    assert 0.05 < rows.read.content.terms.std() < 0.2
+    assert (rows.content_term_ids == -1).all() and not rows.content_term_weights.any()
     assert loaded.model.resampler.latents.std() > 0.5
     own = model.model.language_model.layers[0].mlp.up_proj.weight
     assert torch.equal(loaded.model.language_model.layers[0].mlp.up_proj.weight, own)
@@ -367,8 +368,7 @@ def test_added_items_leave_old_scores(tmp_path, item_rows, tied):
     model = model_of("llama", item_rows=item_rows, tie_item_rows=tied, catalogue_fingerprint="old")
     batch = batch_of(model.config, RAGGED)
     before = model(**batch).logits
-    content = {} if item_rows == "free" else {"content_token_ids": torch.randint(0, V, (3, 4))}
-    model.add_items(3, **content, catalogue_fingerprint="new")
+    model.add_items(3, None if item_rows == "free" else content_of(3), catalogue_fingerprint="new")
     after = model(**batch).logits
     assert after.shape[-1] == before.shape[-1] + 3 == model.config.vocab_size
     torch.testing.assert_close(after[..., :-3], before, atol=1e-6, rtol=1e-5)
@@ -604,11 +604,18 @@ class FakeCatalogue:
         return NUM_ITEMS
 
 
+class FakeTokenizer:
+    def __call__(self, text, add_special_tokens):
+        return {"input_ids": [len(text), len(text) + 2]}
+
+
 class FakeProcessor:
     first_token_id = V
+    tokenizer = FakeTokenizer()
+    term_texts = ("a", "bcd")
 
-    def content_ids(self, numbers, length):
-        return torch.arange(len(numbers)).unsqueeze(1).expand(-1, length)
+    def content_terms(self, length):
+        return torch.zeros(NUM_ITEMS, length, dtype=torch.int32), torch.ones(NUM_ITEMS, length)
 
 
 @pytest.fixture(scope="module")
@@ -625,7 +632,7 @@ def test_from_backbones(backbones):
         *backbones,
         FakeCatalogue(),
         FakeProcessor(),
-        content_pictures=True,
+        content_pictures=torch.eye(NUM_ITEMS, 24),
         num_latents=4,
         item_rows="both",
         content_length=3,
@@ -638,7 +645,10 @@ def test_from_backbones(backbones):
     ids = torch.tensor([[3, 4, 5]])
     torch.testing.assert_close(model(ids).logits[..., :V], text(ids).logits)
     rows = model.model.item_embeddings
-    assert rows.content_token_ids[2].tolist() == [2, 2, 2] and rows.content_pictures.shape == (NUM_ITEMS, 24)
+    assert rows.content_term_ids[2].tolist() == [0, 0, 0] and rows.content_pictures.shape == (NUM_ITEMS, 24)
+    # A term begins as the mean of its words.
+    for vectors, words in ((rows.read, model.get_input_embeddings()), (rows.write, model.lm_head)):
+        torch.testing.assert_close(vectors.content.terms[1], (words.weight[3] + words.weight[5]) / 2)
     # New rows look like words: what comes next is not surprised by their size.
     assert 0.5 < rows.read.tokens.std() / model.get_input_embeddings().weight.std() < 2
     assert not rows.read.items.any()
@@ -665,7 +675,7 @@ def test_from_backbones_in_half_precision(backbones):
 
 def test_from_backbones_refuses_what_does_not_fit(backbones):
     processor = FakeProcessor()
-    with pytest.raises(ValueError, match="pass the processor"):
+    with pytest.raises(StrictDataclassError, match="num_terms=0 and content_picture_size=0"):
         UniMPForConditionalGeneration.from_backbones(*backbones, FakeCatalogue(), item_rows="content")
     with pytest.raises(ValueError, match="UniMPConfig has no field num_latent;"):
         UniMPForConditionalGeneration.from_backbones(*backbones, num_latent=3)

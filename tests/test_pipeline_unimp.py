@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, Generat
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
+from modeling_unimp.item_embeddings import ItemContent
 from processing_unimp import Catalogue, UniMPProcessor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -340,8 +341,7 @@ def test_an_explanation_may_be_searched_for_or_sampled(unimp):
         ({}, "task None: expected one of recommend, search"),
         ({"history": HISTORY}, "task None: expected one of recommend, search"),
         ({"task": "buy", "history": HISTORY}, "'buy': expected one of recommend, search, rate, explain, select"),
-        ({"task": "recommend"}, "history is None: expected a list of at least one item"),
-        ({"task": "recommend", "history": []}, "expected a list of at least one item"),
+        ({"task": "recommend"}, "history is None: expected a list of items"),
         ({"task": "recommend", "history": "m1"}, "history is 'm1': expected a list"),
         ({"task": "recommend", "history": [None]}, "history item 0 is a NoneType: expected an item id"),
         ({"task": "recommend", "history": [{}]}, "no 'item_id', no attributes"),
@@ -387,6 +387,22 @@ def test_silly_arguments_of_generate(unimp):
             unimp(REQUESTS["explain"], **{name: value})
 
 
+def test_somebody_new_is_answered_and_told_so(unimp):
+    """By what is usual in the shop, alone or beside others."""
+    asked = [
+        {"task": "recommend"},
+        {"task": "search", "query": "mug"},
+        {"task": "rate", "item": "m1"},
+        {"task": "explain", "item": "m1"},
+        {"task": "select", "candidates": ["m1", "h1"]},
+    ]
+    known, new = [each | {"history": ["m1"]} for each in asked], [each | {"history": []} for each in asked]
+    answers = unimp([*known, *new])
+    assert all("without_history" not in answer for answer in answers[:5])
+    assert all(answer["without_history"] is True for answer in answers[5:])
+    assert len(answers[5]["items"]) == 6 and close(answers[5], unimp(new[0]))
+
+
 @pytest.mark.parametrize("lazily", [False, True])
 def test_an_error_names_the_request_by_its_place_in_the_callers_list(unimp, lazily):
     requests = [
@@ -394,7 +410,7 @@ def test_an_error_names_the_request_by_its_place_in_the_callers_list(unimp, lazi
         RECOMMEND,
         REQUESTS["rate"],
         RECOMMEND,
-        {"task": "rate", "history": [], "item": "m1"},
+        {"task": "rate", "history": None, "item": "m1"},
     ]
     with pytest.raises(ValueError, match="request 4: the history"):
         list(unimp(iter(requests) if lazily else requests, batch_size=2))
@@ -427,12 +443,7 @@ NEW = {"item_id": "h9", "title": "Red hat", "category": "hat", "price": 20, "ima
 def test_items_changed_live_are_what_they_would_have_been(item_rows):
     """Renamed, repriced and with another picture, they are read and ranked as if the shop had begun with them so."""
     changed = {"item_id": "h1", "title": "Blue cap", "price": 3.5, "image": picture("blue")}
-    fields = {"item_rows": item_rows, "content_pictures": item_rows != "free"}
-    unimp, fresh = make_pipeline(**fields), make_pipeline(**fields)
-    for each in (unimp, fresh) if item_rows != "free" else ():
-        pictures = [each.processor.catalogue.picture(item_id) for item_id in each.processor.catalogue.item_ids]
-        token_ids, features = each._content(_items(each), pictures)
-        each.model.set_content(token_ids, features)
+    unimp, fresh = make_pipeline(item_rows=item_rows), make_pipeline(item_rows=item_rows)
     asked = [{"task": "recommend", "history": ["h1", "m1"]}, REQUESTS["select"], REQUESTS["rate"]]
     before = unimp(asked)
     assert unimp.update_items([changed]) == [4]
@@ -440,17 +451,13 @@ def test_items_changed_live_are_what_they_would_have_been(item_rows):
     assert not close(after, before)
     fresh.processor.catalogue.update([changed])
     if item_rows != "free":
-        pictures = [fresh.processor.catalogue.picture(item_id) for item_id in fresh.processor.catalogue.item_ids]
-        fresh.model.set_content(*fresh._content(_items(fresh), pictures))
+        fresh.model.set_content(ItemContent(*fresh.processor.content_terms(fresh.model.config.content_length)))
     assert close(after, fresh(asked))
     assert unimp.processor.catalogue.item("h1")["title"] == "Blue cap"
 
 
 def test_a_change_of_a_price_leaves_the_picture_of_the_row(tmp_path):
-    unimp = make_pipeline(item_rows="both", content_pictures=True)
-    catalogue = unimp.processor.catalogue
-    pictures = [catalogue.picture(item_id) for item_id in catalogue.item_ids]
-    unimp.model.set_content(*unimp._content(_items(unimp), pictures))
+    unimp = make_pipeline(item_rows="both", content_pictures=torch.randn(6, 64))
     rows = unimp.model.model.item_embeddings.content_pictures.clone()
     unimp.update_items([{"item_id": "m1", "price": 1.0}])
     assert torch.equal(unimp.model.model.item_embeddings.content_pictures, rows) and rows[0].any()

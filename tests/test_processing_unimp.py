@@ -104,9 +104,9 @@ def test_next_item_labels_follow_every_end_of_an_item(processor):
     request = {"task": "recommend", "history": ["m1", "s2", "h2"], "next": "h1"} | REQUESTS["recommend"]
     batch = processor(requests=[request], labels=True, next_item=True)
     ids, labels, kinds = (batch[name][0] for name in ("input_ids", "labels", "label_kinds"))
-    after = (ids == processor.control.eoc).nonzero().flatten() + 1
+    after = ((ids == processor.control.eoc) | (ids == processor.control.cls)).nonzero().flatten() + 1
     assert (kinds == 3).nonzero().flatten().tolist() == after.tolist()
-    assert labels[after].tolist() == [processor.control.item(n) for n in (3, 5, 4)]
+    assert labels[after].tolist() == [processor.control.item(n) for n in (0, 3, 5, 4)]
 
 
 def test_stars_of_the_history_are_next_item_labels(processor):
@@ -114,7 +114,7 @@ def test_stars_of_the_history_are_next_item_labels(processor):
     batch = processor(requests=[request], labels=True, context="id", next_item=True)
     labelled = batch["labels"][0][batch["label_kinds"][0] == 3]
     control = processor.control
-    assert labelled.tolist() == [control.star(5), control.item(3), control.item(4)]
+    assert labelled.tolist() == [control.item(0), control.star(5), control.item(3), control.item(4)]
 
 
 def test_each_distinct_picture_once_and_seen_by_its_own_tokens(processor):
@@ -191,8 +191,7 @@ def test_max_length_drops_the_oldest_items():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"task": "recommend", "history": []}, "at least one item"),
-        ({"task": "recommend"}, "at least one item"),
+        ({"task": "recommend"}, "an empty one for a shopper of whom nothing is known"),
         ({"task": "recommend", "history": "m1"}, "expected a list"),
         ({"task": "recommend", "history": ["m7"]}, "m7"),
         ({"task": "buy", "history": ["m1"]}, "recommend, search, rate, explain, select"),
@@ -352,10 +351,12 @@ def test_a_compact_history_is_tokens_of_items_and_stars():
     m1, s1 = (control.item(compact.catalogue.number(item_id)) for item_id in ("m1", "s1"))
     with_picture = [image if compact.catalogue.has_picture(item_id) else [] for item_id in ("m1", "s1")]
     begin = [control.cls, *with_picture[0], m1, control.eoc, *with_picture[1], s1, control.star(4), control.eoc]
-    assert ids[: len(begin)] == begin
-    (tail,) = full(requests=[{"task": "recommend", "history": history}])["input_ids"].tolist()
-    rest = ids[len(begin) :]
-    assert tail[-len(rest) :] == rest
+    # To recommend is to go on: nothing is asked. To search is not.
+    assert ids == begin
+    search = {"task": "search", "history": history, "query": "a mug"}
+    (ids,), (of_full,) = (each(requests=[search])["input_ids"].tolist() for each in (compact, full))
+    assert ids[: len(begin)] == begin and ids[-1] == control.answer
+    assert of_full[-len(ids[len(begin) :]) :] == ids[len(begin) :]
 
     request = {"task": "rate", "history": ["m1", {"title": "Tin mug"}], "item": "s1"}
     (read,) = compact(requests=[request])["input_ids"].tolist()
@@ -372,7 +373,9 @@ def test_labels_of_a_compact_history():
     batch = processor(requests=[request], labels=True, next_item=True)
     (ids,), (labels,), (kinds,) = (batch[name].tolist() for name in ("input_ids", "labels", "label_kinds"))
     s1, h1 = (processor.control.item(processor.catalogue.number(item_id)) for item_id in ("s1", "h1"))
-    after = [place + 1 for place, token in enumerate(ids) if token == processor.control.eoc]
-    assert [labels[place] for place in after] == [s1, h1] and [kinds[place] for place in after] == [3, 3]
+    m1 = processor.control.item(processor.catalogue.number("m1"))
+    ends = (processor.control.cls, processor.control.eoc)
+    after = [place + 1 for place, token in enumerate(ids) if token in ends]
+    assert [labels[place] for place in after] == [m1, s1, h1] and [kinds[place] for place in after] == [3, 3, 1]
     stars = ids.index(processor.control.star(4))
     assert (labels[stars], kinds[stars]) == (processor.control.star(4), 3)

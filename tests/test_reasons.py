@@ -210,13 +210,18 @@ def test_items_that_are_only_described(unimp):
         (RECOMMEND, "m3", "'m3' is not among the 6 items of the catalogue"),
         (SCORED["rate"][0], "m1", "item_id='m1' is not what this request to rate scores: expected 's1'"),
         (SCORED["select"][0], "h1", "expected 's1' or 'm2' or 'h2'"),
-        ({"task": "recommend", "history": []}, "m1", "at least one item"),
+        ({"task": "recommend"}, "m1", "history is None: expected a list of items"),
         ({"task": "select", "history": ["m1"]}, "m1", "candidates None"),
     ],
 )
 def test_what_has_no_reasons(unimp, reason, request_, item_id, message):
     with pytest.raises(ValueError, match=message):
         reason(unimp, request_, item_id)
+
+
+def test_an_empty_history_gives_no_reasons(unimp):
+    request = {"task": "recommend", "history": []}
+    assert leave_one_out(unimp, request, "m1") == [] and picture_heat(unimp, request, "m1") == {}
 
 
 def test_an_argument_that_the_pipeline_does_not_know(unimp):

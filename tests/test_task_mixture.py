@@ -1,12 +1,13 @@
 """Training examples: who, which window, which task; repeatable, and never past the training part."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
 import pytest
 from shop import make_catalogue, make_histories
 
-from processing_unimp import TaskMixture, leave_last_out
+from processing_unimp import Catalogue, Histories, TaskMixture, leave_last_out
 
 CATALOGUE = make_catalogue()
 HISTORIES = make_histories(CATALOGUE)
@@ -34,7 +35,7 @@ def test_random_windows_reach_every_position():
     targets = set()
     for epoch in range(60):
         drawn.set_epoch(epoch)
-        targets |= {(len(row["history"]), row["answer"]) for row in (drawn[i] for i in range(3))}
+        targets |= {(len(row["history"]), row["answer"]) for row in (drawn[i] for i in range(3)) if row["history"]}
     expected = {(p, HISTORIES[u][p].item_id) for u in ("ada", "bob", "cyd") for p in range(1, len(HISTORIES[u]))}
     assert targets == expected
 
@@ -45,6 +46,48 @@ def test_all_windows_is_every_position_once():
     assert Counter(rows[i]["answer"] for i in range(len(rows))) == Counter(
         event.item_id for user in ("ada", "bob", "cyd") for event in HISTORIES[user][1:]
     )
+
+
+def test_whole_windows_are_as_long_as_they_can_be():
+    for history_length in (1, 2, 9):
+        drawn, found = mixture(tasks=["recommend"], windows="whole", history_length=history_length), set()
+        for epoch in range(40):
+            drawn.set_epoch(epoch)
+            for number, user in enumerate(("ada", "bob", "cyd")):
+                row = drawn[number]
+                if row["history"]:
+                    assert len(row["history"]) == min(history_length, len(HISTORIES[user]) - 1)
+                    found.add((user, row["answer"]))
+        every = {
+            (user, event.item_id)
+            for user in ("ada", "bob", "cyd")
+            for event in HISTORIES[user][min(history_length, len(HISTORIES[user]) - 1) :]
+        }
+        assert found == every
+
+
+def test_interactions_of_one_timestamp_come_in_any_order():
+    rows = [
+        {"user_id": "u", "item_id": name, "timestamp": time}
+        for name, time in zip("abcde", (0, 1, 1, 1, 2), strict=True)
+    ]
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abcdefgh"])
+    drawn = TaskMixture(Histories.from_interactions(rows, catalogue), catalogue, ["recommend"], windows="whole")
+    orders = set()
+    for epoch in range(60):
+        drawn.set_epoch(epoch)
+        if drawn[0]["history"]:
+            orders.add("".join(entry["item_id"] for entry in drawn[0]["history"]) + drawn[0]["answer"])
+    assert orders == {f"a{first}{second}{third}e" for first, second, third in itertools.permutations("bcd")}
+
+
+def test_few_rows_have_no_history():
+    drawn, without = mixture(tasks=["recommend"], repeats=200), 0
+    for index in range(len(drawn)):
+        without += not drawn[index]["history"]
+    assert 2 <= without <= 30
+    rows = mixture(tasks=["explain"], repeats=200)
+    assert all(rows[index]["history"] for index in range(len(rows)))
 
 
 def test_repeats_are_different_windows():
@@ -89,7 +132,7 @@ def test_nothing_of_validation_or_test_is_ever_shown():
     [
         ({"tasks": ["buy"]}, "recommend, search"),
         ({"tasks": []}, "recommend, search"),
-        ({"windows": "some"}, "'random' or 'all'"),
+        ({"windows": "some"}, "'random', 'all' or 'whole'"),
         ({"temperature": 0}, "positive"),
     ],
 )

@@ -6,6 +6,7 @@ from transformers import AutoConfig, CLIPVisionConfig
 
 from modeling_unimp.configuration_unimp import UniMPConfig
 from modeling_unimp.gated_cross_attention import UniMPGatedCrossAttention
+from modeling_unimp.item_embeddings import ItemContent
 from modeling_unimp.modeling_unimp import UniMPForConditionalGeneration
 
 V, NUM_ITEMS = 50, 7
@@ -54,10 +55,16 @@ def config_of(model_type="gpt_neox", fusion="exclusive", text=None, **overrides)
         "num_items": NUM_ITEMS,
         "num_codes": 2,
         "codes_per_picture": 4,
+        "num_terms": V,
         "content_length": 4,
         "initializer_range": 0.1,
     }
     return UniMPConfig(fusion=fusion, **fields | overrides)
+
+
+def content_of(num_items):
+    """Random terms of items."""
+    return ItemContent(torch.randint(-1, V, (num_items, 4)), torch.rand(num_items, 4))
 
 
 def open_gates(model, value=1.0):
@@ -72,7 +79,7 @@ def model_of(*args, gate=1.0, seed=0, **kwargs):
     torch.manual_seed(seed)
     model = UniMPForConditionalGeneration(config_of(*args, **kwargs))
     if model.config.item_rows != "free":
-        model.set_content(torch.randint(-1, V, (NUM_ITEMS, 4)))
+        model.set_content(content_of(NUM_ITEMS))
     return open_gates(model, gate).eval()
 
 

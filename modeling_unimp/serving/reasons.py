@@ -68,6 +68,8 @@ def _leave_one_out(
     history = list(request["history"])
     unread = len(history) - question.num_read
     history = history[unread:]
+    if not history:
+        return [0.0] * unread
     if len(history) > 1:
         others = [history[:place] + history[place + 1 :] for place in range(len(history))]
     else:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers import PreTrainedModel
 
 from processing_unimp import (
     TASKS,
@@ -31,7 +32,8 @@ from processing_unimp import (
 )
 from processing_unimp.catalogue import NO_CODE
 
-from ..backbones import load_image_processor
+from ..backbones import load_image_processor, load_vision_tower
+from ..configuration_unimp import UniMPConfig, image_tokens_of
 from ..hybrid_scores import MAX_HISTORY, HybridScores
 from ..image_codec import ImageCodec
 from ..imagining import CODEC_FOLDER
@@ -183,15 +185,9 @@ def pictures_of(catalogue: Catalogue, side: int | None = None) -> Iterator[tuple
 
 
 def frozen_features(
-    model: UniMPForConditionalGeneration,
-    processor: UniMPProcessor,
-    model_args: ModelArguments,
-    args: UniMPTrainingArguments,
-) -> FeatureStore | None:
-    """Features of a frozen tower, computed once; `None` when there is no tower or it learns."""
-    tower = model.model.vision_tower
-    if tower is None or any(parameter.requires_grad for parameter in tower.parameters()):
-        return None
+    tower: PreTrainedModel, processor: UniMPProcessor, model_args: ModelArguments, args: UniMPTrainingArguments
+) -> FeatureStore:
+    """Features of a frozen tower, computed once."""
     catalogue = processor.catalogue
     with args.main_process_first(desc="vision features"):
         return FeatureStore.build(
@@ -209,6 +205,7 @@ def processor_of(
     catalogue: Catalogue, split: Split, codec: ImageCodec | None, data_args: DataArguments, model_args: ModelArguments
 ) -> UniMPProcessor:
     """The processor of the recipe's backbones and catalogue."""
+    fusion = model_args.config_fields.get("fusion", UniMPConfig.fusion)
     return UniMPProcessor.from_backbones(
         text_model=model_args.text_model,
         image_processor=load_image_processor(model_args.vision_model),
@@ -221,6 +218,7 @@ def processor_of(
         max_length=data_args.max_length,
         query_attribute=data_args.query_attribute,
         num_codes=0 if codec is None else codec.num_codes,
+        num_image_tokens=image_tokens_of(fusion, model_args.config_fields.get("num_latents", UniMPConfig.num_latents)),
         num_retrieved=data_args.num_retrieved,
         wish_attributes=data_args.wish_attributes,
     )
@@ -230,12 +228,18 @@ def model_of(
     processor: UniMPProcessor, codec: ImageCodec | None, model_args: ModelArguments, args: UniMPTrainingArguments
 ) -> tuple[UniMPForConditionalGeneration, FeatureStore | None]:
     """A new model, with what of it learns, and the features of its tower if that is frozen."""
+    tower = features = None
+    if processor.num_image_tokens and model_args.vision_model is not None and not model_args.vision_is_trained:
+        tower = load_vision_tower(model_args.vision_model)[0]
+        assert tower is not None
+        features = frozen_features(tower, processor, model_args, args)
     model = UniMPForConditionalGeneration.from_backbones(
         text_model=model_args.text_model,
         vision_model=model_args.vision_model,
         catalogue=processor.catalogue,
         processor=processor,
-        content_pictures=not model_args.vision_is_trained,
+        tower=tower,
+        content_pictures=None if features is None else features.pooled(),
         num_codes=processor.num_codes,
         codes_per_picture=0 if codec is None else codec.codes_per_picture,
         **model_args.config_fields,
@@ -243,12 +247,7 @@ def model_of(
     model.image_codec = codec
     if codec is not None:
         model.fit_codes_to_codec()
-    processor.num_image_tokens = model.config.num_image_tokens
     model.freeze_backbones(train=model_args.trained_part, train_vision=model_args.vision_is_trained)
-    features = frozen_features(model, processor, model_args, args)
-    if model.config.item_rows != "free" and features is not None:
-        token_ids = processor.content_ids(range(len(processor.catalogue)), model.config.content_length)
-        model.set_content(token_ids, features.pooled())
     if model_args.use_peft:
         model = add_lora(
             model, r=model_args.lora_r, alpha=model_args.lora_alpha, target_modules=model_args.lora_target_modules

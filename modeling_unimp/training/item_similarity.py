@@ -3,26 +3,22 @@
 Shapes: N items, U users, k neighbours kept a row, D width of a picture's vector.
 """
 
-import re
-from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import get_lapack_funcs
 
-from processing_unimp import Catalogue, Histories
+from processing_unimp import Catalogue, Histories, ItemTerms
 
 NUM_NEIGHBOURS = 200  # of EASE this loses nothing; at 50 it loses 1 to 4 %
 MOST_DENSE_ITEMS = 20_000  # EASE inverts a dense matrix of N x N
 EASE_PENALTY = 100.0
 KNN_SHRINKAGE = 10.0
 WINDOW, WINDOW_DECAY, WINDOW_SHRINKAGE = 10, 0.8, 3.0
-MOST_TERM_SHARE = 0.5  # of the items; what more have tells nothing
 BLOCK_BYTES = 2**26
 ROWS_AT_ONCE = 1_000
-_WORD = re.compile(r"\w+")
 
 
 class Neighbours(NamedTuple):
@@ -126,9 +122,11 @@ def rated_alike(
     return _largest_of_blocks(block, len(norm), k)
 
 
-def text_similarity(catalogue: Catalogue, k: int = NUM_NEIGHBOURS) -> Neighbours | None:
-    """Cosine of TF-IDF-weighted terms; `None` where items have none in common."""
-    vectors = term_vectors(catalogue)
+def text_similarity(
+    catalogue: Catalogue, attributes: Sequence[str] | None = None, k: int = NUM_NEIGHBOURS
+) -> Neighbours | None:
+    """Cosine of TF-IDF-weighted terms of the attributes; `None` where items have none in common."""
+    vectors = term_vectors(catalogue, attributes)
     if vectors is None:
         return None
     return _largest_of_blocks(lambda start, stop: (vectors[start:stop] @ vectors.T).toarray(), vectors.shape[0], k)
@@ -144,40 +142,16 @@ def picture_similarity(vectors: np.ndarray, k: int = NUM_NEIGHBOURS) -> Neighbou
     )
 
 
-def terms_of(item: dict[str, Any]) -> Counter[str]:
-    """What an item's attributes say: `attribute=value` as a whole, and `attribute: word` for each word."""
-    terms: Counter[str] = Counter()
-    for name, value in item.items():
-        if name in ("item_id", "image") or value is None:
-            continue
-        for part in value if isinstance(value, list) else [value]:
-            text = str(part).strip().lower()
-            terms[f"{name}={text}"] += 1
-            if isinstance(part, str):
-                words = _WORD.findall(text)
-                if len(words) > 1:
-                    terms.update(f"{name}: {word}" for word in words)
-    return terms
-
-
-def term_vectors(catalogue: Catalogue) -> sparse.csr_matrix | None:
-    """`(1 + log tf) * idf` of terms in at least two items and at most half of them, rows of length 1."""
-    rows = [terms_of(catalogue.item(item_id)) for item_id in catalogue.item_ids]
-    frequency = Counter(term for row in rows for term in row)
-    kept = {term for term, count in frequency.items() if 2 <= count <= max(2, MOST_TERM_SHARE * len(rows))}
-    if not kept:
+def term_vectors(catalogue: Catalogue, attributes: Sequence[str] | None = None) -> sparse.csr_matrix | None:
+    """A row an item, of length 1, in the terms of [`ItemTerms`]; `None` where items have none in common."""
+    terms = ItemTerms.of(catalogue, attributes)
+    if not len(terms):
         return None
-    index = {term: number for number, term in enumerate(sorted(kept))}
-    data, columns, starts = [], [], [0]
-    for row in rows:
-        for term, count in row.items():
-            if term in index:
-                columns.append(index[term])
-                data.append((1 + np.log(count)) * np.log(len(rows) / frequency[term]))
-        starts.append(len(columns))
-    vectors = sparse.csr_matrix((np.array(data, dtype=np.float32), columns, starts), shape=(len(rows), len(index)))
-    norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
-    return (sparse.diags(1 / np.maximum(norms, 1e-9)) @ vectors).tocsr()
+    rows = [terms.weights_of(catalogue.item(item_id)) for item_id in catalogue.item_ids]
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    columns = np.array([number for row in rows for number in row], dtype=np.int32)
+    data = np.array([weight for row in rows for weight in row.values()], dtype=np.float32)
+    return sparse.csr_matrix((data, columns, starts), shape=(len(rows), len(terms)))
 
 
 def _largest_of_blocks(block: Callable[[int, int], np.ndarray], num_items: int, k: int) -> Neighbours:
