@@ -18,6 +18,7 @@ from hub_cards.report import shoppers_of, write_report
 from hub_cards.run_record import write_results
 from modeling_unimp import PersonalizationPipeline, UniMPTrainer
 from modeling_unimp.imagining import CODEC_FOLDER
+from modeling_unimp.training.defaults import fill_from_data
 from modeling_unimp.training.evaluation import evaluate_model, format_table
 from modeling_unimp.training.experiment import (
     add_closed_forms,
@@ -34,7 +35,7 @@ from modeling_unimp.training.experiment import (
     use_all_cores,
 )
 from modeling_unimp.training.hybrid_fitting import MOST_CASES
-from modeling_unimp.training.recipe import parse_recipe
+from modeling_unimp.training.recipe import given_on_command_line, parse_recipe
 from processing_unimp import TASK_NAMES, UniMPCollator
 
 logger = logging.getLogger("train")
@@ -53,6 +54,8 @@ def main() -> None:
 
     # The shop, and what of it is held out.
     catalogue, histories = load_shop(data_args)
+    if "config" not in (given := given_on_command_line()):
+        data_args, model_args, args = fill_from_data(data_args, model_args, args, given, catalogue, histories)
     check_names(catalogue, data_args)
     codec, codec_results = image_codec_of(catalogue, data_args, model_args, args)
     if not data_args.tasks:

@@ -33,6 +33,7 @@ SCRATCH_END_OF_TEXT_ID = 0
 # (layers, width, heads)
 TEXT_SIZES = {
     "nano": (1, 64, 2),
+    "mini": (2, 64, 2),
     "micro": (2, 128, 4),
     "tiny": (4, 128, 4),
     "small": (6, 256, 4),

@@ -164,7 +164,9 @@ class UniMPItemEmbeddings(nn.Module):
         return self.read if self.write is None else self.write
 
     def forward(
-        self, what: Literal["input_rows", "after_codes", "token_logits", "item_logits", "output_rows"], *args: Any
+        self,
+        what: Literal["input_rows", "after_codes", "token_logits", "item_logits", "output_rows"],
+        *args: Any,
     ) -> torch.Tensor:
         """What the methods below say."""
         of_what: dict[str, Callable[..., torch.Tensor]] = {
@@ -211,9 +213,9 @@ class UniMPItemEmbeddings(nn.Module):
         logits: torch.Tensor = self.output_rows("item_logits", hidden, self._content())
         return logits
 
-    def _output_items(self) -> torch.Tensor:
-        """Output rows of all items `(N, W)`, for callers that multiply with them many times."""
-        return self._item_rows(self.output_rows)
+    def _output_items(self, numbers: torch.Tensor | None = None) -> torch.Tensor:
+        """Output rows of all items `(N, W)`, for callers that multiply with them many times; or of some `(n, W)`."""
+        return self._item_rows(self.output_rows, numbers)
 
     def _item_rows(self, rows: UniMPRows, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of some items, or of all."""

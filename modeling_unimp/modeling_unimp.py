@@ -4,6 +4,7 @@ Shapes: B users, T text tokens, R rows of beams, P codes of a picture, U distinc
 width of a latent, V words of the language model, N items, W width of an embedding.
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -188,6 +189,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         skip_logits: bool | None = None,
         answer_group: str | None = None,
         task_ids: torch.Tensor | None = None,
+        sampled_items: int = 0,
         **kwargs: Any,
     ) -> UniMPOutput:
         """Pictures without tokens give `media_states` alone.
@@ -201,6 +203,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             answer_group (`str`, *optional*): the only group that gets logits, see [`~UniMPForConditionalGeneration.
                 answer_logits`]; `-inf` elsewhere. `generate` then writes nothing else, and no item rows are made.
             task_ids (*optional*): which task each row is; of a batch of the processor, for the Trainer alone.
+            sampled_items (`int`, *optional*, defaults to 0): how many items, drawn anew each time, stand for all
+                others in the loss of items; 0 for all of them. For `label_softmax="group"`.
             kwargs (*optional*): `shift_labels` instead of `labels`, where `shift_labels[b, t]` is predicted from the
                 tokens up to t; `num_items_in_batch`, which the sum of `nll` is divided by; and the language model's.
 
@@ -229,7 +233,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         loss = nll = logits = None
         targets = labels if shift_labels is None else shift_labels
         if targets is not None:
-            nll = self._supervised_nll(hidden_BTW, targets, is_shifted=shift_labels is not None)
+            nll = self._supervised_nll(hidden_BTW, targets, shift_labels is not None, sampled_items)
             loss = nll.sum() / (max(len(nll), 1) if num_items_in_batch is None else num_items_in_batch)
         if not (skip_logits if skip_logits is not None else self.training and targets is not None):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -274,7 +278,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
     def _supervised_nll(
-        self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor, is_shifted: bool = False
+        self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor, is_shifted: bool, sampled_items: int
     ) -> torch.Tensor:
         """`-log p` of each label; only positions with a label go through the head."""
         hidden, targets = supervised_rows(hidden_BTW, labels_BT, is_shifted)
@@ -284,15 +288,45 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
                 f"{self.config.vocab_size}. Was the batch made for another catalogue?"
             )
         if self.config.label_softmax == "vocabulary":
+            if sampled_items:
+                raise ValueError(
+                    f"sampled_items={sampled_items}: labels compete with all of the vocabulary here, expected 0; or "
+                    "build the model with label_softmax='group'."
+                )
             return token_nll(hidden, targets, self._head())
         # Also without any label the result has to hang on the graph.
         nll = hidden.float().sum(dim=-1) * 0
         for group, (first, stop) in self.config.group_slices.items():
             of_group = (targets >= first) & (targets < stop)
             if of_group.any():
-                own = token_nll(hidden[of_group], targets[of_group] - first, self._head(group))
-                nll = nll.index_put((of_group,), own)
+                numbers, head = targets[of_group] - first, self._head(group)
+                if group == "items" and 0 < sampled_items < self.config.num_items:
+                    numbers, head = self._sampled_head(numbers, sampled_items)
+                nll = nll.index_put((of_group,), token_nll(hidden[of_group], numbers, head))
         return nll
+
+    def _sampled_head(
+        self, targets: torch.Tensor, sampled_items: int
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """Where the targets are among the columns of logits of these and of drawn items, and the map to such logits.
+
+        Each drawn item stands for as many as there are others to a drawn one, so that the sum of exponentials is right
+        on average (importance sampling, https://huggingface.co/papers/1412.2007).
+        """
+        right, places = targets.unique(return_inverse=True)
+        is_right = torch.zeros(self.config.num_items, dtype=torch.bool, device=targets.device)
+        is_right[right] = True
+        drawn = torch.randint(self.config.num_items, (sampled_items,), device=targets.device)
+        drawn = drawn[~is_right[drawn]]
+        rows = self.model.item_embeddings("output_rows", torch.cat([right, drawn]))
+        corrections = torch.zeros(len(rows), device=targets.device)
+        corrections[len(right) :] = math.log((self.config.num_items - len(right)) / max(len(drawn), 1) or 1.0)
+
+        def project(hidden: torch.Tensor) -> torch.Tensor:
+            logits = nn.functional.linear(hidden, rows.to(hidden.dtype))
+            return logits.float() + corrections
+
+        return places, project
 
     # --------------------------------------------------------------------------------------------------- generation
 

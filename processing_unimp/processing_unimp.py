@@ -45,7 +45,7 @@ TOKENIZER_FILE = "tokenizer.json"
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
 # Of a processor; each has a file of its own, or is made anew.
 HIDDEN = ("_catalogue", "_item_text", "_pixel_cache", "control", "item_terms")
-SCRATCH_SIZES = ("nano", "micro", "tiny", "small", "base")
+SCRATCH_SIZES = ("nano", "mini", "micro", "tiny", "small", "base")
 
 
 class UniMPProcessor(ProcessorMixin):
@@ -400,10 +400,11 @@ class UniMPProcessor(ProcessorMixin):
             row.append(block.ids, block.pictures, wanted, kinds)
             ends.append(len(row.ids))
         row.append(tail.ids, tail.pictures)
-        row.append(answer.ids, None, answer.labels, answer.kinds)
+        # Where nothing is asked, the answer is one of the items that follow each other, and weighs as the others do.
+        kinds = [NEXT_ITEM if kind and asks_nothing and next_item else kind for kind in answer.kinds]
+        row.append(answer.ids, None, answer.labels, kinds)
         if next_item:
             following = [entry.number for entry, _ in blocks]
-            # Where nothing is asked, what follows the history is the answer, which has its label.
             last = None if asks_nothing or "next" not in request else self.catalogue.number(request["next"])
             for end, number_after in zip(ends, [*following, last], strict=True):
                 if number_after is not None:

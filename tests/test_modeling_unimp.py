@@ -221,6 +221,47 @@ def test_a_batch_without_labels_keeps_the_graph(label_softmax):
     assert model.model.language_model.layers[0].mlp.up_proj.weight.grad is not None
 
 
+def test_sampled_items_stand_for_all_others(monkeypatch):
+    """By hand: each drawn item counts as often as there are others to a drawn one."""
+    model = model_of("llama", label_softmax="group", item_rows="both")
+    batch = batch_of(model.config, RAGGED, labels=True)
+    first = model.config.group_slices["items"][0]
+    labels = batch["labels"][:, 1:]
+    is_item = (labels >= first).nonzero()
+    assert len(is_item)
+    right = {int(label) - first for label in labels[labels >= first]}
+    others = [number for number in range(NUM_ITEMS) if number not in right]
+    drawn = [others[0], others[0], others[-1], next(iter(right))]
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(drawn))
+    logits = model(**{**batch, "labels": None}).logits[:, :-1, first:]
+    nll, every = model(**batch, sampled_items=4).nll, model(**batch).nll
+    places = (labels != -100).nonzero().tolist()
+    for row, position in is_item.tolist():
+        own = logits[row, position]
+        weights = torch.zeros(NUM_ITEMS)
+        weights[list(right)] = 1
+        for number in (others[0], others[0], others[-1]):
+            weights[number] += len(others) / 3
+        expected = (weights * own.exp()).sum().log() - own[labels[row, position] - first]
+        torch.testing.assert_close(nll[places.index([row, position])], expected)
+    # The loss of other labels stays, and so does that of items where nothing is left out.
+    others_alike = [place for place, (row, position) in enumerate(places) if labels[row, position] < first]
+    assert torch.equal(nll[others_alike], every[others_alike])
+    assert torch.equal(model(**batch, sampled_items=NUM_ITEMS).nll, every)
+    with pytest.raises(ValueError, match="label_softmax='group'"):
+        model_of("llama")(**batch, sampled_items=4)
+
+
+def test_sampled_items_are_right_on_average():
+    model = model_of("llama", label_softmax="group", item_rows="free", num_items=40)
+    batch = batch_of(model.config, RAGGED, labels=True)
+    every = model(**batch).nll
+    torch.manual_seed(0)
+    with torch.no_grad():
+        sums = torch.stack([model(**batch, sampled_items=10).nll.exp() for _ in range(3000)]).mean(0)
+    torch.testing.assert_close(sums, every.exp(), rtol=0.02, atol=0)
+
+
 def test_only_the_groups_of_the_labels_are_computed():
     model = model_of("llama", label_softmax="group", item_rows="content")
     batch = batch_of(model.config, RAGGED, labels=True)

@@ -376,6 +376,6 @@ def test_labels_of_a_compact_history():
     m1 = processor.control.item(processor.catalogue.number("m1"))
     ends = (processor.control.cls, processor.control.eoc)
     after = [place + 1 for place, token in enumerate(ids) if token in ends]
-    assert [labels[place] for place in after] == [m1, s1, h1] and [kinds[place] for place in after] == [3, 3, 1]
+    assert [labels[place] for place in after] == [m1, s1, h1] and [kinds[place] for place in after] == [3, 3, 3]
     stars = ids.index(processor.control.star(4))
     assert (labels[stars], kinds[stars]) == (processor.control.star(4), 3)

@@ -134,7 +134,17 @@ def fit_hybrid(
             )
             together[task] = fit_softmax(features, truth, hidden).tolist()
             alone[task] = [0.0, *fit_softmax(features[:, 1:], truth, hidden).tolist()]
-            logger.info(f"hybrid {task}: {_told(features, truth, hidden, together[task], alone[task])}")
+            by_network, both, closed = (
+                _ndcg(features, truth, hidden, weights)
+                for weights in ([1.0] + [0.0] * len(hybrid.scores), together[task], alone[task])
+            )
+            logger.info(
+                f"hybrid {task}: NDCG@10 on {len(truth)} validation cases: network {by_network:.4f}, closed form "
+                f"{closed:.4f}, together {both:.4f} (weight of the network {together[task][0]:.2f})"
+                + ("" if both > closed else "; the network does not earn its weight here, and gets none")
+            )
+            if both <= closed:
+                together[task] = alone[task]
     if "select" in by_task and "recommend" in together:
         requests = _sample(by_task["select"].requests, hybrid)
         asked = [{"task": "recommend", "history": request["history"]} for request in requests]
@@ -185,25 +195,12 @@ def _ranking_features(
     return torch.stack(features, dim=1).numpy(), truth, hidden
 
 
-def _told(
-    features: np.ndarray, truth: np.ndarray, hidden: np.ndarray, together: list[float], alone: list[float]
-) -> str:
-    """NDCG@10 on the cases of the fit, and what the network adds."""
-
-    def ndcg(weights: Sequence[float]) -> float:
-        scores = np.matmul(np.asarray(weights, dtype=np.float32), features)
-        scores[hidden] = -np.inf
-        own = scores[np.arange(len(truth)), truth][:, None]
-        ranks = (scores >= own).sum(axis=1)
-        return float(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean())
-
-    network = ndcg([1.0] + [0.0] * len(alone[1:]))
-    both, closed = ndcg(together), ndcg(alone)
-    verdict = "" if both > 1.01 * closed else "; the network does not earn its weight here"
-    return (
-        f"NDCG@10 on {len(truth)} validation cases: network {network:.4f}, closed form {closed:.4f}, together "
-        f"{both:.4f} (weight of the network {together[0]:.2f}){verdict}"
-    )
+def _ndcg(features: np.ndarray, truth: np.ndarray, hidden: np.ndarray, weights: Sequence[float]) -> float:
+    """NDCG@10 on the cases of the fit."""
+    scores = np.matmul(np.asarray(weights, dtype=np.float32), features)
+    scores[hidden] = -np.inf
+    ranks = (scores >= scores[np.arange(len(truth)), truth][:, None]).sum(axis=1)
+    return float(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean())
 
 
 def fit_softmax(

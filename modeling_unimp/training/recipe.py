@@ -178,6 +178,10 @@ class UniMPTrainingArguments(TrainingArguments):
         loss_reduction (`str`, *optional*, defaults to `"token"`):
             `"token"`: every labelled token of the global batch weighs alike; `"sample"`: every request does.
 
+        sampled_items (`int`, *optional*, defaults to `0`):
+            How many items, drawn anew in each step, stand for all others in the loss of items; 0 for all of them.
+            For catalogues of some ten thousand items, with `label_softmax: group`.
+
     > Parameters that control the optimizer
 
         embedding_lr_scale (`float`, *optional*, defaults to `1.0`):
@@ -222,6 +226,7 @@ class UniMPTrainingArguments(TrainingArguments):
     next_item_weight: float = _option(0.0, "Weight of the next item and its stars at every step of a history.")
     task_weights: dict | str = _option({}, "Weight of each task's loss, JSON; 1 where a task is not named.")
     loss_reduction: str = _option("token", "token or sample: what weighs alike in the global batch.")
+    sampled_items: int = _option(0, "Items drawn to compete in the loss; 0: all compete.")
     embedding_lr_scale: float = _option(1.0, "Learning rate of embedding rows, in multiples of learning_rate.")
     save_only_trained: bool = _option(False, "Save what was trained, and name the frozen backbones.")
 
@@ -234,6 +239,8 @@ class UniMPTrainingArguments(TrainingArguments):
             raise ValueError(f"context_loss={self.context_loss!r}: expected 'attributes', 'id' or 'none'.")
         if self.loss_reduction not in ("token", "sample"):
             raise ValueError(f"loss_reduction={self.loss_reduction!r}: expected 'token' or 'sample'.")
+        if self.sampled_items < 0:
+            raise ValueError(f"sampled_items={self.sampled_items}: expected 0 (all) or more.")
         if self.embedding_lr_scale <= 0:
             raise ValueError(f"embedding_lr_scale={self.embedding_lr_scale}: expected more than 0.")
         if self.focal_gamma < 0:
@@ -295,6 +302,15 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
                 # YAML: `tasks: rate` for `tasks: [rate]`.
                 setattr(group, action.dest, [getattr(group, action.dest)])
     return data_args, model_args, args
+
+
+def given_on_command_line() -> set[str]:
+    """Names of the arguments that the command line gives; `config` among them where there is a recipe."""
+    groups: Any = (DataArguments, ModelArguments, UniMPTrainingArguments)
+    known = [each.name for group in groups for each in fields(group)]
+    words = {word.lstrip("-").split("=")[0].replace("-", "_") for word in sys.argv[1:] if word.startswith("--")}
+    # argparse takes the beginning of a name for the name.
+    return {name for name in [*known, "config"] for word in words if name.startswith(word)}
 
 
 def json_object(text: str) -> dict[str, Any]:

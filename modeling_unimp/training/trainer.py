@@ -243,6 +243,8 @@ class UniMPTrainer(Trainer):
         if num_items_in_batch is None:
             num_items_in_batch = self._get_num_items_in_batch([inputs | {"label_kinds": kinds}], self.args.device)
             assert num_items_in_batch is not None
+        if model.training and self.args.sampled_items:
+            inputs["sampled_items"] = self.args.sampled_items
         outputs = model(**inputs)
         supervised = inputs["labels"][:, 1:] != -100
         rows, _ = supervised.nonzero(as_tuple=True)

@@ -1,0 +1,139 @@
+"""What a run without a recipe does: sizes, tasks and steps that follow from the shop's data.
+
+The rule was found on shops of 1,000 to 22,000 shoppers; README.md has it as a table.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from processing_unimp import Catalogue, Histories, k_core
+
+from ..hybrid_scores import query_texts
+from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
+
+logger = logging.getLogger("train")
+
+LONG_HISTORY = 50  # of the median shopper; a second layer helps from here on
+SHORTEST_READ, LONGEST_READ = 10, 100
+MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout keeps their rows apart
+STEPS_AN_EPOCH = 80
+SMALLEST_BATCH, LARGEST_BATCH = 32, 256
+QUERY_COVERAGE, FEWEST_QUERIES, ITEMS_A_QUERY = 0.8, 3, 10
+
+
+def fill_from_data(
+    data_args: DataArguments,
+    model_args: ModelArguments,
+    args: UniMPTrainingArguments,
+    given: Collection[str],
+    catalogue: Catalogue,
+    histories: Histories,
+) -> tuple[DataArguments, ModelArguments, UniMPTrainingArguments]:
+    """All arguments, with those that nobody gave taken from the data.
+
+    Args:
+        data_args, model_args, args: as parsed.
+        given (`Collection[str]`): names of the arguments that the command line gave, which stay as they are.
+        catalogue, histories: the shop.
+    """
+    kept = k_core(histories, data_args.k_core) if data_args.k_core else histories
+    query_attribute = data_args.query_attribute or query_attribute_of(catalogue)
+    chosen = [
+        _of_data(catalogue, kept, query_attribute),
+        _of_model(catalogue, kept),
+        _of_training(catalogue, kept, args.world_size),
+    ]
+    filled: list[Any] = []
+    told: list[str] = []
+    groups: list[Any] = [data_args, model_args, args]
+    for group, values in zip(groups, chosen, strict=True):
+        values = {name: value for name, value in values.items() if name not in given}
+        told += [f"{name} {value}" for name, value in values.items()]
+        filled.append(dataclasses.replace(group, **values))
+    logger.info(f"no recipe was given; from the data: {', '.join(told)}")
+    with_pictures = sum(map(catalogue.has_picture, catalogue.item_ids))
+    if with_pictures and filled[1].vision_model is None and "vision_model" not in given:
+        logger.warning(
+            f"{with_pictures} items have pictures, which are not read: name a pretrained tower, for example "
+            "--vision_model openai/clip-vit-base-patch32."
+        )
+    return filled[0], filled[1], filled[2]
+
+
+def query_attribute_of(catalogue: Catalogue) -> str | None:
+    """The attribute that names kinds of items: most items have it, and about ten or more share a value.
+
+    `category` where it is one; else the one whose values tell items apart best.
+    """
+    found: dict[str, float] = {}
+    for name in catalogue.attributes:
+        values = [text for value in catalogue.column(name) for text in query_texts(value)]
+        counts = np.unique(values, return_counts=True)[1] if values else np.zeros(0)
+        is_common = len(values) >= QUERY_COVERAGE * len(catalogue)
+        if is_common and FEWEST_QUERIES <= len(counts) <= len(catalogue) / ITEMS_A_QUERY:
+            shares = counts / counts.sum()
+            found[name] = float(-(shares * np.log(shares)).sum())
+    if "category" in found:
+        return "category"
+    return max(found, key=lambda name: found[name], default=None)
+
+
+def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | None) -> dict[str, Any]:
+    tasks = ["recommend"]
+    tasks += ["search"] if query_attribute is not None else []
+    tasks += ["rate"] if histories.has_ratings else []
+    tasks += ["explain"] if histories.explanations() else []
+    tasks += ["select"] if len(catalogue) > 50 else []
+    # The ranking selects: the network sees few candidates, which are written in full and take long.
+    shares = {"search": 0.5, "rate": 0.3, "select": 0.02}
+    return {
+        "query_attribute": query_attribute,
+        "tasks": tasks,
+        "task_shares": {name: share for name, share in shares.items() if name in tasks},
+        "history_format": "compact",
+        "history_length": int(np.clip(np.quantile(histories.lengths, 0.9), SHORTEST_READ, LONGEST_READ)),
+        "windows": "whole",
+        "max_words": 6,
+    }
+
+
+def _of_model(catalogue: Catalogue, histories: Histories) -> dict[str, Any]:
+    return {
+        "text_model": "nano" if np.median(histories.lengths) < LONG_HISTORY else "mini",
+        "vision_model": None,
+        "unimp": {
+            "item_rows": "both",
+            "tie_item_rows": True,
+            "label_softmax": "group",
+            "dropout": 0.3 if len(catalogue) < MANY_ITEMS else 0.4,
+            "content_length": 48,
+        },
+    }
+
+
+def _of_training(catalogue: Catalogue, histories: Histories, world_size: int) -> dict[str, Any]:
+    batch = 2 ** round(np.log2(max(len(histories) / STEPS_AN_EPOCH, 1)))
+    batch = int(np.clip(batch, SMALLEST_BATCH, LARGEST_BATCH))
+    return {
+        "num_train_epochs": 20,
+        "train_sampling_strategy": "group_by_length",
+        "per_device_train_batch_size": max(1, batch // world_size),
+        "per_device_eval_batch_size": 128,
+        "learning_rate": 3e-3,
+        "adam_beta2": 0.98,
+        "weight_decay": 0.1,
+        "warmup_steps": 0.1,
+        "max_grad_norm": 5.0,
+        "focal_gamma": 0.0,
+        "context_loss": "none",
+        "next_item_weight": 4.0,
+        "sampled_items": 1024 if len(catalogue) > MANY_ITEMS else 0,
+        "eval_strategy": "steps",
+        "eval_steps": 0.2,
+        "save_strategy": "steps",
+        "save_steps": 0.2,
+    }

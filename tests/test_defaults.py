@@ -1,0 +1,97 @@
+"""What a run without a recipe takes from the data."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+from shop import make_catalogue, make_histories
+
+from modeling_unimp.training.defaults import fill_from_data, query_attribute_of
+from modeling_unimp.training.recipe import DataArguments, ModelArguments, UniMPTrainingArguments, given_on_command_line
+from processing_unimp import Catalogue, Histories
+
+
+def shop_of(num_users, length, num_items=200, **columns):
+    items = [{"item_id": str(n)} | {name: made(n) for name, made in columns.items()} for n in range(num_items)]
+    catalogue = Catalogue.from_items(items)
+    rng = np.random.default_rng(0)
+    rows = [
+        {"user_id": f"u{user}", "item_id": str(item), "timestamp": time}
+        for user in range(num_users)
+        for time, item in enumerate(rng.integers(num_items, size=length))
+    ]
+    return catalogue, Histories.from_interactions(rows, catalogue)
+
+
+def filled(tmp_path, catalogue, histories, given=(), **values):
+    groups = (
+        *(
+            group(**{each.name: values[each.name] for each in dataclasses.fields(group) if each.name in values})
+            for group in (DataArguments, ModelArguments)
+        ),
+        UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"),
+    )
+    return fill_from_data(*groups, {*given, *values}, catalogue, histories)
+
+
+def test_sizes_follow_from_the_shop(tmp_path):
+    data, model, args = filled(tmp_path, *shop_of(600, 8))
+    assert (data.history_length, data.history_format, data.windows) == (10, "compact", "whole")
+    assert (model.text_model, model.vision_model, args.per_device_train_batch_size) == ("nano", None, 32)
+    assert (args.eval_strategy.value, args.eval_steps, args.sampled_items) == ("steps", 0.2, 0)
+    data, model, args = filled(tmp_path, *shop_of(60, 70))
+    assert (data.history_length, model.text_model) == (70, "mini")
+    data, _, args = filled(tmp_path, *shop_of(6_000, 12))
+    assert (data.history_length, args.per_device_train_batch_size) == (12, 64)
+    _, model, args = filled(tmp_path, *shop_of(20, 30, num_items=9_000), k_core=0)
+    assert (args.sampled_items, model.config_fields["dropout"]) == (1024, 0.4)
+
+
+def test_tasks_follow_from_what_there_is(tmp_path):
+    assert filled(tmp_path, *shop_of(300, 8))[0].tasks == ["recommend", "select"]
+    kinds = {"kind": lambda n: f"kind {n % 7}"}
+    assert filled(tmp_path, *shop_of(300, 8, **kinds))[0].tasks == ["recommend", "search", "select"]
+    catalogue = make_catalogue()
+    data = filled(tmp_path, catalogue, make_histories(catalogue), k_core=0)[0]
+    assert data.tasks == ["recommend", "rate", "explain"]  # six items are no choice, and too few for queries
+    assert set(data.shares) == {"rate"}
+
+
+def test_what_was_given_stays(tmp_path):
+    data, model, args = filled(
+        tmp_path, *shop_of(300, 8), given=["learning_rate"], history_length=3, text_model="tiny", tasks=["recommend"]
+    )
+    assert (data.history_length, data.tasks, model.text_model, args.learning_rate) == (3, ["recommend"], "tiny", 2e-4)
+    assert args.weight_decay == 0.1
+
+
+@pytest.mark.parametrize(
+    "columns, expected",
+    [
+        ({}, None),
+        ({"title": lambda n: f"title {n}"}, None),  # each item its own
+        ({"shop": lambda n: "ours"}, None),  # says nothing
+        ({"brand": lambda n: f"b{n % 9}", "category": lambda n: f"c{n % 4}"}, "category"),
+        ({"brand": lambda n: f"b{n % 9}", "line": lambda n: f"c{n % 4}"}, "brand"),
+        ({"code": lambda n: n % 9, "rare": lambda n: f"r{n % 5}" if n % 2 else None}, "code"),
+    ],
+)
+def test_the_attribute_of_queries(columns, expected):
+    assert query_attribute_of(shop_of(1, 2, **columns)[0]) == expected
+
+
+def test_pictures_that_nobody_reads_are_told(tmp_path, caplog):
+    catalogue = make_catalogue()
+    filled(tmp_path, catalogue, make_histories(catalogue), k_core=0)
+    assert "items have pictures, which are not read: name a pretrained tower" in caplog.text
+    caplog.clear()
+    filled(tmp_path, catalogue, make_histories(catalogue), k_core=0, vision_model="tiny")
+    assert "are not read" not in caplog.text
+
+
+def test_names_on_the_command_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--items", "a", "--learning-rate=3", "--history_form", "full"])
+    assert given_on_command_line() == {"items", "learning_rate", "history_format"}
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config=recipe.yaml"])
+    assert given_on_command_line() == {"config"}
