@@ -235,6 +235,8 @@ def sample_retrieved(case: Case, query: str, source: ExampleSource, is_named: bo
     target_values = values[catalogue.number(case.target.item_id), named]
     found: list[int] = []
     for numbers in _pictured(case, query, source):
+        if len(found) == source.num_retrieved:
+            break  # The whole shop is compared only where the query has too few items.
         left = numbers[~np.isin(numbers, found)]
         shared = ((values[left][:, None] == seen[None]) & (seen[None] >= 0)).sum(axis=(1, 2))
         if is_named:
