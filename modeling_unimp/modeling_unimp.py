@@ -248,7 +248,15 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         """The map from hidden states to logits of a group, or of all; item rows are made only where needed."""
         if group in (None, "items"):
             every = group is None
-            return partial(self._logits, tokens=slice(None) if every else None, with_words=every, with_items=True)
+            return partial(
+                self._logits,
+                tokens=slice(None) if every else None,
+                with_words=every,
+                with_items=True,
+                # Rows made from content are made once, however often the head is called. Free ones are parameters,
+                # which are there in the forward of their module alone.
+                item_rows=None if self.config.item_rows == "free" else self.item_rows(),
+            )
         first, stop = (end - self.config.text_config.vocab_size for end in self.config.group_slices[group])
         return partial(self._logits, tokens=slice(max(first, 0), stop), with_words=group == "words")
 
@@ -261,12 +269,19 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         return group
 
     def _logits(
-        self, hidden: torch.Tensor, tokens: slice | None, with_words: bool = False, with_items: bool = False
+        self,
+        hidden: torch.Tensor,
+        tokens: slice | None,
+        with_words: bool = False,
+        with_items: bool = False,
+        item_rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         logits = [self.lm_head(hidden)] if with_words else []
         if tokens is not None:
             logits.append(self.model.item_embeddings("token_logits", hidden, tokens))
-        if with_items:
+        if with_items and item_rows is not None:
+            logits.append(nn.functional.linear(hidden, item_rows.to(hidden.dtype)))
+        elif with_items:
             logits.append(self.model.item_embeddings("item_logits", hidden, self.get_input_embeddings().__call__))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
@@ -281,13 +296,13 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
                 f"{self.config.vocab_size}. Was the batch made for another catalogue?"
             )
         if self.config.label_softmax == "vocabulary":
-            return token_nll(hidden, targets, self._head())
+            return token_nll(hidden, targets, self._head(), self.config.vocab_size)
         # Also without any label the result has to hang on the graph.
         nll = hidden.float().sum(dim=-1) * 0
         for group, (first, stop) in self.config.group_slices.items():
             of_group = (targets >= first) & (targets < stop)
             if of_group.any():
-                own = token_nll(hidden[of_group], targets[of_group] - first, self._head(group))
+                own = token_nll(hidden[of_group], targets[of_group] - first, self._head(group), stop - first)
                 nll = nll.index_put((of_group,), own)
         return nll
 
