@@ -92,7 +92,7 @@ class Imagine(Task):
             ],
         }
 
-    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+    def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """Likelihood of the true picture, similarities, and the features of the pictures that are compared."""
         features = output["catalogue_features"]
         true, other, random = (features[catalogue.number(item)] for item in (request["answer"], *request["others"]))

@@ -59,11 +59,11 @@ def score_cases(
         if not len(cases):
             logger.warning(f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data.")
             continue
-        own = list(range(process_index, len(cases), num_processes))
+        own = range(process_index, len(cases), num_processes)
         outputs = outputs_of(
             model,
             processor,
-            [cases.requests[index] for index in own],
+            cases.requests.take(own),
             cases.task.answer_group,
             batch_size=batch_size,
             vision_features=vision_features,
