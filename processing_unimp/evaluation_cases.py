@@ -44,7 +44,7 @@ class Requests(Sequence[Request]):
         """The task and what was drawn and is kept of one request: all but its history."""
         return {"task": self.task.name} | {name: column[index] for name, column in self.columns.items()}
 
-    def take(self, chosen: range) -> "Requests":
+    def take(self, chosen: Sequence[int]) -> "Requests":
         """Returns those with these numbers, still to be made."""
         columns = {name: [column[place] for place in chosen] for name, column in self.columns.items()}
         return Requests(self.task, self.cases.take(np.array(chosen, dtype=np.int64)), columns, self.source)
