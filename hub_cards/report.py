@@ -4,6 +4,7 @@ The page is one file that loads nothing: pictures and style are inside and there
 what the template report.html shows; the template escapes whatever a seller or a shopper wrote.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,14 +58,20 @@ def shoppers_of(cases_by_task: Sequence[EvaluationCases], num_shoppers: int = 6)
         `list[dict]`: each `{"user_id": str, "requests": {task name: request with its true "answer"}}`; a task for
         which the data has no answer is absent.
     """
-    moments: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    requests_by_task = {cases.task.name: cases.requests for cases in cases_by_task}
+    # By user and length of the history: the tasks that ask there, and which of their cases it is.
+    moments: dict[tuple[str, int], dict[str, int]] = {}
     for cases in cases_by_task:
-        for case, request in zip(cases.cases, cases.requests, strict=True):
-            moments.setdefault((case.user_id, len(case.history)), {})[cases.task.name] = request
-    shoppers: dict[str, dict[str, Any]] = {}
-    for (user_id, _), requests in sorted(moments.items(), key=lambda moment: -len(moment[1])):
-        shoppers.setdefault(user_id, {"user_id": user_id, "requests": requests})
-    return list(shoppers.values())[:num_shoppers]
+        users, places = cases.cases.users.tolist(), cases.cases.positions.tolist()
+        for index, (user, place) in enumerate(zip(users, places, strict=True)):
+            moments.setdefault((cases.cases.histories.users[user], place), {})[cases.task.name] = index
+    chosen: dict[str, dict[str, int]] = {}
+    for (user_id, _), asked in sorted(moments.items(), key=lambda moment: -len(moment[1])):
+        chosen.setdefault(user_id, asked)
+    return [
+        {"user_id": user_id, "requests": {task: requests_by_task[task][index] for task, index in asked.items()}}
+        for user_id, asked in itertools.islice(chosen.items(), num_shoppers)
+    ]
 
 
 def write_report(

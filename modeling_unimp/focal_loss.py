@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 IGNORED = -100
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
 NUM_KINDS = 3
-# Rows that go through the head at once; bounds memory, not results.
-ROWS_AT_ONCE = 2048
+# Logits that the head makes at once, half a gigabyte in float32; bounds memory, not results.
+LOGITS_AT_ONCE = 2**27
 
 
 def supervised_rows(
@@ -32,14 +32,16 @@ def supervised_rows(
 
 
 def token_nll(
-    hidden: torch.Tensor, targets: torch.Tensor, project: Callable[[torch.Tensor], torch.Tensor]
+    hidden: torch.Tensor, targets: torch.Tensor, project: Callable[[torch.Tensor], torch.Tensor], num_classes: int
 ) -> torch.Tensor:
-    """`-log p` of each target, in float32.
+    """`-log p` of each target, in float32; of many rows or classes some rows at a time, whose logits are made again
+    for the gradient.
 
     Args:
         hidden (`torch.FloatTensor` of shape `(n, D)`)
         targets (`torch.LongTensor` of shape `(n,)`): columns of the logits.
-        project (`Callable`): hidden states `(m, D)` to logits `(m, classes)`.
+        project (`Callable`): hidden states `(m, D)` to logits `(m, num_classes)`.
+        num_classes (`int`)
 
     Returns:
         `torch.FloatTensor` of shape `(n,)`; on the graph also when n is 0, or processes of a group would wait for
@@ -49,9 +51,10 @@ def token_nll(
     def some_rows(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(project(hidden).float(), targets, reduction="none")
 
-    if len(hidden) <= ROWS_AT_ONCE:
+    rows_at_once = max(LOGITS_AT_ONCE // num_classes, 1)
+    if len(hidden) <= rows_at_once:
         return some_rows(hidden, targets)
-    parts = zip(hidden.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True)
+    parts = zip(hidden.split(rows_at_once), targets.split(rows_at_once), strict=True)
     return torch.cat([checkpoint(some_rows, *part, use_reentrant=False) for part in parts])
 
 

@@ -269,7 +269,8 @@ def retrieve(
         request.get("wish") or processor.wish_of(request, scores)
         for request, scores in zip(requests, logits_BN.softmax(dim=-1).numpy(), strict=True)
     ]
-    if wishes != queries:
+    # Processes that share a model's weights go through it together, whether or not their own queries were completed.
+    if wishes != queries or torch.distributed.is_initialized():
         logits_BN = search_for(wishes)
     _, numbers = rank_items(logits_BN, processor.num_retrieved, allowed)
     found = [[catalogue.item_id(number) for number in row if number >= 0] for row in numbers.tolist()]

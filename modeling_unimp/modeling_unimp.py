@@ -255,7 +255,15 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         """The map from hidden states to logits of a group, or of all; item rows are made only where needed."""
         if group in (None, "items"):
             every = group is None
-            return partial(self._logits, tokens=slice(None) if every else None, with_words=every, with_items=True)
+            return partial(
+                self._logits,
+                tokens=slice(None) if every else None,
+                with_words=every,
+                with_items=True,
+                # Rows made from content are made once, however often the head is called. Free ones are parameters,
+                # which are there in the forward of their module alone.
+                item_rows=None if self.config.item_rows == "free" else self.item_rows(),
+            )
         first, stop = (end - self.config.text_config.vocab_size for end in self.config.group_slices[group])
         return partial(self._logits, tokens=slice(max(first, 0), stop), with_words=group == "words")
 
@@ -268,12 +276,19 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         return group
 
     def _logits(
-        self, hidden: torch.Tensor, tokens: slice | None, with_words: bool = False, with_items: bool = False
+        self,
+        hidden: torch.Tensor,
+        tokens: slice | None,
+        with_words: bool = False,
+        with_items: bool = False,
+        item_rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         logits = [self.lm_head(hidden)] if with_words else []
         if tokens is not None:
             logits.append(self.model.item_embeddings("token_logits", hidden, tokens))
-        if with_items:
+        if with_items and item_rows is not None:
+            logits.append(nn.functional.linear(hidden, item_rows.to(hidden.dtype)))
+        elif with_items:
             logits.append(self.model.item_embeddings("item_logits", hidden))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
@@ -293,22 +308,22 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
                     f"sampled_items={sampled_items}: labels compete with all of the vocabulary here, expected 0; or "
                     "build the model with label_softmax='group'."
                 )
-            return token_nll(hidden, targets, self._head())
+            return token_nll(hidden, targets, self._head(), self.config.vocab_size)
         # Also without any label the result has to hang on the graph.
         nll = hidden.float().sum(dim=-1) * 0
         for group, (first, stop) in self.config.group_slices.items():
             of_group = (targets >= first) & (targets < stop)
             if of_group.any():
-                numbers, head = targets[of_group] - first, self._head(group)
+                numbers, head, classes = targets[of_group] - first, self._head(group), stop - first
                 if group == "items" and 0 < sampled_items < self.config.num_items:
-                    numbers, head = self._sampled_head(numbers, sampled_items)
-                nll = nll.index_put((of_group,), token_nll(hidden[of_group], numbers, head))
+                    numbers, head, classes = self._sampled_head(numbers, sampled_items)
+                nll = nll.index_put((of_group,), token_nll(hidden[of_group], numbers, head, classes))
         return nll
 
     def _sampled_head(
         self, targets: torch.Tensor, sampled_items: int
-    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-        """Where the targets are among the columns of logits of these and of drawn items, and the map to such logits.
+    ) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor], int]:
+        """Where the targets are among the logits of these and of drawn items, the map to such logits, how many.
 
         Each drawn item stands for as many as there are others to a drawn one, so that the sum of exponentials is right
         on average (importance sampling, https://huggingface.co/papers/1412.2007).
@@ -326,7 +341,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             logits = nn.functional.linear(hidden, rows.to(hidden.dtype))
             return logits.float() + corrections
 
-        return places, project
+        return places, project, len(rows)
 
     # --------------------------------------------------------------------------------------------------- generation
 

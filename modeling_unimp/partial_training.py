@@ -63,14 +63,18 @@ def check_left_out(model: "UniMPForConditionalGeneration") -> None:
 
 
 def gate_openings(model: "UniMPForConditionalGeneration") -> dict[str, float]:
-    """`tanh` of each gate, by layer counted from 1: 0 is closed."""
+    """`tanh` of each gate, by layer counted from 1: 0 is closed. All processes of a sharded model call it together."""
+
+    def opening(gate: Any) -> float:
+        return float(gate.full_tensor().tanh() if hasattr(gate, "full_tensor") else gate.tanh())
+
     openings = {}
     for name, module in model.named_modules():
         if isinstance(module, UniMPGatedCrossAttention):
             layers = [part for part in name.split(".") if part.isdigit()]
             place = str(int(layers[-1]) + 1) if layers else "late"
-            openings[f"{place}_attention"] = module.attention_gate.tanh().item()
-            openings[f"{place}_feed_forward"] = module.feed_forward_gate.tanh().item()
+            openings[f"{place}_attention"] = opening(module.attention_gate)
+            openings[f"{place}_feed_forward"] = opening(module.feed_forward_gate)
     return openings
 
 

@@ -16,7 +16,7 @@ from .answering import answer, answering, as_read, split
 from .imagining import PictureIndex, retrieve
 from .interfaces import PictureFeatures, Processor, Request
 from .item_embeddings import ItemContent
-from .ranking import rank_items
+from .ranking import highest, rank_items
 
 if TYPE_CHECKING:
     from .modeling_unimp import UniMPForConditionalGeneration
@@ -342,8 +342,8 @@ class PersonalizationPipeline(Pipeline):
     ) -> list[int]:
         """Rows of the allowed items whose pictures are most like one, the likest first."""
         mask = self.allowed_items(request, exclude_seen, allowed).numpy() & (similarity > -1)
-        order = np.argsort(-np.where(mask, similarity, -np.inf), kind="stable")
-        nearest: list[int] = order[: min(top_k, int(mask.sum()))].tolist()
+        scores = torch.from_numpy(np.where(mask, similarity, -np.inf))
+        nearest: list[int] = highest(scores[None], min(top_k, int(mask.sum())))[0].tolist()
         return nearest
 
     def allowed_items(

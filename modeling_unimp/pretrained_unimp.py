@@ -33,6 +33,12 @@ class UniMPPreTrainedModel(PreTrainedModel):
     # Of the language model and the tower; the resampler and the gated cross-attention then take SDPA.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
+    def post_init(self) -> None:
+        super().post_init()
+        # A vision tower also names the layers of its text half, and FSDP refuses a name that is not there.
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = {name for name in self._no_split_modules or () if name in present}
+
     @torch.no_grad()
     def initialize_weights(self) -> None:
         # transformers hands each module to its nearest PreTrainedModel: the gated cross-attention, inside the language

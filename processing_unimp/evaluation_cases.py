@@ -1,15 +1,53 @@
 """What a model is evaluated on: the requests of one task with their true answers, and the scores of outputs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from .all_tasks import TASKS
 from .history import Case, Histories
 from .splits import Targets
-from .task import CaseScores, ExampleSource, Request, Scores, Task, stacked
+from .task import CaseScores, ExampleSource, Request, Scores, Task, history_of, stacked
+
+
+class Requests(Sequence[Request]):
+    """The requests of cases, each made when it is asked for; a slice is a list of them.
+
+    What was drawn once, such as candidates, and the true answers are kept; histories are read from the table.
+
+    Args:
+        task (`Task`): what is asked.
+        cases (`Targets`): whose histories are shown.
+        columns (`dict[str, list]`): by name what the requests hold beside task and history, a value a case.
+        source (`ExampleSource`): how much of a history is shown.
+    """
+
+    def __init__(self, task: Task, cases: Targets, columns: dict[str, list[Any]], source: ExampleSource):
+        self.task, self.cases, self.columns, self.source = task, cases, columns, source
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Request]: ...
+    def __getitem__(self, index: int | slice) -> Request | list[Request]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        history = history_of(self.cases.latest(index, self.source.history_length), self.source)
+        return {"task": self.task.name, "history": history} | self.drawn(index)
+
+    def drawn(self, index: int) -> Request:
+        """The task and what was drawn and is kept of one request: all but its history."""
+        return {"task": self.task.name} | {name: column[index] for name, column in self.columns.items()}
+
+    def take(self, chosen: Sequence[int]) -> "Requests":
+        """Returns those with these numbers, still to be made."""
+        columns = {name: [column[place] for place in chosen] for name, column in self.columns.items()}
+        return Requests(self.task, self.cases.take(np.array(chosen, dtype=np.int64)), columns, self.source)
 
 
 @dataclass
@@ -18,8 +56,8 @@ class EvaluationCases:
 
     Args:
         task (`Task`): what is asked.
-        cases (`list[Case]`): histories and what happened next.
-        requests (`list[dict]`): one a case, with the true `"answer"`.
+        cases (`Targets`): histories and what happened next, by number.
+        requests (`Requests`): one a case, with the true `"answer"`.
         source (`ExampleSource`): the shop.
         exclude_seen (`bool`): whether items of the history are left out of a ranking.
         skipped (`int`): cases the data has no answer for, such as unrated ones, and with `exclude_seen` those of a
@@ -27,8 +65,8 @@ class EvaluationCases:
     """
 
     task: Task
-    cases: list[Case]
-    requests: list[Request]
+    cases: Targets
+    requests: Requests
     source: ExampleSource
     exclude_seen: bool
     skipped: int
@@ -39,32 +77,32 @@ class EvaluationCases:
     ) -> "EvaluationCases":
         """Cases of the task `name`; of more than `max_cases` a random sample, drawn from `source.rng`."""
         order = source.rng.permutation(len(targets)) if max_cases is not None else np.arange(len(targets))
-        cases: list[Case] = []
-        requests: list[Request] = []
-        skipped = 0
+        task, chosen, columns, skipped = TASKS[name], list[int](), dict[str, list[Any]](), 0
         for index in order:
-            if max_cases is not None and len(cases) == max_cases:
+            if max_cases is not None and len(chosen) == max_cases:
                 break
             case = targets[int(index)]
-            request = TASKS[name].example(case, source)
+            request = task.example(case, source)
             # With seen items left out, a target that was seen cannot be ranked. If only this one of the seen items
             # competed, a model that ranks all seen items first would have a hit.
-            hidden = exclude_seen and TASKS[name].answer_group == "items" and _is_seen(case)
+            hidden = exclude_seen and task.answer_group == "items" and _is_seen(case)
             if request is None or hidden:
                 skipped += 1
                 continue
-            cases.append(case)
-            requests.append(request)
-        return cls(TASKS[name], cases, requests, source, exclude_seen, skipped)
+            chosen.append(int(index))
+            for key, value in request.items():
+                if key not in ("task", "history"):
+                    columns.setdefault(key, []).append(value)
+        cases = targets.take(np.array(chosen, dtype=np.int64))
+        return cls(task, cases, Requests(task, cases, columns, source), source, exclude_seen, skipped)
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def score(self, index: int, output: Any) -> CaseScores:
         """Scores of the output for one case; see `Task.score`."""
-        return self.task.score(
-            self.cases[index], self.requests[index], output, self.source.catalogue, self.exclude_seen
-        )
+        seen = self.cases.item_ids_before(index) if self.exclude_seen else []
+        return self.task.score(self.requests.drawn(index), output, self.source.catalogue, seen)
 
     def scores(self, outputs: Iterable[Any]) -> Scores:
         """Scores of outputs for all cases, in their order; no more than one output is held at a time."""

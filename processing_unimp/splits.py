@@ -43,11 +43,25 @@ class Targets:
         return len(self.users)
 
     def __getitem__(self, i: int) -> Case:
+        return self.latest(i)
+
+    def latest(self, i: int, length: int | None = None) -> Case:
+        """Returns the `i`-th case with the latest `length` interactions of its history, or all of them."""
         if not -len(self) <= i < len(self):
             raise IndexError(f"target {i} of {len(self)}")
         u, position = int(self.users[i]), int(self.positions[i])
-        *history, target = self.histories.of(u, stop=position + 1)
+        start = 0 if length is None else max(position - length, 0)
+        *history, target = self.histories.of(u, start, position + 1)
         return Case(self.histories.users[u], history, target)
+
+    def item_ids_before(self, i: int) -> list[str]:
+        """Returns the items of the `i`-th target's history, oldest first."""
+        items = self.histories.items_of(int(self.users[i]))[: int(self.positions[i])]
+        return [self.histories.catalogue.item_id(number) for number in items]
+
+    def take(self, chosen: np.ndarray) -> "Targets":
+        """Returns the targets with these numbers, in the order given."""
+        return Targets(self.histories, self.users[chosen], self.positions[chosen])
 
     def __iter__(self) -> Iterator[Case]:
         return (self[i] for i in range(len(self)))
@@ -64,8 +78,7 @@ class Targets:
         """Returns `n` random targets in their old order (all of them if there are no more)."""
         if n >= len(self):
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self), size=n, replace=False))
-        return Targets(self.histories, self.users[chosen], self.positions[chosen])
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), size=n, replace=False)))
 
 
 @dataclass

@@ -104,15 +104,14 @@ class Task(ABC):
         """The model's output as a plain dict for the caller."""
 
     @abstractmethod
-    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+    def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """How good one output is; the same names for every case.
 
         Args:
-            case (`Case`): what the request was made from.
-            request (`dict`): with the true `"answer"`.
+            request (`dict`): with the true `"answer"`, and without the history.
             output (`Any`): of a model or a baseline, see the head of this file.
             catalogue (`Catalogue`): the shop.
-            exclude_seen (`bool`): whether items of the history are left out of a ranking.
+            seen (`Sequence[str]`): items of the history that are left out of a ranking.
         """
 
     @abstractmethod
@@ -137,7 +136,7 @@ class Task(ABC):
     ) -> dict[str, Iterable[Any]]:
         """Outputs of the trivial baselines, fitted on the training part alone: one a request, by name.
 
-        Those of the size of the catalogue are made one after the other, as they are asked for.
+        Those that differ are made one after the other, as they are asked for.
         """
 
 
@@ -149,7 +148,7 @@ def stacked(scores: Iterable[CaseScores]) -> Scores:
 
 def history_of(case: Case, source: ExampleSource) -> list[dict[str, Any]]:
     """The latest part of a case's history in the form of a request, stars included."""
-    latest = case.history[-source.history_length :]
+    latest = case.history[max(len(case.history) - source.history_length, 0) :]
     return [{"item_id": event.item_id, "rating": stars_of(event.rating)} for event in latest]
 
 

@@ -48,7 +48,7 @@ class Explain(Task):
     def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
         return {"task": self.name, "text": str(output)}
 
-    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+    def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """The two texts: BLEU is counted over all of them."""
         return {"predicted": str(output), "true": request["answer"]}
 

@@ -92,7 +92,7 @@ class Imagine(Task):
             ],
         }
 
-    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+    def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """Likelihood of the true picture, similarities, and the features of the pictures that are compared."""
         features = output["catalogue_features"]
         true, other, random = (features[catalogue.number(item)] for item in (request["answer"], *request["others"]))
@@ -235,6 +235,8 @@ def sample_retrieved(case: Case, query: str, source: ExampleSource, is_named: bo
     target_values = values[catalogue.number(case.target.item_id), named]
     found: list[int] = []
     for numbers in _pictured(case, query, source):
+        if len(found) == source.num_retrieved:
+            break  # The whole shop is compared only where the query has too few items.
         left = numbers[~np.isin(numbers, found)]
         shared = ((values[left][:, None] == seen[None]) & (seen[None] >= 0)).sum(axis=(1, 2))
         if is_named:

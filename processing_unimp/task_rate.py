@@ -50,7 +50,7 @@ class Rate(Task):
             "entropy": float(-(probabilities * np.log(np.clip(probabilities, 1e-12, None))).sum()),
         }
 
-    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+    def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """The expected stars, and those that were given."""
         return {"predicted": float(np.asarray(output) @ STARS), "true": float(request["answer"])}
 
@@ -68,7 +68,7 @@ class Rate(Task):
         mean = float(constant @ STARS)
         return {
             "constant (training mean)": [constant] * len(requests),
-            "shopper's mean": [_two_stars(_shrunk_mean(request, mean)) for request in requests],
+            "shopper's mean": (_two_stars(_shrunk_mean(request, mean)) for request in requests),
         }
 
 

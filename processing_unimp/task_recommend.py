@@ -38,12 +38,10 @@ class Recommend(Task):
             ],
         }
 
-    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+    def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """The rank of the true item."""
         excluded = ~catalogue.available
-        if exclude_seen:
-            excluded = excluded.copy()
-            excluded[[catalogue.number(event.item_id) for event in case.history]] = True
+        excluded[[catalogue.number(item_id) for item_id in seen]] = True
         rank = rank_of_target(np.asarray(output), catalogue.number(request["answer"]), np.flatnonzero(excluded))
         return {"rank": rank}
 

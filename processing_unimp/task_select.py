@@ -76,7 +76,7 @@ class Select(Task):
         ]
         return {"task": self.name, "items": scored}
 
-    def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
+    def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """Precision, recall and F1 of the chosen candidates."""
         precision, recall, f1 = precision_recall_f1(choose(output), np.asarray(request["answer"], dtype=bool))
         return {"precision": precision, "recall": recall, "f1": f1}
@@ -89,13 +89,15 @@ class Select(Task):
     ) -> dict[str, Iterable[Any]]:
         """Everything, and the most popular candidate alone."""
         popularity = train.item_counts()
-        outputs = []
-        for request in requests:
+
+        def most_popular(request: Request) -> np.ndarray:
             counts = np.array([popularity[source.catalogue.number(item)] for item in request["candidates"]])
-            outputs.append((np.arange(len(counts)) == counts.argmax()).astype(np.float64))
+            chosen: np.ndarray = (np.arange(len(counts)) == counts.argmax()).astype(np.float64)
+            return chosen
+
         return {
-            "choose all": [np.ones(len(request["candidates"])) for request in requests],
-            "most popular candidate": outputs,
+            "choose all": (np.ones(len(request["candidates"])) for request in requests),
+            "most popular candidate": (most_popular(request) for request in requests),
         }
 
 

@@ -19,9 +19,9 @@ def dense_focal(logits, labels, gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-@pytest.mark.parametrize("rows_at_once", [2048, 2])
-def test_supervised_rows_are_dense(gamma, rows_at_once, monkeypatch):
-    monkeypatch.setattr(focal_loss, "ROWS_AT_ONCE", rows_at_once)
+@pytest.mark.parametrize("logits_at_once", [2**27, 35, 3])  # of 11 classes all rows, three, and one
+def test_supervised_rows_are_dense(gamma, logits_at_once, monkeypatch):
+    monkeypatch.setattr(focal_loss, "LOGITS_AT_ONCE", logits_at_once)
     torch.manual_seed(0)
     hidden = torch.randn(3, 7, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=True)
@@ -30,11 +30,29 @@ def test_supervised_rows_are_dense(gamma, rows_at_once, monkeypatch):
     expected = dense_focal(hidden @ weight.T, labels, gamma)
     expected_gradients = torch.autograd.grad(expected, (hidden, weight))
     rows, targets = supervised_rows(hidden, labels)
-    loss = focal(token_nll(rows, targets, lambda rows: rows @ weight.T), gamma).mean()
+    loss = focal(token_nll(rows, targets, lambda rows: rows @ weight.T, 11), gamma).mean()
     # The cross-entropy itself is float32.
     torch.testing.assert_close(loss.double(), expected, atol=1e-6, rtol=1e-5)
     for gradient, other in zip(torch.autograd.grad(loss, (hidden, weight)), expected_gradients, strict=True):
         torch.testing.assert_close(gradient, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_rows, num_classes", [(600, 5), (40, 100), (7, 1000), (3, 5000)])
+def test_memory_is_bounded_by_rows_times_classes(num_rows, num_classes, monkeypatch):
+    """No call of the head makes more logits than the bound, except one row of too many classes."""
+    monkeypatch.setattr(focal_loss, "LOGITS_AT_ONCE", 2000)
+    made = []
+
+    def project(hidden):
+        made.append(len(hidden) * num_classes)
+        return hidden @ weight
+
+    weight = torch.randn(4, num_classes, requires_grad=True)
+    hidden, targets = torch.randn(num_rows, 4, requires_grad=True), torch.arange(num_rows) % num_classes
+    nll = token_nll(hidden, targets, project, num_classes)
+    nll.sum().backward()
+    assert max(made) <= max(2000, num_classes) and len(nll) == num_rows
+    torch.testing.assert_close(nll, -(hidden @ weight).log_softmax(-1)[torch.arange(num_rows), targets])
 
 
 def test_labels_are_shifted():
@@ -80,7 +98,7 @@ def test_weighted_loss_by_hand():
 def test_no_supervised_row_keeps_the_graph():
     hidden, weight = torch.randn(2, 3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
     rows, targets = supervised_rows(hidden, torch.full((2, 3), -100))
-    nll = token_nll(rows, targets, lambda rows: rows @ weight.T)
+    nll = token_nll(rows, targets, lambda rows: rows @ weight.T, len(weight))
     loss = weighted_loss(nll, targets, nll, torch.zeros(3), gamma=2).sum()
     loss.backward()
     assert loss == 0 and hidden.grad is not None and weight.grad is not None and not weight.grad.any()

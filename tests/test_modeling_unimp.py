@@ -22,6 +22,7 @@ from tiny_models import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, MobileNetV1Config
 
+from modeling_unimp import focal_loss
 from modeling_unimp.backbones import SUPPORTED_TEXT_MODELS
 from modeling_unimp.configuration_unimp import UniMPConfig
 from modeling_unimp.gated_cross_attention import UniMPGatedCrossAttention, mask_pictures
@@ -191,7 +192,9 @@ def dense_nll(model, batch, group):
 @pytest.mark.parametrize("label_softmax", ["vocabulary", "group"])
 @pytest.mark.parametrize("item_rows", ["free", "content", "both"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_supervised_rows_are_the_dense_loss(label_softmax, item_rows, tied):
+@pytest.mark.parametrize("logits_at_once", [2**27, 150, 1])  # all rows at once, two or so, and one
+def test_supervised_rows_are_the_dense_loss(label_softmax, item_rows, tied, logits_at_once, monkeypatch):
+    monkeypatch.setattr(focal_loss, "LOGITS_AT_ONCE", logits_at_once)
     model = model_of("llama", item_rows=item_rows, tie_item_rows=tied, label_softmax=label_softmax)
     batch = batch_of(model.config, RAGGED, labels=True)
     expected = dense_nll(model, batch, label_softmax == "group")
@@ -208,6 +211,16 @@ def test_supervised_rows_are_the_dense_loss(label_softmax, item_rows, tied):
         torch.testing.assert_close(
             zero if one is None else one, zero if other is None else other, atol=1e-6, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("item_rows", ["content", "both"])
+def test_content_rows_are_made_once_however_many_parts_the_loss_has(item_rows, monkeypatch):
+    monkeypatch.setattr(focal_loss, "LOGITS_AT_ONCE", 1)
+    model = model_of("llama", item_rows=item_rows).train()
+    made = []
+    model.model.item_embeddings.write.content.register_forward_hook(lambda module, args, rows: made.append(len(rows)))
+    model(**batch_of(model.config, RAGGED, labels=True)).loss.backward()
+    assert made == [NUM_ITEMS]
 
 
 @pytest.mark.parametrize("label_softmax", ["vocabulary", "group"])
@@ -272,7 +285,7 @@ def test_only_the_groups_of_the_labels_are_computed():
     # Nor for any other group's answer.
     del batch["labels"]
     assert model.stars(**batch).shape == (len(RAGGED), 5)
-    assert "token_logits" in asked and not {"item_logits", "item_rows"} & set(asked)
+    assert "token_logits" in asked and not {"item_logits", "output_rows"} & set(asked)
 
 
 @pytest.mark.parametrize("label_softmax", ["vocabulary", "group"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_unimp.ranking import rank_items
+from modeling_unimp.ranking import highest, rank_items
 
 
 def test_is_the_argsort_of_the_full_softmax():
@@ -27,6 +27,35 @@ def test_by_hand_among_the_allowed():
 def test_ties_go_by_number():
     _, numbers = rank_items(torch.zeros(2, 1000), 5)
     assert numbers.tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def stable_sort(logits, top_k, allowed):
+    """The ranking by its definition: a stable sort of all items, those that are not allowed behind all others."""
+    rows = []
+    for row, mask in zip(logits.tolist(), allowed.tolist(), strict=True):
+        numbers = [number for number, may in enumerate(mask) if may]
+        rows.append(sorted(numbers, key=lambda number: -row[number])[:top_k])
+    k = max(map(len, rows))
+    return [row + [-1] * (k - len(row)) for row in rows]
+
+
+@pytest.mark.parametrize("top_k", [1, 10, 49, 50, 500])
+@pytest.mark.parametrize("levels", [1, 2, 5, 1000])
+def test_equals_a_stable_sort_with_ties_infinities_and_masks(top_k, levels):
+    generator = torch.Generator().manual_seed(levels)
+    logits = torch.randint(levels, (40, 50), generator=generator).float() - levels // 2
+    logits[torch.rand(logits.shape, generator=generator) < 0.2] = float("-inf")
+    logits[::8] = torch.randint(2, (5, 50), generator=generator) * -0.0
+    allowed = torch.rand(logits.shape, generator=generator) < torch.linspace(0, 1, 40)[:, None]
+    _, numbers = rank_items(logits, top_k, allowed)
+    assert numbers.tolist() == stable_sort(logits, top_k, allowed)
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 4, 5])
+def test_highest_has_both_infinities_in_their_places(k):
+    inf, nan = float("inf"), float("nan")
+    scores = torch.tensor([[-inf, 1.0, inf, -inf, inf], [nan, inf, 0.0, -0.0, nan], [-inf] * 5])
+    assert highest(scores, k).tolist() == [[2, 4, 1, 0, 3][:k], [0, 1, 4, 2, 3][:k], [0, 1, 2, 3, 4][:k]]
 
 
 def test_never_more_than_allowed():

@@ -38,6 +38,7 @@ def test_examples_say_what_the_case_says():
 def test_a_history_is_cut_to_its_latest():
     request = TASKS["recommend"].example(case(position=3), source(history_length=2))
     assert [entry["item_id"] for entry in request["history"]] == ["s2", "h2"]
+    assert TASKS["recommend"].example(case(position=3), source(history_length=0))["history"] == []
 
 
 def test_a_selection_has_its_positives_among_untouched_negatives():
@@ -64,8 +65,8 @@ def test_ranking_is_scored_by_hand():
     task = TASKS["recommend"]
     request = example("recommend")  # true item m1 = row 0, history m2, s2, h2 = rows 1, 3, 5
     scores = np.array([2.0, 9.0, 1.0, 8.0, 3.0, 7.0])
-    seen_too = task.score(case(), request, scores, CATALOGUE, exclude_seen=False)
-    unseen = task.score(case(), request, scores, CATALOGUE, exclude_seen=True)
+    seen_too = task.score(request, scores, CATALOGUE, [])
+    unseen = task.score(request, scores, CATALOGUE, ["m2", "s2", "h2"])
     assert (seen_too["rank"], unseen["rank"]) == (5, 2)
     metrics = task.summarise({"rank": np.array([5, 2])})
     assert metrics["hr@5"] == 1.0 and metrics["hr@10"] == 1.0
@@ -75,7 +76,7 @@ def test_ranking_is_scored_by_hand():
 
 def test_stars_are_scored_by_their_expectation():
     task = TASKS["rate"]
-    scores = task.score(case(), {"answer": 2}, np.array([0.5, 0, 0, 0.5, 0]), CATALOGUE, exclude_seen=True)
+    scores = task.score({"answer": 2}, np.array([0.5, 0, 0, 0.5, 0]), CATALOGUE, [])
     assert scores == {"predicted": 2.5, "true": 2.0}
     assert task.summarise(stacked([scores, {"predicted": 4.5, "true": 3.0}])) == pytest.approx(
         {"mae": 1.0, "rmse": np.sqrt((0.25 + 2.25) / 2)}
@@ -120,7 +121,7 @@ def test_the_expected_f1_is_close_to_the_mean_over_all_outcomes():
 def test_a_selection_is_scored_by_its_choice():
     task = TASKS["select"]
     request = {"candidates": ["m1", "m2", "s1", "h1"], "answer": [True, True, False, False]}
-    scores = task.score(case(), request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, exclude_seen=True)
+    scores = task.score(request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, [])
     assert scores == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
 
 
@@ -178,9 +179,60 @@ def test_baselines_of_many_cases_hold_one_ranking_at_a_time():
         assert len(many) == num_cases and peak < all_rankings / 4
 
 
+@pytest.mark.parametrize("name", ["recommend", "search", "rate", "explain", "select", "imagine"])
+@pytest.mark.parametrize("max_cases", [None, 4])
+def test_requests_made_on_demand_are_those_that_were_drawn(name, max_cases):
+    catalogue = make_catalogue()
+    catalogue.set_picture_codes(np.arange(24).reshape(6, 4))
+    histories = make_histories(catalogue)
+    users = np.repeat(np.arange(len(histories)), histories.lengths - 1)
+    places = np.concatenate([np.arange(1, length) for length in histories.lengths])
+    targets = Targets(histories, users, places)
+
+    def drawing():
+        rng = np.random.default_rng(3)
+        return ExampleSource(catalogue, rng, history_length=2, query_attribute="category", num_candidates=3)
+
+    # As `Task.example` gives them, one after the other, from one generator.
+    source, expected = drawing(), []
+    order = range(len(targets)) if max_cases is None else source.rng.permutation(len(targets))
+    for index in order:
+        if len(expected) != max_cases:
+            request = TASKS[name].example(targets[index], source)
+            expected += [] if request is None else [(targets[index], request)]
+    found = EvaluationCases.of(name, targets, drawing(), exclude_seen=False, max_cases=max_cases)
+    assert len(found) == len(expected) > 2
+    for _ in range(2):  # whatever was asked for before
+        assert list(zip(found.cases, found.requests, strict=True)) == expected
+        assert [list(request) for request in found.requests] == [list(request) for _, request in expected]
+    requests = [request for _, request in expected]
+    assert found.requests[1:] == requests[1:] and found.requests[-1] == requests[-1]
+    assert list(found.requests.take(range(1, len(found), 2))) == requests[1::2]
+
+
+@pytest.mark.parametrize("name", ["recommend", "rate", "select"])
+def test_cases_of_long_histories_do_not_hold_them(name):
+    num_users, length = 100, 200
+    catalogue = Catalogue.from_items([{"item_id": str(n)} for n in range(length + 20)])
+    events = [
+        {"user_id": str(user), "item_id": str(n), "timestamp": n, "rating": 4}
+        for user in range(num_users)
+        for n in range(length)
+    ]
+    histories = Histories.from_interactions(events, catalogue)
+    targets = Targets(histories, np.arange(num_users), np.full(num_users, length - 1))
+    drawn = ExampleSource(catalogue, np.random.default_rng(0), history_length=50)
+    tracemalloc.start()
+    many = EvaluationCases.of(name, targets, drawn, exclude_seen=False)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # An interaction alone is an object of more than 50 bytes; candidates and their answers are kept.
+    assert len(many) == num_users and held / num_users < 600
+
+
 def test_cases_do_not_depend_on_what_was_drawn_before():
     first, second = cases("select"), cases("select")
-    assert first.requests == second.requests
+    assert first.requests[:] == second.requests[:]
     sample = EvaluationCases.of(
         "recommend",
         Targets(HISTORIES, np.array([0, 1, 2]), np.array([3, 4, 3])),

@@ -139,8 +139,8 @@ def test_scores_by_hand(catalogue):
     # The true item m1 looks like (1, 0), m2, the other mug, like (0, 1), h1 like (1, 1), the first one found (0, 2).
     shelf = np.array([[1, 0], [0, 1], [1, 1], [0, 0], [1, 1], [0, 2]], dtype=float)
     request = TASK.example(case(catalogue), source(catalogue)) | {"others": ["m2", "h1"]}
-    good = TASK.score(case(catalogue), request, output([3, 4], shelf), catalogue, True)
-    bad = TASK.score(case(catalogue), request, output([0, 1], shelf, nll=4.0), catalogue, True)
+    good = TASK.score(request, output([3, 4], shelf), catalogue, [])
+    bad = TASK.score(request, output([0, 1], shelf, nll=4.0), catalogue, [])
     metrics = TASK.summarise(stacked([good, bad]))
     assert metrics["similarity"] == pytest.approx((0.6 + 0.0) / 2)
     assert metrics["similarity_to_other"] == pytest.approx((0.8 + 1.0) / 2)

@@ -59,23 +59,25 @@ def score_cases(
         if not len(cases):
             logger.warning(f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data.")
             continue
-        own = list(range(process_index, len(cases), num_processes))
+        own = range(process_index, len(cases), num_processes)
+        # Each process answers as many, the last of them again: with sharded weights all have to take part.
+        answered = [*own, len(cases) - 1][: -(-len(cases) // num_processes)]
         outputs = outputs_of(
             model,
             processor,
-            [cases.requests[index] for index in own],
+            cases.requests.take(answered),
             cases.task.answer_group,
             batch_size=batch_size,
             vision_features=vision_features,
         )
         bar = tqdm(
-            zip(own, outputs, strict=True),
-            total=len(own),
+            zip(answered, outputs, strict=True),
+            total=len(answered),
             desc=f"evaluate {cases.task.name}",
             disable=not show_progress,
             leave=False,
         )
-        indexed = [(index, cases.score(index, output)) for index, output in bar]
+        indexed = [(index, cases.score(index, output)) for index, output in bar][: len(own)]
         if num_processes > 1:
             from accelerate.utils import gather_object  # a trained model answers without the `train` extra
 

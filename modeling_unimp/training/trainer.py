@@ -24,6 +24,7 @@ from .evaluation import headline, score_cases
 from .feature_store import FeatureStore
 from .length_groups import LengthGroups
 from .recipe import UniMPTrainingArguments
+from .sharding import ShardedTraining, choose_units
 from .termination import SaveOnTermination
 
 logger = logging.get_logger(__name__)
@@ -104,6 +105,9 @@ class UniMPTrainer(Trainer):
         self._termination = SaveOnTermination(self.accelerator)
         self.add_callback(self._epochs)
         self.add_callback(self._termination)
+        if self.accelerator.is_fsdp2:
+            choose_units(self.accelerator.state.fsdp_plugin, self.bare_model)
+            self.add_callback(ShardedTraining())
         self.model_accepts_loss_kwargs = True
         self.task_names = list(task_names)
         self.evaluation_cases = list(evaluation_cases)
@@ -342,16 +346,27 @@ class UniMPTrainer(Trainer):
         tqdm.write(line)
 
     def save_merged_model(self, folder: str | os.PathLike) -> None:
-        """Save the model that answers: adapters merged into the language model, pictures in the catalogue."""
+        """Save the model that answers: adapters merged into the language model, pictures in the catalogue.
+
+        Of sharded weights the first process then has the whole model, as it was saved, so that it can answer alone.
+        """
         if hasattr(self.model, "merge_and_unload"):
             self.model = self.model.merge_and_unload()
         self.save_model(str(folder))
+        if self.accelerator.is_fsdp2:
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                sharded = self.bare_model
+                whole = type(sharded).from_pretrained(folder, dtype=sharded.dtype)
+                self.model = self.model_wrapped = whole.to(self.args.device).eval()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Checkpoints leave the catalogue's pictures out; the model folder itself holds them."""
         folder = output_dir if output_dir is not None else self.args.output_dir
-        if self.args.save_only_trained and state_dict is None:
-            state_dict = self.bare_model.trained_state_dict()
+        if self.args.save_only_trained:
+            trained = self.bare_model.trained_state_dict()
+            # Of sharded weights the Trainer has gathered all, for the first process.
+            state_dict = trained if state_dict is None else {k: v for k, v in state_dict.items() if k in trained}
         processor, self.processing_class = self.processing_class, None
         try:
             super()._save(folder, state_dict)
