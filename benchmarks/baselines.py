@@ -22,6 +22,7 @@ from modeling_unimp.training.hybrid_fitting import biases
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.metrics.summary import summarise
 from processing_unimp.task import Scores
 from processing_unimp.task_search import query_of
 
@@ -276,7 +277,7 @@ def choose(variants: Iterable[Variant], validation: Sequence[EvaluationCases]) -
     for parameters, scorer in variants:
         for cases in validation:
             task = cases.task
-            value = task.summarise(scores_of(cases, scorer))[task.headline]
+            value = summarise(task, scores_of(cases, scorer))[task.headline]
             sign = 1 if task.higher_is_better else -1
             if task.name not in best or sign * value > sign * best[task.name].validation:
                 best[task.name] = Chosen(parameters, scorer, value)
@@ -335,7 +336,7 @@ def evaluate(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any
     for name, best in chosen.items():
         scores = scores_of(cases, best.scorer)
         result["baselines"][name] = {
-            "metrics": cases.task.summarise(scores),
+            "metrics": summarise(cases.task, scores),
             "interval": bootstrap(cases.task, scores),
             # JSON has no infinity.
             "parameters": {name: "infinite" if value == np.inf else value for name, value in best.parameters.items()},

@@ -9,8 +9,7 @@ from .catalogue import Catalogue
 from .control_tokens import NUM_STARS, ControlTokens
 from .history import Case, Histories
 from .item_text import stars_of
-from .metrics import mae, rmse
-from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Task, history_of
 
 STARS = np.arange(1, NUM_STARS + 1)
 
@@ -53,10 +52,6 @@ class Rate(Task):
     def score(self, case: Case, request: Request, output: Any, catalogue: Catalogue, exclude_seen: bool) -> CaseScores:
         """The expected stars, and those that were given."""
         return {"predicted": float(np.asarray(output) @ STARS), "true": float(request["answer"])}
-
-    def summarise(self, scores: Scores) -> dict[str, float]:
-        predicted, true = scores["predicted"], scores["true"]
-        return {"mae": mae(predicted, true), "rmse": rmse(predicted, true)}
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from processing_unimp import demo_shop
+from processing_unimp.case_metrics import rank_of_target
 from processing_unimp.catalogue import Catalogue
 from processing_unimp.demo_shop import (
     CATEGORIES,
@@ -20,7 +21,8 @@ from processing_unimp.demo_shop import (
     make_demo_shop,
 )
 from processing_unimp.history import Histories
-from processing_unimp.metrics import hit_rate, mae, rank_of_target
+from processing_unimp.metrics.ranking import hit_rate
+from processing_unimp.metrics.stars import mae
 
 
 @pytest.fixture(scope="module")
