@@ -189,7 +189,7 @@ def test_ids_alone_and_ids_that_are_numbers(folder, unimp, tmp_path):
 )
 def test_interactions_in_any_order_become_histories(folder, unimp, tmp_path, name, times):
     days = {"number": lambda t: float(t), "text": lambda t: f"2025-03-0{t + 1}", "date": lambda t: t * 10**15}
-    rows = [row | {"timestamp": days[times](row["timestamp"]), "review": "not read"} for row in INTERACTIONS]
+    rows = [row | {"timestamp": days[times](row["timestamp"]), "comment": "not read"} for row in INTERACTIONS]
     rows += [row | {"user_id": "zoe"} for row in rows[:2]] + [{**rows[0], "user_id": "zoe", "item_id": "h2"}]  # a tie
     order = random.Random(0).sample(range(len(rows)), len(rows))
     rows = [rows[number] for number in order]

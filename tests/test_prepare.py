@@ -167,8 +167,8 @@ def test_amazon_2014(tmp_path: Path, loose: bool) -> None:
     lines = [repr(record) if loose else json.dumps(record) for record in META_2014]
     write_lines(tmp_path / "meta_Food.json.gz", [*lines, "", "{'asin': __import__('os')}", "{broken"])
     reviews: list[Any] = [
-        review("u1", "A1", 200, reviewText="Said &#34;good&#34;<br />and &amp;lt; 3 <3", summary="Tasty"),
-        review("u1", "A2", 100, reviewText="", summary="five stars", overall=0.0),
+        review("u1", "A1", 200, summary="Said &#34;good&#34;<br />and &amp;lt; 3 <3"),
+        review("u1", "A2", 100, summary="five stars", overall=0.0),
         review("u2", "A3", 100, overall=1.0),
         review("u1", "A1", 150, summary="The earlier one", overall=2.0),
         {"reviewerID": "u3", "asin": "A1"},
@@ -177,10 +177,9 @@ def test_amazon_2014(tmp_path: Path, loose: bool) -> None:
     write_lines(tmp_path / "reviews_Food_5.json.gz", [*lines, "{this is cut"])
     report = amazon.prepare(amazon_arguments(tmp_path, tmp_path / "out", "2014", "Food"))
     assert read(tmp_path / "out", "interactions") == [
-        {"user_id": "u1", "item_id": "A2", "timestamp": 100, "rating": None, "review": None, "explanation": None},
-        {"user_id": "u1", "item_id": "A1", "timestamp": 200, "rating": 5, "review": 'Said "good" and &lt; 3 <3',
-         "explanation": "Tasty"},
-        {"user_id": "u2", "item_id": "A3", "timestamp": 100, "rating": 1, "review": None, "explanation": None},
+        {"user_id": "u1", "item_id": "A2", "timestamp": 100, "rating": None, "explanation": None},
+        {"user_id": "u1", "item_id": "A1", "timestamp": 200, "rating": 5, "explanation": 'Said "good" and &lt; 3 <3'},
+        {"user_id": "u2", "item_id": "A3", "timestamp": 100, "rating": 1, "explanation": None},
     ]  # fmt: skip
     assert read(tmp_path / "out", "items") == [
         {"item_id": "A1", "title": "Chef Paul's Magic", "brand": "Magic", "category": "Blends",
@@ -237,7 +236,7 @@ def test_amazon_2023_joins_on_the_parent(tmp_path: Path) -> None:
         tmp_path / "Toys.jsonl.gz",
         [
             {"user_id": "u", "asin": "C1-red", "parent_asin": "P1", "timestamp": 1_600_000_000_500, "rating": 4.0,
-             "title": "Great &amp; small", "text": "Fine<br />toy", "images": [], "verified_purchase": True},
+             "title": "Great<br />&amp; small", "text": "Fine toy", "images": [], "verified_purchase": True},
             {"user_id": "u", "asin": "C2", "parent_asin": "P2", "timestamp": 1_500_000_000_000, "rating": 1.0,
              "title": "Three Stars", "text": ""},
             {"user_id": "u", "asin": "C1-blue", "parent_asin": "P1", "timestamp": 1_400_000_000_000, "rating": 2.0},
@@ -250,9 +249,8 @@ def test_amazon_2023_joins_on_the_parent(tmp_path: Path) -> None:
     write_lines(tmp_path / "meta_Toys.jsonl.gz", [record, {"parent_asin": "P2", "price": "None", "images": []}])
     amazon.prepare(amazon_arguments(tmp_path, tmp_path / "out", "2023", "Toys"))
     assert read(tmp_path / "out", "interactions") == [
-        {"user_id": "u", "item_id": "P2", "timestamp": 1.5e9, "rating": 1, "review": None, "explanation": None},
-        {"user_id": "u", "item_id": "P1", "timestamp": 1_600_000_000.5, "rating": 4, "review": "Fine toy",
-         "explanation": "Great & small"},
+        {"user_id": "u", "item_id": "P2", "timestamp": 1.5e9, "rating": 1, "explanation": None},
+        {"user_id": "u", "item_id": "P1", "timestamp": 1_600_000_000.5, "rating": 4, "explanation": "Great & small"},
     ]  # fmt: skip
     first, second = read(tmp_path / "out", "items")
     assert (first["title"], first["brand"], first["category"], first["price"]) == ("Toy", "Maker", "Dolls", 9.99)
