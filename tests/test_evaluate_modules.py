@@ -1,5 +1,6 @@
 """The metric modules load without a network and give the project's own numbers."""
 
+import itertools
 import json
 import re
 import socket
@@ -18,6 +19,7 @@ from processing_unimp.metrics.summary import summarise
 evaluate = pytest.importorskip("evaluate")
 FOLDER = Path(__file__).resolve().parent.parent / "hub_cards" / "evaluate_modules"
 NAMES = ("ranking", "rating", "selection")
+EXPERIMENTS = itertools.count()
 BIAS = """
 import datasets
 import evaluate
@@ -49,7 +51,8 @@ def cache(tmp_path_factory):
 
 
 def load(name: str, config_name: str | None = None):
-    return evaluate.load(str(FOLDER / name), config_name)
+    # An id of its own: a module whose computation failed keeps the lock of its file, and the next would wait a second.
+    return evaluate.load(str(FOLDER / name), config_name, experiment_id=f"experiment-{next(EXPERIMENTS)}")
 
 
 def cases_of(name: str) -> EvaluationCases:
