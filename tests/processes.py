@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import runpy
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,12 @@ def start_ranks(function: Callable[..., Any], *args: Any, output: Path) -> list[
         start(function, *args, output=output.with_suffix(f".{rank}"), RANK=str(rank), LOCAL_RANK=str(rank), **same)
         for rank in range(2)
     ]
+
+
+def run_module(name: str, options: list[str]) -> None:
+    """What `python -m name` does with these options."""
+    sys.argv = [name, *options]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def _run(function: Callable[..., Any], args: tuple[Any, ...], output: str, environment: dict[str, str]) -> None:

@@ -1,8 +1,6 @@
 """Prepare scripts on small raw files of every publisher's layout, written here, and on the real ones."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections import Counter
 from functools import partial
@@ -11,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import run_module, start
 from raw_shop import (
     ARTICLES,
-    ROOT,
     accounted,
     amazon_arguments,
     arguments,
@@ -141,10 +139,12 @@ def test_a_missing_column_is_named(h_and_m_raw: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_line(h_and_m_raw: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "recipes.h_and_m.prepare", "--data_dir", str(h_and_m_raw), "--k_core", "1"]
-    done = subprocess.run([*command, "--output_dir", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "h-and-m: prepared in" in done.stdout and "empty picture files" in done.stdout
+    options = ["--data_dir", str(h_and_m_raw), "--k_core", "1", "--output_dir", str(tmp_path / "out")]
+    process = start(run_module, "recipes.h_and_m.prepare", options, output=tmp_path / "said")
+    process.join()
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 0, said
+    assert "h-and-m: prepared in" in said and "empty picture files" in said
     assert len(read(tmp_path / "out", "items")) == 4
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from hub_server import HubServer
+from processes import start
+from shop import save_demo_shop
 from transformers import AutoModel, AutoProcessor
 
 import train
@@ -43,8 +45,11 @@ def client_of(hub: HubServer, folder: Path, token: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_demo_recipe_from_nothing_to_a_model_that_answers_and_is_published(tmp_path, hub):
+    """But for the size of the shop: the made-up one of the recipe has 2,000 shoppers."""
+    save_demo_shop(tmp_path / "shop", 240, 400)
     done = run(
         "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--max_steps", "3",
+        "--items", "shop", "--interactions", "shop",
         "--eval_strategy", "no",
         "--save_strategy", "no", "--load_best_model_at_end", "false", "--max_test_cases", "12",
         "--codec_steps", "4", "--push_to_hub", "true", "--hub_model_id", "shop/mugs", "--hub_private_repo", "true",
@@ -124,13 +129,20 @@ use_cpu: true
 """
 
 
+def train_in(folder, options):
+    os.chdir(folder)
+    sys.argv = ["train.py", *options]
+    train.main()
+
+
 def test_a_codec_alone(tmp_path):
     items, interactions = train_shop()
     Catalogue.from_items(items).save(tmp_path / "shop")
     Dataset.from_list(interactions).to_parquet(str(tmp_path / "shop" / "interactions.parquet"))
     (tmp_path / "codec.yaml").write_text(RECIPE_OF_A_CODEC)
-    done = run("--config", "codec.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = start(train_in, tmp_path, ["--config", "codec.yaml"], output=tmp_path / "said")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "said").read_text()[-3000:]
     assert load_image_codec(tmp_path / "codec/image_codec").codes_per_picture == 16
     assert "Picture codec" in (tmp_path / "codec/report.html").read_text()
 
