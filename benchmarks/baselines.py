@@ -19,6 +19,7 @@ import numpy as np
 from modeling_unimp.training.evaluation import bootstrap
 from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
 from modeling_unimp.training.hybrid_fitting import biases
+from modeling_unimp.training.item_similarity import users_by_items
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
@@ -139,10 +140,8 @@ def from_history(
 
 def co_occurrence(train: Histories) -> np.ndarray:
     """How many users have both items `(num_items, num_items)`; the diagonal holds an item's users."""
-    together = np.zeros((len(train.catalogue), len(train.catalogue)))
-    for u in range(len(train)):
-        items = np.unique(train.items_of(u))
-        together[np.ix_(items, items)] += 1
+    x = users_by_items(train)
+    together: np.ndarray = (x.T @ x).toarray().astype(np.float64)
     return together
 
 

@@ -109,13 +109,13 @@ class _Pen:
             self._draw.ellipse((x - half, y - half, x + half, y + half), fill=fill)
 
 
-def _smooth(points: Sequence[Point], steps: int = 12) -> list[Point]:
+def _smooth(points: Sequence[Point]) -> list[Point]:
     count, result = len(points), []
     for i in range(count):
         p0, p1, p2, p3 = (np.array(points[(i + k) % count]) for k in (-1, 0, 1, 2))
         if (p1 == p2).all():  # a corner; the formula would draw a little loop here
             continue
-        for t in np.arange(steps) / steps:
+        for t in np.arange(12) / 12:
             value = 0.5 * (
                 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
             )

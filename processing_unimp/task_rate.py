@@ -67,9 +67,10 @@ class Rate(Task):
         }
 
 
-def _shrunk_mean(request: Request, mean: float, strength: float = 3.0) -> float:
+def _shrunk_mean(request: Request, mean: float) -> float:
+    """The mean of the given stars and three times `mean`."""
     given = [entry["rating"] for entry in request["history"] if entry.get("rating") is not None]
-    return float((sum(given) + strength * mean) / (len(given) + strength))
+    return float((sum(given) + 3 * mean) / (len(given) + 3))
 
 
 def _two_stars(value: float) -> np.ndarray:
