@@ -19,9 +19,11 @@ import numpy as np
 from modeling_unimp.training.evaluation import bootstrap
 from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
 from modeling_unimp.training.hybrid_fitting import biases
+from modeling_unimp.training.item_similarity import users_by_items
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.metrics.summary import summarise
 from processing_unimp.task import Scores
 from processing_unimp.task_search import query_of
 
@@ -138,10 +140,8 @@ def from_history(
 
 def co_occurrence(train: Histories) -> np.ndarray:
     """How many users have both items `(num_items, num_items)`; the diagonal holds an item's users."""
-    together = np.zeros((len(train.catalogue), len(train.catalogue)))
-    for u in range(len(train)):
-        items = np.unique(train.items_of(u))
-        together[np.ix_(items, items)] += 1
+    x = users_by_items(train)
+    together: np.ndarray = (x.T @ x).toarray().astype(np.float64)
     return together
 
 
@@ -276,7 +276,7 @@ def choose(variants: Iterable[Variant], validation: Sequence[EvaluationCases]) -
     for parameters, scorer in variants:
         for cases in validation:
             task = cases.task
-            value = task.summarise(scores_of(cases, scorer))[task.headline]
+            value = summarise(task, scores_of(cases, scorer))[task.headline]
             sign = 1 if task.higher_is_better else -1
             if task.name not in best or sign * value > sign * best[task.name].validation:
                 best[task.name] = Chosen(parameters, scorer, value)
@@ -335,7 +335,7 @@ def evaluate(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any
     for name, best in chosen.items():
         scores = scores_of(cases, best.scorer)
         result["baselines"][name] = {
-            "metrics": cases.task.summarise(scores),
+            "metrics": summarise(cases.task, scores),
             "interval": bootstrap(cases.task, scores),
             # JSON has no infinity.
             "parameters": {name: "infinite" if value == np.inf else value for name, value in best.parameters.items()},

@@ -11,9 +11,9 @@ Exported to the Hub, with a published model:
     call_arguments      which keyword arguments a processor's call accepts
     request_reading     requests from JSON or Python, brought to one form
     bounds              limits on the size of a request
-    task, task_*        the six tasks: example, prompt, answer, metrics
+    task, task_*        the six tasks: example, prompt, answer, score of one answer
     all_tasks           the tasks by name
-    metrics             ranking, rating, text and picture metrics
+    case_metrics        rank of the true item, precision and recall, cosine of pictures
     catalogue           the items of a shop
     catalogue_file      writing catalogue.parquet
     item_pictures       where the picture of each item is
@@ -31,6 +31,7 @@ Not exported:
     splits              evaluation protocols
     task_mixture        training examples, drawn from histories
     evaluation_cases    the requests of an evaluation
+    metrics/            ranking, rating, text and picture metrics over all cases
     demo_shop           a made-up shop
     publishing          catalogue and histories as a dataset on the Hub
 """

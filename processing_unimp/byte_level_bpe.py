@@ -10,9 +10,7 @@ END_OF_TEXT = "<|endoftext|>"
 SCRATCH_VOCABULARY_SIZE = 4096
 
 
-def train_byte_level_bpe(
-    texts: Iterable[str], vocabulary_size: int = SCRATCH_VOCABULARY_SIZE
-) -> PreTrainedTokenizerFast:
+def train_byte_level_bpe(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Train on `texts`; any text can be encoded, and `<|endoftext|>` (id 0) ends an answer.
 
     The same texts in the same order give the same tokenizer.
@@ -21,7 +19,7 @@ def train_byte_level_bpe(
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
+        vocab_size=SCRATCH_VOCABULARY_SIZE,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -109,13 +109,13 @@ class _Pen:
             self._draw.ellipse((x - half, y - half, x + half, y + half), fill=fill)
 
 
-def _smooth(points: Sequence[Point], steps: int = 12) -> list[Point]:
+def _smooth(points: Sequence[Point]) -> list[Point]:
     count, result = len(points), []
     for i in range(count):
         p0, p1, p2, p3 = (np.array(points[(i + k) % count]) for k in (-1, 0, 1, 2))
         if (p1 == p2).all():  # a corner; the formula would draw a little loop here
             continue
-        for t in np.arange(steps) / steps:
+        for t in np.arange(12) / 12:
             value = 0.5 * (
                 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
             )
@@ -353,7 +353,7 @@ def make_demo_shop(
     Returns:
         `tuple[list[dict], list[dict]]`: rows of the items table (`item_id`, `title`, `category`, `colour`,
         `material`, `brand`, `price`, `image` as PNG bytes; about 5 % have no image, a few lack an attribute) and of
-        the interactions table (`user_id`, `item_id`, `timestamp` in unix seconds, `rating` 1-5, `review`,
+        the interactions table (`user_id`, `item_id`, `timestamp` in unix seconds, `rating` 1-5,
         `explanation`), the latter in time order.
 
     Raises:
@@ -486,7 +486,6 @@ def _shop(
                 "item_id": items[number]["item_id"],
                 "timestamp": int(moment),
                 "rating": float(rating),
-                "review": _review(rating, CATEGORIES[looks.category[number]], rng),
                 "explanation": _explanation(taste, looks, number, rating),
             }
         )
@@ -512,22 +511,6 @@ def _enjoyment(taste: _Taste, looks: _Looks) -> np.ndarray:
     """Stars before noise and rounding, `(num_items,)`."""
     colour, category, pattern, price = _matches(taste, looks)
     return 1.5 + 1.3 * colour + 0.7 * category + 0.9 * pattern + 0.3 * price
-
-
-REVIEWS = {
-    5: ("Exactly my kind of {x}, I use it every day.", "I love this {x}.", "Could not be happier with this {x}."),
-    4: ("A very nice {x}.", "Good {x}, I would buy it again.", "Pretty {x}, just a small thing is missing."),
-    3: ("A decent {x}, nothing special.", "The {x} is all right.", "Fine as a {x}, but not quite me."),
-    2: ("Not really my {x}.", "I expected more of this {x}.", "This {x} does not suit me."),
-    1: ("I sent this {x} back.", "This {x} is not for me at all.", "The wrong {x} for me, sadly."),
-}
-
-
-def _review(rating: int, category: str, rng: np.random.Generator) -> str | None:
-    """One shopper in five says nothing."""
-    if rng.random() < 0.2:
-        return None
-    return str(rng.choice(REVIEWS[rating])).format(x=category)
 
 
 def _explanation(taste: _Taste, looks: _Looks, number: int, rating: int) -> str:

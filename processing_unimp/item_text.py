@@ -24,7 +24,7 @@ MAX_WORD_CHARACTERS = 40
 # Our own words inside an item's block.
 RATING, ID = " rating", " id"
 # Keys of a request's item that are not attributes, and so not part of its text.
-NOT_ATTRIBUTES = frozenset({"item_id", "image", "domain", "retired", "rating", "timestamp", "review", "explanation"})
+NOT_ATTRIBUTES = frozenset({"item_id", "image", "domain", "retired", "rating", "timestamp", "explanation"})
 
 
 @dataclass

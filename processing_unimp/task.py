@@ -114,17 +114,9 @@ class Task(ABC):
             seen (`Sequence[str]`): items of the history that are left out of a ranking.
         """
 
-    @abstractmethod
-    def summarise(self, scores: Scores) -> dict[str, float]:
-        """Metrics over all cases."""
-
     def num_blocks(self, source: ExampleSource) -> int:
         """Estimated length of prompt and answer of a training example, in blocks of items."""
         return 1
-
-    def headline_of(self, scores: Scores, rows: np.ndarray) -> float:
-        """The headline metric over the cases `rows`, which may hold a case several times; for intervals."""
-        return self.summarise({name: column[rows] for name, column in scores.items()})[self.headline]
 
     def retrieval_baselines(self, scores: Scores) -> dict[str, Scores]:
         """Scores of baselines that answer with an item the model retrieved, or with one that it competes with."""

@@ -10,8 +10,7 @@ from .catalogue import Catalogue
 from .control_tokens import ControlTokens
 from .history import Case, Histories
 from .item_text import clean_value
-from .metrics import bert_score, bleu, meteor, rouge
-from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Task, history_of
 
 MAX_EXPLANATION_WORDS = 48
 
@@ -49,14 +48,8 @@ class Explain(Task):
         return {"task": self.name, "text": str(output)}
 
     def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
-        """The two texts: BLEU is counted over all of them."""
+        """The two texts, which metrics over all cases compare."""
         return {"predicted": str(output), "true": request["answer"]}
-
-    def summarise(self, scores: Scores) -> dict[str, float]:
-        """BLEU, ROUGE and METEOR, and BERTScore where it can be had."""
-        predicted, true = scores["predicted"].tolist(), scores["true"].tolist()
-        metrics = (bleu, rouge, meteor, bert_score)
-        return {name: value for metric in metrics for name, value in metric(predicted, true).items()}
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource

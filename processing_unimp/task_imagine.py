@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from .case_metrics import cosine_similarity
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
 from .history import Case, Histories, Interaction
 from .item_text import clean_value, stars_of
-from .metrics import cosine_similarity, diversity, frechet_distance
 from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, ShopperText, Task, described, history_of
 from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
 
@@ -107,21 +107,6 @@ class Imagine(Task):
             "random": random,
             "retrieved": features[output["retrieved"][0]],
         }
-
-    def summarise(self, scores: Scores) -> dict[str, float]:
-        features, true = scores["features"], scores["true"]
-        several = len(features) > 1
-        return {
-            "gain": self.headline_of(scores, np.arange(len(features))),
-            "similarity": float(scores["similarity"].mean()),
-            "similarity_to_other": float(scores["similarity_to_other"].mean()),
-            "frechet": frechet_distance(features, true) if several else float("nan"),
-            "diversity": diversity(features) if several else float("nan"),
-            "nll": float(scores["nll"].mean()),
-        }
-
-    def headline_of(self, scores: Scores, rows: np.ndarray) -> float:
-        return float((scores["similarity"][rows] - scores["similarity_to_other"][rows]).mean())
 
     def retrieval_baselines(self, scores: Scores) -> dict[str, Scores]:
         """The pictures of a random item of the query and of the first item that the model retrieved."""

@@ -9,8 +9,7 @@ from .catalogue import Catalogue
 from .control_tokens import NUM_STARS, ControlTokens
 from .history import Case, Histories
 from .item_text import stars_of
-from .metrics import mae, rmse
-from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Task, history_of
 
 STARS = np.arange(1, NUM_STARS + 1)
 
@@ -54,10 +53,6 @@ class Rate(Task):
         """The expected stars, and those that were given."""
         return {"predicted": float(np.asarray(output) @ STARS), "true": float(request["answer"])}
 
-    def summarise(self, scores: Scores) -> dict[str, float]:
-        predicted, true = scores["predicted"], scores["true"]
-        return {"mae": mae(predicted, true), "rmse": rmse(predicted, true)}
-
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource
     ) -> dict[str, Iterable[Any]]:
@@ -72,9 +67,10 @@ class Rate(Task):
         }
 
 
-def _shrunk_mean(request: Request, mean: float, strength: float = 3.0) -> float:
+def _shrunk_mean(request: Request, mean: float) -> float:
+    """The mean of the given stars and three times `mean`."""
     given = [entry["rating"] for entry in request["history"] if entry.get("rating") is not None]
-    return float((sum(given) + strength * mean) / (len(given) + strength))
+    return float((sum(given) + 3 * mean) / (len(given) + 3))
 
 
 def _two_stars(value: float) -> np.ndarray:

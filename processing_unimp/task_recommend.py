@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from .case_metrics import rank_of_target
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
 from .history import Case, Histories
-from .metrics import hit_rate, mrr, ndcg, rank_of_target
-from .task import CaseScores, ExampleSource, Piece, Request, Scores, Task, described, history_of
+from .task import CaseScores, ExampleSource, Piece, Request, Task, described, history_of
 
 
 class Recommend(Task):
@@ -44,16 +44,6 @@ class Recommend(Task):
         excluded[[catalogue.number(item_id) for item_id in seen]] = True
         rank = rank_of_target(np.asarray(output), catalogue.number(request["answer"]), np.flatnonzero(excluded))
         return {"rank": rank}
-
-    def summarise(self, scores: Scores) -> dict[str, float]:
-        ranks = scores["rank"]
-        return {
-            "hr@5": hit_rate(ranks, 5),
-            "ndcg@5": ndcg(ranks, 5),
-            "mrr@5": mrr(ranks, 5),
-            "hr@10": hit_rate(ranks, 10),
-            "ndcg@10": ndcg(ranks, 10),
-        }
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource

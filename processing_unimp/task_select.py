@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from .bounds import short_repr
+from .case_metrics import precision_recall_f1
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
 from .history import Case, Histories
-from .metrics import precision_recall_f1
-from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, Task, history_of, with_attributes
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Task, history_of, with_attributes
 
 MAX_POSITIVES = 3
 
@@ -80,9 +80,6 @@ class Select(Task):
         """Precision, recall and F1 of the chosen candidates."""
         precision, recall, f1 = precision_recall_f1(choose(output), np.asarray(request["answer"], dtype=bool))
         return {"precision": precision, "recall": recall, "f1": f1}
-
-    def summarise(self, scores: Scores) -> dict[str, float]:
-        return {name: float(scores[name].mean()) for name in ("precision", "recall", "f1")}
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource

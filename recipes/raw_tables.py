@@ -77,7 +77,7 @@ class RawTables:
     """The working database of one preparation, and the account of what it read and removed.
 
     Use it as a context manager; the database is deleted on the way out. The steps, in this order: fill the table
-    `events` (`user_id`, `item_id`, `timestamp` in seconds, and any of `rating`, `review`, `explanation`; the order of
+    `events` (`user_id`, `item_id`, `timestamp` in seconds, and any of `rating`, `explanation`; the order of
     rows is the order of the file) and the table `items` (`item_id` and attributes), [`~RawTables.drop_incomplete`],
     [`~RawTables.keep_last`] where repeated events are corrections, [`~RawTables.keep_core`],
     [`~RawTables.match_pictures`], [`~RawTables.write`].
@@ -499,7 +499,7 @@ class RawTables:
         for name, _ in attributes:
             filled = f'SELECT count("{name}") FROM read_parquet({quoted(self._made_dir / "items.parquet")})'
             self.report["items"][f"with {name}"] = self.number(filled)
-        for name in ("rating", "review", "explanation"):
+        for name in ("rating", "explanation"):
             if name in self._event_columns():
                 self.report["after_k_core"][f"with {name}"] = self.number(
                     f"SELECT count({name}) FROM read_parquet({quoted(self._made_dir / 'interactions.parquet')})"

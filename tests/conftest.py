@@ -1,5 +1,6 @@
 """Fixtures shared by the suite. The CPU is small: one thread a process unless told otherwise."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # A shell lets its background jobs ignore Ctrl-C, and all that they start; tests send it to programs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A process of the start method "forkserver" is forked from one that has imported these, which takes ten seconds.
+multiprocessing.set_forkserver_preload(
+    ["modeling_unimp.training.trainer", "transformers.models.clip", "transformers.models.llama"]
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 

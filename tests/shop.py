@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import VQModel
 from PIL import Image
 from transformers import CLIPImageProcessor
 
@@ -122,6 +121,8 @@ def make_model(processor: UniMPProcessor, seed: int = 0, **fields) -> UniMPForCo
 
 def make_codec(num_codes: int = 16, seed: int = 0, side: int = 8) -> ImageCodec:
     """A codec with random weights: pictures of 8 pixels a side in 2 x 2 codes, larger ones in as many more."""
+    from diffusers import VQModel  # takes seconds, and most processes that import this file need no codec
+
     torch.manual_seed(seed)
     levels = 3
     codec = ImageCodec(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from processes import run_module, start
 from shop import INTERACTIONS, ITEMS, make_model, make_model_processor
 from transformers import pipeline
 
@@ -189,7 +190,7 @@ def test_ids_alone_and_ids_that_are_numbers(folder, unimp, tmp_path):
 )
 def test_interactions_in_any_order_become_histories(folder, unimp, tmp_path, name, times):
     days = {"number": lambda t: float(t), "text": lambda t: f"2025-03-0{t + 1}", "date": lambda t: t * 10**15}
-    rows = [row | {"timestamp": days[times](row["timestamp"]), "review": "not read"} for row in INTERACTIONS]
+    rows = [row | {"timestamp": days[times](row["timestamp"]), "comment": "not read"} for row in INTERACTIONS]
     rows += [row | {"user_id": "zoe"} for row in rows[:2]] + [{**rows[0], "user_id": "zoe", "item_id": "h2"}]  # a tie
     order = random.Random(0).sample(range(len(rows)), len(rows))
     rows = [rows[number] for number in order]
@@ -335,21 +336,22 @@ def test_killed_and_gone_on_with_by_two_processes(folder, tmp_path):
     quiet = score(folder, histories, *small).rename(tmp_path / "quiet.parquet")
     output = tmp_path / "recommendations.parquet"
     options = ["--model", folder, "--histories", histories, "--output", output, *small]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    module = ["-m", "modeling_unimp.serving.batch_scoring", *map(str, options)]
-    first = subprocess.Popen([sys.executable, *module], env=environment, stderr=subprocess.DEVNULL)
+    module = ["modeling_unimp.serving.batch_scoring", list(map(str, options))]
+    first = start(run_module, *module, output=tmp_path / "said")
     parts, deadline = output.with_name(output.name + ".parts"), time.monotonic() + 120
-    while len(list(parts.glob("part-*.parquet"))) < 3 and first.poll() is None and time.monotonic() < deadline:
+    while len(list(parts.glob("part-*.parquet"))) < 3 and first.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
-    first.send_signal(signal.SIGKILL)
-    assert first.wait() == -signal.SIGKILL and not output.exists()
+    first.kill()
+    first.join()
+    assert first.exitcode == -signal.SIGKILL and not output.exists()
     finished = {file: file.stat().st_mtime_ns for file in parts.glob("part-*.parquet")}
     assert 3 <= len(finished) < 50
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    launcher += ["--rdzv_endpoint", "localhost:0"]
+    launcher += ["--rdzv_endpoint", "localhost:0", "-m", module[0], *module[1]]
     second = subprocess.run(
-        [sys.executable, *launcher, *module], env=environment, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, *launcher], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
     assert second.returncode == 0, second.stderr[-3000:]
     assert f"{len(finished)} finished parts, going on" in second.stderr and "process 1 of 2" in second.stderr
     assert output.read_bytes() == quiet.read_bytes() and not parts.exists()

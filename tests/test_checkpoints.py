@@ -1,14 +1,16 @@
 """Checkpoints that a kill or a full disk cut off are passed over, and damage is told by the name of the file."""
 
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
+from processes import start, start_ranks
 from tiny_training import assert_close, losses, make_trainer, weights_of
+from transformers import TrainerCallback
 
 from modeling_unimp.training.checkpoints import SIZES, check_whole, last_checkpoint, missing_state, note_whole
 
@@ -133,86 +135,65 @@ def test_a_checkpoint_of_another_trainer_ends_with_its_state(tmp_path):
 
 # -------------------------------------------------------------------------------------------------------- terminations
 
-RUN = """
-import sys
-sys.path.insert(0, {tests!r})
-import torch
-from tiny_training import make_trainer
-torch.set_num_threads(1)
-trainer = make_trainer({folder!r}, max_steps=400, save_strategy="no", save_total_limit=1)
-from transformers import TrainerCallback
+
 class Tell(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
-        print("STEP", state.global_step, flush=True)
-trainer.add_callback(Tell())
-trainer.train()
-print("NOT STOPPED")
-"""
+        os.write(1, f"STEP {state.global_step}\n".encode())
+
+
+def train_until_stopped(folder):
+    torch.set_num_threads(1)
+    trainer = make_trainer(folder, max_steps=400, save_strategy="no", save_total_limit=1)
+    trainer.add_callback(Tell())
+    trainer.train()
+    os.write(1, b"NOT STOPPED")
+
+
+def train_saving_every_step(folder):
+    torch.set_num_threads(1)
+    trainer = make_trainer(folder, max_steps=1000, save_steps=1, save_total_limit=2)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_a_checkpoint_and_ends(tmp_path, processes):
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_sigterm_saves_a_checkpoint_and_ends(tmp_path, num_processes):
     """With several processes only one of them may get the signal: all save and stop at the same step."""
-    script = tmp_path / "run.py"
-    script.write_text(RUN.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "out")))
-    command = [sys.executable, str(script)]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-        command = [sys.executable, *launcher, "--rdzv_endpoint", "localhost:0", str(script)]
-    running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent.parent
-    )
-    lines = []
-    for line in running.stdout:
-        lines.append(line)
-        if line.startswith("STEP 3"):
-            break
-    if processes == 1:
-        running.send_signal(signal.SIGTERM)
-    else:
-        workers = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True).stdout.split()
-        subprocess.run(["kill", "-TERM", workers[-1]], check=True)
-    said = "".join([*lines, *running.stdout])
-    code = running.wait(timeout=120)
-    assert code == (128 + signal.SIGTERM if processes == 1 else 1), said
-    assert "SIGTERM came: the training saves a checkpoint and ends" in said and "NOT STOPPED" not in said
-    assert processes > 1 or "Traceback" not in said
+    begin = start_ranks if num_processes > 1 else lambda *args, output: [start(*args, output=output)]
+    running = begin(train_until_stopped, str(tmp_path / "out"), output=tmp_path / "said")
+    files = [tmp_path / "said"] if num_processes == 1 else [tmp_path / "said.0", tmp_path / "said.1"]
+    while all(each.is_alive() for each in running) and "STEP 3" not in said_in(files[-1]):
+        time.sleep(0.01)
+    running[-1].terminate()
+    for each in running:
+        each.join(120)
+    said = "".join(map(said_in, files))
+    assert [each.exitcode for each in running] == [128 + signal.SIGTERM] * num_processes, said
+    assert "SIGTERM came: the training saves a checkpoint and ends" in said
+    assert "Traceback" not in said and "NOT STOPPED" not in said
     checkpoint = Path(last_checkpoint(tmp_path / "out"))
     step = int(checkpoint.name.removeprefix("checkpoint-"))
-    assert 3 <= step <= 20 and not missing_state(checkpoint) if processes == 1 else step % 5 == 0
+    assert 3 <= step <= 20 and not missing_state(checkpoint) if num_processes == 1 else step % 5 == 0
     resumed = make_trainer(tmp_path / "out", max_steps=step + 1, batch_size=6)
     assert resumed.train(resume_from_checkpoint=True).global_step == step + 1
+
+
+def said_in(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_checkpoint_to_go_on_from(tmp_path):
     """Five kills, each of a run that goes on from where the one before was killed, saving at every step."""
-    program = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch
-from tiny_training import make_trainer
-from modeling_unimp.training.checkpoints import last_checkpoint
-torch.set_num_threads(1)
-print("READY", flush=True)
-trainer = make_trainer({str(tmp_path / "out")!r}, max_steps=1000, save_steps=1, save_total_limit=2)
-trainer.train(resume_from_checkpoint=last_checkpoint({str(tmp_path / "out")!r}))
-"""
-    (tmp_path / "run.py").write_text(program)
     reached = 0
     for kill in range(5):
-        running = subprocess.Popen(
-            [sys.executable, str(tmp_path / "run.py")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
-        running.stdout.readline()
-        while running.poll() is None and (latest := _steps(tmp_path / "out")) <= reached:
+        running = start(train_saving_every_step, str(tmp_path / "out"), output=tmp_path / "said")
+        while running.is_alive() and (latest := _steps(tmp_path / "out")) <= reached:
             time.sleep(0.01)
-        assert running.poll() is None, running.stdout.read()
+        assert running.is_alive(), said_in(tmp_path / "said")
         time.sleep(0.1 * kill)
         running.kill()
-        running.wait()
+        running.join()
         found = last_checkpoint(tmp_path / "out")
         # All but the one that was being written is whole.
         assert (found is None and latest == 1) or latest - 1 <= int(Path(found).name.removeprefix("checkpoint-"))

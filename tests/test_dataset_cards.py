@@ -31,7 +31,7 @@ def make_shop() -> tuple[Catalogue, Histories]:
     catalogue.retire(["h2"])
     catalogue.set_picture_codes(np.array([[0, 1]] * len(catalogue)))
     events: list[dict[str, Any]] = [event | {"timestamp": SECOND + event["timestamp"]} for event in INTERACTIONS]
-    events[0]["review"], events[1]["rating"] = "no task reads it", None
+    events[0]["comment"], events[1]["rating"] = "no task reads it", None
     events.append({"user_id": "dan", "item_id": "gone", "timestamp": SECOND})
     return catalogue, Histories.from_interactions(events, catalogue)
 

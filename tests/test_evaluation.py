@@ -11,6 +11,7 @@ from modeling_unimp.answering import outputs_of
 from modeling_unimp.training.evaluation import bootstrap, headline, score_cases
 from processing_unimp import TASKS as ALL_TASKS
 from processing_unimp import EvaluationCases, ExampleSource, Histories, leave_last_out
+from processing_unimp.metrics.summary import summarise
 
 TASKS = ("recommend", "search", "rate", "select")
 
@@ -99,10 +100,10 @@ def test_an_interval_is_that_of_the_headline_over_cases_drawn_anew(name):
     rng, values = np.random.default_rng(0), []
     for _ in range(500):
         drawn = rng.integers(40, size=40)
-        values.append(task.summarise({key: column[drawn] for key, column in scores.items()})[task.headline])
+        values.append(summarise(task, {key: column[drawn] for key, column in scores.items()})[task.headline])
     assert bootstrap(task, scores) == pytest.approx(np.quantile(values, [0.025, 0.975]))
     low, high = bootstrap(task, scores)
-    assert low < task.summarise(scores)[task.headline] < high
+    assert low < summarise(task, scores)[task.headline] < high
     assert bootstrap(ALL_TASKS["explain"], {"predicted": np.array(["a"]), "true": np.array(["a"])}) is None
 
 

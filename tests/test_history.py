@@ -20,7 +20,7 @@ def row(user, item, time, **more):
 
 
 ROWS = [
-    row("bea", "02", 5, rating=4, explanation="nice", review="not used"),
+    row("bea", "02", 5, rating=4, explanation="nice", comment="not used"),
     row("al", "01", 9, rating=0),
     row("bea", "01", 5, rating=None, explanation="soft"),
     row("bea", "03", 1, rating=5.0, explanation=" "),

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from hub_server import HubServer
+from processes import start
 from safetensors.torch import load_file, save_file
 from shop import (
     ITEMS,
@@ -112,15 +114,17 @@ def exported(imagining, tmp_path_factory) -> Path:
     return export.export_folder(imagining, tmp_path_factory.mktemp("export") / "unimp", with_pictures=True)
 
 
+def export_until_killed(plain, folder):
+    export.write_manifest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    export.export_folder(plain, folder)
+
+
 def test_an_export_that_ends_early_leaves_nothing_that_looks_whole(plain, tmp_path, monkeypatch):
     folder = tmp_path / "unimp"
-    program = (
-        "import os, sys\nfrom hub_cards import export\n"
-        "export.write_manifest = lambda *_: os.kill(os.getpid(), 9)\n"
-        "export.export_folder(sys.argv[1], sys.argv[2])"
-    )
-    killed = subprocess.run([sys.executable, "-c", program, str(plain), str(folder)], cwd=ROOT, check=False)
-    assert killed.returncode == -9 and not folder.exists()
+    killed = start(export_until_killed, plain, folder, output=tmp_path / "said")
+    killed.join()
+    assert killed.exitcode == -9 and not folder.exists()
+    (tmp_path / "said").unlink()
     left = list(tmp_path.iterdir())
     assert len(left) == 1 and left[0].name.startswith(".")
     with monkeypatch.context() as patch:

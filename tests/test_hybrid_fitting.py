@@ -28,6 +28,7 @@ from modeling_unimp.training.hybrid_fitting import (
     term_indices,
 )
 from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Histories, UniMPProcessor, leave_last_out
+from processing_unimp.metrics.summary import summarise
 from processing_unimp.task import stacked
 
 TASKS = ("recommend", "search", "select", "rate")
@@ -125,7 +126,7 @@ def test_the_pattern_is_found_whatever_the_network_says(fitted, split):
     least = {"recommend": 0.8, "search": 0.8, "select": 0.9}
     for cases in cases_of(split.test, split.train.catalogue):
         outputs = outputs_of(unimp.model, unimp.processor, cases.requests, cases.task.answer_group)
-        found = cases.task.summarise(stacked(cases.score(place, output) for place, output in enumerate(outputs)))
+        found = summarise(cases.task, stacked(cases.score(place, output) for place, output in enumerate(outputs)))
         if cases.task.name == "rate":
             assert found["rmse"] < 0.5
         else:
@@ -275,7 +276,7 @@ def test_the_parts_stand_beside_the_model(split, tmp_path):
     )
     trainer = UniMPTrainer(model=model, args=arguments, task_names=TASKS, processing_class=processor)
     assert "network alone" not in evaluate_model(trainer, test, split.train)["recommend"]["parts"]
-    network = {cases.task.name: cases.task.summarise(trainer.score_cases([cases])[cases.task.name]) for cases in test}
+    network = {cases.task.name: summarise(cases.task, trainer.score_cases([cases])[cases.task.name]) for cases in test}
     hybrid = closed_form_scores(split.train, None, "category", True)
     validation = cases_of(split.validation, catalogue)
     model.hybrid_scores, alone = fit_hybrid(hybrid, model, processor, validation, split.train)

@@ -218,7 +218,7 @@ def test_nothing_there_or_something_else(tmp_path):
 
 
 def test_a_checkpoint_file_goes_to_the_converter(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no taming checkpoint"):
+    with pytest.raises(ValueError, match="no taming checkpoint"):
         load_image_codec(tmp_path / "vqgan.ckpt")
 
 

@@ -174,9 +174,9 @@ def test_a_wish_names_a_colour_that_the_history_knows_nothing_of(shop, looks, fa
 def test_the_colour_of_a_history_item_without_that_attribute_is_read(shop, looks, favourites):
     split, source = shop
     holes = {item_id for item_id in looks if source.catalogue.item(item_id)["colour"] is None}
-    questions, _ = make_questions(split.test, source, looks, favourites, 1000, seed=0)
+    questions, _ = make_questions(split.validation, source, looks, favourites, 1000, seed=0)
     blind = {item_id: Looks(None, None, None) for item_id in looks}
-    without, _ = make_questions(split.test, source, blind, favourites, 1000, seed=0)
+    without, _ = make_questions(split.validation, source, blind, favourites, 1000, seed=0)
     changed = [
         any(entry["item_id"] in holes for entry in question.request["history"])
         for question, other in zip(questions, without, strict=True)

@@ -136,7 +136,7 @@ def sharded_as_one(rank, folder):
 
 
 def test_two_processes_under_fully_shard_train_rank_and_write_as_one(tmp_path):
-    torch.multiprocessing.spawn(sharded_as_one, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(sharded_as_one, (str(tmp_path),), nprocs=2, start_method="forkserver")
 
 
 def split_as_one(rank, folder):
@@ -161,4 +161,4 @@ def test_two_processes_under_tensor_parallelism_rank_and_write_as_one(tmp_path):
     model.config.tie_word_embeddings = model.config.text_config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) * 0.1)
     model.save_pretrained(tmp_path / "untied")
-    torch.multiprocessing.spawn(split_as_one, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(split_as_one, (str(tmp_path),), nprocs=2, start_method="forkserver")

@@ -1,9 +1,9 @@
 import base64
+import contextlib
 import io
 import json
 import os
 import struct
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import start
 
+from processing_unimp import Catalogue
 from processing_unimp.picture import (
     MAX_FILE_BYTES,
     MAX_SIDE,
@@ -196,28 +198,23 @@ POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
 showpage
 """
 
-OPEN_ALL = """
-import io, os, sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
-from processing_unimp import Catalogue
-from processing_unimp.picture import UnreadablePicture, open_picture
-started = []
-sys.addaudithook(lambda event, args: started.append((event, args[:1])) if event in (
-    "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty") else None)
-folder = Path({folder!r})
-catalogue = Catalogue.load(folder)
-pictures = [catalogue.picture(item_id) for item_id in catalogue.item_ids]
-catalogue.save(folder / "saved")
-for file in folder.glob("p*"):
-    for source in (file, file.read_bytes()):
-        try:
-            open_picture(source)
-            print("OPENED", file)
-        except UnreadablePicture:
-            pass
-print("PICTURES", pictures, "STARTED", started, "SAVED", Catalogue.load(folder / "saved").has_picture("0"))
-"""
+
+def open_all(folder):
+    """Opens hostile pictures by every door, and writes down what a catalogue makes of them and what was started."""
+    started = []
+    kinds = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
+    sys.addaudithook(lambda event, args: started.append((event, args[:1])) if event in kinds else None)
+    catalogue = Catalogue.load(folder)
+    pictures = [catalogue.picture(item_id) for item_id in catalogue.item_ids]
+    catalogue.save(folder / "saved")
+    opened = []
+    for file in folder.glob("p*"):
+        for source in (file, file.read_bytes()):
+            with contextlib.suppress(UnreadablePicture):
+                open_picture(source)
+                opened.append(str(file))
+    is_saved = Catalogue.load(folder / "saved").has_picture("0")
+    (folder / "found.json").write_text(json.dumps([pictures, started, is_saved, opened], default=str))
 
 
 def test_no_picture_starts_a_program(tmp_path):
@@ -236,16 +233,11 @@ def test_no_picture_starts_a_program(tmp_path):
     (shop / "p.dos").write_bytes(binary)
     items = [{"item_id": str(n), "image": name} for n, name in enumerate([*names, "p.dos"])]
     (shop / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
-    script = OPEN_ALL.format(root=str(Path(__file__).resolve().parent.parent), folder=str(shop))
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
-    )
-    assert "PICTURES [None, None, None, None, None] STARTED [] SAVED False" in done.stdout, done.stdout + done.stderr
-    assert "OPENED" not in done.stdout and not (tmp_path / "ran").exists()
+    path = f"{programs}:{os.environ['PATH']}"
+    start(open_all, shop, output=tmp_path / "said", PATH=path).join(100)
+    assert (shop / "found.json").exists(), (tmp_path / "said").read_text()
+    assert json.loads((shop / "found.json").read_text()) == [[None] * 5, [], False, []]
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA", "PCX", "SGI", "EPS", "PDF", "ICNS", "DDS", "IM", "JPEG2000"])
@@ -291,26 +283,26 @@ def test_a_jpeg_of_endless_scans_is_refused():
         open_picture(bomb)
 
 
-PEAK = """
-import json, os, sys
-sys.path.insert(0, {root!r})
-from processing_unimp.picture import UnreadablePicture, open_picture
-def most():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1000
-found = {{}}
-for name in {names!r}:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # counts the most anew
-    before = most()
-    try:
-        said = str(open_picture(os.path.join({folder!r}, name)).size)
-    except UnreadablePicture as error:
-        said = str(error)
-    found[name] = (round(most() - before), said)
-print("FOUND", json.dumps(found))
-"""
+def peaks(folder):
+    """Megabytes that opening each picture takes at most, and what came of it."""
+
+    def most():
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1000
+
+    found = {}
+    for name in LARGE:
+        Path("/proc/self/clear_refs").write_text("5")  # counts the most anew
+        before = most()
+        try:
+            said = str(open_picture(folder / name).size)
+        except UnreadablePicture as error:
+            said = str(error)
+        found[name] = (round(most() - before), said)
+    (folder / "found.json").write_text(json.dumps(found))
+
+
 LARGE = {
-    "rgba.png": ("RGBA", 7071, {}),
+    "rgba.png": ("RGBA", 7071, {"compress_level": 1}),
     "one_strip.tiff": ("CMYK", 7071, {"compression": "tiff_lzw", "strip_size": 2**30}),
     "float.tiff": ("F", 7071, {"compression": "tiff_lzw"}),
     "lossy.webp": ("RGBA", 3535, {"quality": 1, "method": 0}),
@@ -328,10 +320,8 @@ LARGE = {
 def test_opening_a_picture_takes_less_than_400_megabytes(tmp_path):
     for name, (mode, side, options) in LARGE.items():
         Image.new(mode, (side, side)).save(tmp_path / name, **options)
-    root = str(Path(__file__).resolve().parent.parent)
-    script = PEAK.format(root=root, folder=str(tmp_path), names=list(LARGE))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
-    found = json.loads(done.stdout.removeprefix("FOUND "))
+    start(peaks, tmp_path, output=tmp_path / "said").join(200)
+    found = json.loads((tmp_path / "found.json").read_text())
     assert all(megabytes < 400 for megabytes, _ in found.values()), found
     assert [name for name, (_, said) in found.items() if not said.startswith("(")] == ["wide.webp"], found
 

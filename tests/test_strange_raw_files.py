@@ -150,7 +150,6 @@ def _halves_amazon(raw: Path, edition: str) -> None:
             "parent_asin": f"B {HALF}",
             "timestamp": 1000,
             "rating": 5,
-            "text": HALF,
             "title": HALF,
         }
         write_lines(raw / "Toys.jsonl", [row])
@@ -158,7 +157,7 @@ def _halves_amazon(raw: Path, edition: str) -> None:
             raw / "meta_Toys.jsonl", [{"parent_asin": f"B {HALF}", "title": HALF, "store": HALF, "features": [HALF]}]
         )
     else:
-        more = {"reviewText": HALF, "summary": HALF}
+        more = {"summary": HALF}
         write_lines(raw / "Toys.json", [review(f"u {HALF}", f"B {HALF}", 1, **more)])
         write_lines(raw / "meta_Toys.json", [{"asin": f"B {HALF}", "title": HALF, "brand": HALF, "description": HALF}])
 
@@ -170,7 +169,7 @@ def test_halves_of_characters_in_amazon(raw: Path, tmp_path: Path, edition: str)
     (item,), (event,) = read(tmp_path / "out", "items"), read(tmp_path / "out", "interactions")
     # In ids they are spelt out: different ids stay different, and the same ones meet.
     assert item["item_id"] == event["item_id"] == "B cosy \\ud83d" and event["user_id"] == "u cosy \\ud83d"
-    assert item["title"] == item["brand"] == item["description"] == event["review"] == event["explanation"] == CLEAN
+    assert item["title"] == item["brand"] == item["description"] == event["explanation"] == CLEAN
     assert accounted(report, "reviews")
     assert Histories.load(tmp_path / "out", Catalogue.load(tmp_path / "out")).num_interactions == 1
 

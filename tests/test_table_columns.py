@@ -185,8 +185,8 @@ def test_pictures_of_every_type():
 
 
 def test_words():
-    words = text_column(column(["a", " ", None], pa.string_view()), "review")
+    words = text_column(column(["a", " ", None], pa.string_view()), "explanation")
     assert words.to_pylist() == ["a", " ", None] and has_text(words).tolist() == [True, False, False]
-    assert not has_text(text_column(column([None]), "review")).any()
-    with pytest.raises(ValueError, match="'review' holds int64"):
-        text_column(column([3]), "review")
+    assert not has_text(text_column(column([None]), "explanation")).any()
+    with pytest.raises(ValueError, match="'explanation' holds int64"):
+        text_column(column([3]), "explanation")

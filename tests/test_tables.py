@@ -164,16 +164,16 @@ def test_other_files_are_told(tmp_path):
 
 
 def test_a_row_that_is_none_costs_itself_alone(tmp_path):
-    text = 'user_id,review\nann,"warm\n\nand soft"\nbob,one,two\n\ncyd,fine\n'
+    text = 'user_id,comment\nann,"warm\n\nand soft"\nbob,one,two\n\ncyd,fine\n'
     text += 'dan,"open\neve,fine\nfay,"shut"\ngus,"a"b\nhal,x\n'
     read_, problems = rows_of(tmp_path / "a.csv", text)
     assert [row["user_id"] for row in read_] == ["ann", "cyd", "eve", "fay", "hal"]
-    assert read_[0]["review"] == "warm\n\nand soft"
+    assert read_[0]["comment"] == "warm\n\nand soft"
     assert list(problems) == ["line 5 of a.csv", "line 8 of a.csv", "line 11 of a.csv"]
 
 
 def test_a_quote_that_stays_open_costs_its_own_line(tmp_path):
-    lines = ["user_id,review", 'ann,"open', *[f"u{n},fine" for n in range(3 * MAX_ROW_LINES)]]
+    lines = ["user_id,comment", 'ann,"open', *[f"u{n},fine" for n in range(3 * MAX_ROW_LINES)]]
     read_, problems = rows_of(tmp_path / "a.csv", "\n".join(lines))
     assert len(read_) == 3 * MAX_ROW_LINES and list(problems) == ["line 2 of a.csv"]
 

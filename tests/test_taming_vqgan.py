@@ -177,8 +177,10 @@ def test_the_released_f16_has_the_known_sizes(n_embed):
         "vq_embed_dim": 256,
         "norm_num_groups": 32,
     }
-    converted = taming_vqgan._converted(weights, places, "last.ckpt")
-    assert converted.keys() == places.keys() and len(converted) == len(weights)
+    renamed = taming_vqgan._renamed(weights, 5)
+    assert {name: weight.shape for name, weight in renamed.items()} == {
+        name: place.shape for name, place in places.items()
+    }
 
 
 @torch.no_grad()
@@ -223,8 +225,7 @@ def test_half_precision_is_widened(tmp_path):
 # What pytorch-lightning leaves beside the weights.
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_checkpoint_of_a_training_needs_no_pytorch_lightning(zipped, tmp_path, monkeypatch):
+def test_a_checkpoint_of_a_training_needs_no_pytorch_lightning(tmp_path, monkeypatch):
     vqgan, config = tiny_vqgan()
     expected = convert_taming(save(vqgan, tmp_path, config))
     module = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
@@ -235,19 +236,20 @@ def test_a_checkpoint_of_a_training_needs_no_pytorch_lightning(zipped, tmp_path,
         patch.setitem(sys.modules, "pytorch_lightning", types.ModuleType("pytorch_lightning"))
         patch.setitem(sys.modules, "pytorch_lightning.callbacks", types.ModuleType("pytorch_lightning.callbacks"))
         patch.setitem(sys.modules, module.__name__, module)
-        torch.save(
-            {
-                "state_dict": vqgan.state_dict(),
-                "callbacks": {module.ModelCheckpoint: {"best_model_score": torch.tensor(0.5), "instance": callback}},
-                "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4}]}],
-                "pytorch-lightning_version": "1.0.8",
-            },
-            tmp_path / "last.ckpt",
-            _use_new_zipfile_serialization=zipped,
-        )
+        content = {
+            "state_dict": vqgan.state_dict(),
+            "callbacks": {module.ModelCheckpoint: {"best_model_score": torch.tensor(0.5), "instance": callback}},
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-4}]}],
+            "pytorch-lightning_version": "1.0.8",
+        }
+        torch.save(content, tmp_path / "last.ckpt")
+        torch.save(content, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     with pytest.raises(pickle.UnpicklingError, match="pytorch_lightning"):
         torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert same(convert_taming(tmp_path / "last.ckpt"), expected)
+    # Written before torch 1.6, a file with more than tensors is refused.
+    with pytest.raises(ValueError, match="(?s)old.ckpt cannot be read.*If you trust"):
+        convert_taming(tmp_path / "old.ckpt")
     # The stand-ins are gone again.
     with pytest.raises(pickle.UnpicklingError, match="pytorch_lightning"):
         torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -333,8 +335,9 @@ def test_of_several_configs_the_one_of_the_same_name_counts(tmp_path):
         ({"ch": 64}, {}, r"ch 64 \(expected 32\)"),
         ({"ch_mult": [1, 2, 4]}, {}, r"ch_mult \[1, 2, 4\] \(expected \[1, 2\]\)"),
         ({"num_res_blocks": 2}, {}, r"num_res_blocks 2 \(expected 1\)"),
-        ({"attn_resolutions": [4]}, {}, r"attn_resolutions \[4\] at resolution 16.*levels \[1\] of the encoder"),
-        ({"resolution": 64}, {}, r"attn_resolutions \[8\] at resolution 64"),
+        ({"attn_resolutions": [4]}, {}, r"attn_resolutions \[4\] at resolution 16 \(expected \[8\]\)"),
+        ({"resolution": 64}, {}, r"attn_resolutions \[8\] at resolution 64 \(expected \[32\]\)"),
+        ({"attn_resolutions": 8}, {}, "attn_resolutions a list of such numbers, not 8"),
         ({"z_channels": 4}, {}, r"z_channels 4 \(expected 48\)"),
         ({"in_channels": 1}, {}, r"in_channels 1 \(expected 3\)"),
         ({"out_ch": 1}, {}, r"out_ch 1 \(expected 3\)"),
@@ -379,17 +382,16 @@ def test_configs_that_are_none(text, message, tmp_path):
 @pytest.mark.parametrize(
     ("name", "weight", "message"),
     [
-        ("quantize.embed.weight", torch.ones(64, 48), "Gumbel VQGAN"),
-        ("quantize.proj.weight", torch.ones(64, 48, 1, 1), "Gumbel VQGAN"),
-        ("quantize.used", torch.arange(4), "remapped codes"),
-        ("first_stage_model.quant_conv.bias", torch.ones(48), "a transformer over codes"),
-        ("encoder.down.0.attn.0.q.weight", torch.ones(32, 32, 1, 1), r"missing \(.*encoder\.down\.0\.attn\.0"),
-        ("encoder.mid.attn_2.q.weight", torch.ones(1), r"1 have no place \(encoder\.mid\.attn_2\.q\.weight\)"),
-        ("colorize", torch.ones(3, 4, 1, 1), r"0 weights are missing \(none\) and 1 have no place \(colorize\)"),
-        ("encoder.mid.attn_1.q.weight", torch.ones(64, 64), r"q\.weight is \(64, 64\); expected \(64, 64, 1, 1\)"),
-        ("post_quant_conv.bias", torch.ones(47), r"bias is \(47,\); expected \(48,\)"),
-        ("quant_conv.weight", torch.ones(48, 24, 1, 1), r"expected \(24, 64, 3, 3\)"),
-        ("encoder.down.1.downsample.conv.weight", torch.ones(1), "1 have no place"),
+        ("quantize.embed.weight", torch.ones(64, 48), "Unexpected.*quantize.embed.weight"),
+        ("quantize.used", torch.arange(4), "Unexpected.*quantize.used"),
+        ("first_stage_model.quant_conv.bias", torch.ones(48), "Unexpected.*first_stage_model.quant_conv.bias"),
+        ("encoder.down.0.attn.0.q.weight", torch.ones(32, 32, 1, 1), r"Missing.*encoder.down_blocks.0.attentions.0"),
+        ("encoder.mid.attn_2.q.weight", torch.ones(1), r"Unexpected.*encoder\.mid\.attn_2"),
+        ("colorize", torch.ones(3, 4, 1, 1), "Unexpected.*colorize"),
+        ("encoder.mid.attn_1.q.weight", torch.ones(64, 32, 1, 1), r"to_q.weight: .*\[64, 32\].*\[64, 64\]"),
+        ("post_quant_conv.bias", torch.ones(47), r"post_quant_conv.bias: .*\[47\].*\[48\]"),
+        ("quant_conv.weight", torch.ones(48, 24, 1, 1), r"conv_out.weight: .*\[24, 64, 3, 3\]"),
+        ("encoder.down.1.downsample.conv.weight", torch.ones(1), "Unexpected.*down_blocks.1.downsamplers"),
         ("epoch", 3, r"other things than weights \(epoch\)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -397,18 +399,18 @@ def test_configs_that_are_none(text, message, tmp_path):
 def test_weights_of_another_model(name, weight, message, tmp_path):
     vqgan, _ = tiny_vqgan()
     torch.save({"state_dict": vqgan.state_dict() | {name: weight}}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"(?s)last.ckpt .*{message}"):
         convert_taming(tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("encoder.conv_in.weight", "has no encoder.conv_in.weight, but encoder.conv_in.bias"),
-        ("quantize.embedding.weight", "has no quantize.embedding.weight"),
-        ("decoder.up.1.block.1.conv2.bias", r"1 weights are missing \(decoder\.up\.1\.block\.1\.conv2\.bias\)"),
-        ("decoder.up.0.block.0.nin_shortcut.weight", r"\(decoder\.up\.0\.block\.0\.nin_shortcut\.weight\)"),
-        ("encoder.mid.attn_1.norm.weight", r"\(encoder\.mid\.attn_1\.norm\.weight\)"),
+        ("encoder.conv_in.weight", "encoder.conv_in.bias.*no proper 'encoder.conv_in.weight'.*plain codebook .Gumbel"),
+        ("quantize.embedding.weight", "no proper 'quantize.embedding.weight'"),
+        ("decoder.up.1.block.1.conv2.bias", "Missing.*decoder.up_blocks.0.resnets.1.conv2.bias"),
+        ("decoder.up.0.block.0.nin_shortcut.weight", "Missing.*decoder.up_blocks.1.resnets.0.conv_shortcut.weight"),
+        ("encoder.mid.attn_1.norm.weight", "Missing.*encoder.mid_block.attentions.0.group_norm.weight"),
     ],
 )
 def test_a_weight_is_missing(name, message, tmp_path):
@@ -416,7 +418,7 @@ def test_a_weight_is_missing(name, message, tmp_path):
     weights = vqgan.state_dict()
     del weights[name]
     torch.save({"state_dict": weights}, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
         convert_taming(tmp_path / "last.ckpt")
 
 
@@ -424,20 +426,20 @@ def test_a_weight_is_missing(name, message, tmp_path):
     ("ddconfig", "message"),
     [
         ({"ch_mult": [2, 4]}, r"32 channels and its levels have \[64, 128\].*ch_mult that begins with 1"),
-        ({"resamp_with_conv": False}, r"missing \(encoder\.down\.0\.downsample\.conv\.weight"),
+        ({"resamp_with_conv": False}, r"Missing.*encoder\.down_blocks\.0\.downsamplers"),
     ],
     ids=str,
 )
 def test_architectures_without_a_place(ddconfig, message, tmp_path):
     vqgan, _ = tiny_vqgan(**ddconfig)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
         convert_taming(save(vqgan, tmp_path))
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": [1]}, {}, {"model": {"epoch": 3}}], ids=str)
 def test_checkpoints_without_weights(content, tmp_path):
     torch.save(content, tmp_path / "last.ckpt")
-    with pytest.raises(ValueError, match="holds|has no encoder.conv_in.weight, but nothing"):
+    with pytest.raises(ValueError, match="holds|has no weights, but no proper 'encoder.conv_in.weight'"):
         convert_taming(tmp_path / "last.ckpt")
 
 
@@ -451,15 +453,15 @@ def test_files_that_are_broken(name, tmp_path):
     whole = (tmp_path / name).read_bytes()
     for part in (whole[: len(whole) // 2], whole[:100], b"version https://git-lfs.github.com/spec/v1\n", b""):
         (tmp_path / name).write_bytes(part)
-        with pytest.raises(ValueError, match="cannot be read|not a whole"):
+        with pytest.raises(ValueError, match="cannot be read"):
             convert_taming(tmp_path / name)
 
 
 def test_files_that_are_not_there(tmp_path):
     vqgan, _ = tiny_vqgan()
-    with pytest.raises(FileNotFoundError, match="There is no taming checkpoint"):
+    with pytest.raises(ValueError, match="There is no taming checkpoint"):
         convert_taming(tmp_path / "last.ckpt")
-    with pytest.raises(FileNotFoundError, match="There is no taming config"):
+    with pytest.raises(ValueError, match="model.yaml is no readable yaml .*No such file"):
         convert_taming(save(vqgan, tmp_path), tmp_path / "model.yaml")
 
 

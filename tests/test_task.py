@@ -7,6 +7,7 @@ import pytest
 from shop import make_catalogue, make_histories
 
 from processing_unimp import TASKS, Case, Catalogue, EvaluationCases, ExampleSource, Histories, Targets
+from processing_unimp.metrics.summary import summarise
 from processing_unimp.task import stacked
 from processing_unimp.task_select import choose
 
@@ -68,7 +69,7 @@ def test_ranking_is_scored_by_hand():
     seen_too = task.score(request, scores, CATALOGUE, [])
     unseen = task.score(request, scores, CATALOGUE, ["m2", "s2", "h2"])
     assert (seen_too["rank"], unseen["rank"]) == (5, 2)
-    metrics = task.summarise({"rank": np.array([5, 2])})
+    metrics = summarise(task, {"rank": np.array([5, 2])})
     assert metrics["hr@5"] == 1.0 and metrics["hr@10"] == 1.0
     assert metrics["ndcg@5"] == pytest.approx((1 / np.log2(6) + 1 / np.log2(3)) / 2)
     assert metrics["mrr@5"] == pytest.approx((1 / 5 + 1 / 2) / 2)
@@ -78,7 +79,7 @@ def test_stars_are_scored_by_their_expectation():
     task = TASKS["rate"]
     scores = task.score({"answer": 2}, np.array([0.5, 0, 0, 0.5, 0]), CATALOGUE, [])
     assert scores == {"predicted": 2.5, "true": 2.0}
-    assert task.summarise(stacked([scores, {"predicted": 4.5, "true": 3.0}])) == pytest.approx(
+    assert summarise(task, stacked([scores, {"predicted": 4.5, "true": 3.0}])) == pytest.approx(
         {"mae": 1.0, "rmse": np.sqrt((0.25 + 2.25) / 2)}
     )
 

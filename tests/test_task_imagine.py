@@ -8,6 +8,7 @@ from shop import make_catalogue, make_histories
 
 from processing_unimp import TASKS, Case, Catalogue, EvaluationCases, ExampleSource, Targets, TaskMixture
 from processing_unimp.control_tokens import ControlTokens
+from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task import ItemSlot, ShopperText, stacked
 from processing_unimp.task_imagine import REPLACED_CODES, expand_query
 
@@ -141,22 +142,22 @@ def test_scores_by_hand(catalogue):
     request = TASK.example(case(catalogue), source(catalogue)) | {"others": ["m2", "h1"]}
     good = TASK.score(request, output([3, 4], shelf), catalogue, [])
     bad = TASK.score(request, output([0, 1], shelf, nll=4.0), catalogue, [])
-    metrics = TASK.summarise(stacked([good, bad]))
+    metrics = summarise(TASK, stacked([good, bad]))
     assert metrics["similarity"] == pytest.approx((0.6 + 0.0) / 2)
     assert metrics["similarity_to_other"] == pytest.approx((0.8 + 1.0) / 2)
     assert (
         metrics["gain"]
         == pytest.approx(0.3 - 0.9)
-        == pytest.approx(TASK.headline_of(stacked([good, bad]), np.arange(2)))
+        == pytest.approx(headline_of(TASK, stacked([good, bad]), np.arange(2)))
     )
     assert metrics["nll"] == 3.0
     assert metrics["diversity"] == pytest.approx(1 - 0.8)
     # Means (1.5, 2.5) and (1, 0); the true pictures are all alike, so only the trace of the other covariance counts.
     assert metrics["frechet"] == pytest.approx(0.5**2 + 2.5**2 + 1.5**2 * 2 + 1.5**2 * 2)
     shown = TASK.retrieval_baselines(stacked([good, bad]))
-    first = TASK.summarise(shown["first retrieved item"])
+    first = summarise(TASK, shown["first retrieved item"])
     assert (first["similarity"], first["similarity_to_other"]) == (0.0, 1.0) and np.isnan(first["nll"])
-    random = TASK.summarise(shown["random item of the query"])
+    random = summarise(TASK, shown["random item of the query"])
     assert random["gain"] == pytest.approx(0.0)  # h1 is as like m1 as m2
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 from hub_server import HubServer
+from processes import start
+from shop import save_demo_shop
 from transformers import AutoModel, AutoProcessor
 
 import train
@@ -43,8 +45,11 @@ def client_of(hub: HubServer, folder: Path, token: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_demo_recipe_from_nothing_to_a_model_that_answers_and_is_published(tmp_path, hub):
+    """But for the size of the shop: the made-up one of the recipe has 2,000 shoppers."""
+    save_demo_shop(tmp_path / "shop", 240, 400)
     done = run(
         "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--max_steps", "3",
+        "--items", "shop", "--interactions", "shop",
         "--eval_strategy", "no",
         "--save_strategy", "no", "--load_best_model_at_end", "false", "--max_test_cases", "12",
         "--codec_steps", "4", "--push_to_hub", "true", "--hub_model_id", "shop/mugs", "--hub_private_repo", "true",
@@ -76,22 +81,37 @@ def test_the_demo_recipe_from_nothing_to_a_model_that_answers_and_is_published(t
     assert "push_to_hub" not in hub.read("shop/mugs", "recipe.yaml").decode()
 
 
-@pytest.mark.parametrize(
-    ("options", "token", "message"),
-    [
+EACH_RUN = """
+import json, os, runpy, sys
+for token, *arguments in json.loads(sys.argv[1]):
+    os.environ["HF_TOKEN"] = token
+    sys.argv = ["train.py", *arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        print("ENDED", json.dumps(end.code))
+"""
+
+
+def test_a_publication_that_cannot_work_is_told_before_any_training(tmp_path, hub):
+    """One interpreter, which reads once where the Hub is, makes one run after another."""
+    mistakes = [
         ([], "hf_ada", "Add --hub_model_id ORG/NAME"),
         (["--hub_model_id", "mugs"], "hf_ada", "names no owner"),
         (["--hub_model_id", "shop/mugs"], "hf_eve", "does not accept the token"),
         (["--hub_model_id", "shop/mugs", "--hub_strategy", "checkpoint"], "hf_ada", "publishes the finished model"),
-    ],
-)
-def test_a_publication_that_cannot_work_is_told_before_any_training(tmp_path, hub, options, token, message):
-    done = run(
-        "--config", str(ROOT / "recipes/demo.yaml"), "--output_dir", "unimp", "--push_to_hub", "true", *options,
-        cwd=tmp_path, **client_of(hub, tmp_path / "cache", token),
+    ]
+    same = ["--config", str(ROOT / "recipes/demo.yaml"), "--push_to_hub", "true", "--output_dir"]
+    runs = [[token, *same, str(tmp_path / f"unimp_{n}"), *more] for n, (more, token, _) in enumerate(mistakes)]
+    done = subprocess.run(
+        [sys.executable, "-c", EACH_RUN, json.dumps(runs)], capture_output=True, text=True, timeout=400, cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | client_of(hub, tmp_path / "cache", "hf_ada"),
     )  # fmt: skip
-    assert done.returncode == 1 and message in done.stderr and "image codec" not in done.stderr
-    assert not list((tmp_path / "unimp").iterdir())
+    ends = [json.loads(line.removeprefix("ENDED")) for line in done.stdout.splitlines() if line.startswith("ENDED")]
+    assert len(ends) == len(mistakes) and done.returncode == 0, done.stderr[-3000:]
+    assert all(isinstance(end, str) and message in end for end, (_, _, message) in zip(ends, mistakes, strict=True))
+    assert "image codec" not in done.stdout + done.stderr
+    assert not any(list((tmp_path / f"unimp_{number}").iterdir()) for number in range(len(mistakes)))
 
 
 RECIPE_OF_A_CODEC = """
@@ -109,13 +129,20 @@ use_cpu: true
 """
 
 
+def train_in(folder, options):
+    os.chdir(folder)
+    sys.argv = ["train.py", *options]
+    train.main()
+
+
 def test_a_codec_alone(tmp_path):
     items, interactions = train_shop()
     Catalogue.from_items(items).save(tmp_path / "shop")
     Dataset.from_list(interactions).to_parquet(str(tmp_path / "shop" / "interactions.parquet"))
     (tmp_path / "codec.yaml").write_text(RECIPE_OF_A_CODEC)
-    done = run("--config", "codec.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = start(train_in, tmp_path, ["--config", "codec.yaml"], output=tmp_path / "said")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "said").read_text()[-3000:]
     assert load_image_codec(tmp_path / "codec/image_codec").codes_per_picture == 16
     assert "Picture codec" in (tmp_path / "codec/report.html").read_text()
 

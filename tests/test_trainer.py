@@ -1,14 +1,13 @@
 """The trainer: its objective by hand, and the runs that must come out alike."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import start, start_ranks
 from shop import make_model, make_model_processor
-from tiny_training import THREE_EPOCHS, Seen, assert_close, losses, make_trainer, weights_of
+from tiny_training import THREE_EPOCHS, Seen, assert_close, losses, make_trainer, norms, weights_of
 
 from modeling_unimp import UniMPTrainer, UniMPTrainingArguments
 from modeling_unimp.focal_loss import focal
@@ -53,7 +52,10 @@ def test_gradient_accumulation_changes_nothing(tmp_path):
 @pytest.mark.parametrize("strategy, workers", [("random", 0), ("group_by_length", 2)])
 def test_a_run_resumed_at_any_step_is_the_straight_run(tmp_path, strategy, workers):
     """To the last bit of every weight; the best checkpoint is not loaded, which would hide a difference."""
-    options = THREE_EPOCHS | {
+    options = {
+        "max_steps": -1,
+        "num_train_epochs": 2,
+        "repeats": 7,
         "train_sampling_strategy": strategy,
         "dataloader_num_workers": workers,
         "dataloader_persistent_workers": workers > 0,
@@ -65,7 +67,7 @@ def test_a_run_resumed_at_any_step_is_the_straight_run(tmp_path, strategy, worke
     straight = make_trainer(tmp_path, **options)
     straight.train()
     num_steps = straight.state.global_step
-    assert num_steps == (12 if workers == 0 else 9)
+    assert num_steps == (8 if workers == 0 else 6)
     for step in range(1, num_steps, 1 if workers == 0 else 4):
         resumed = make_trainer(tmp_path, **options | {"save_strategy": "no"})
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
@@ -199,40 +201,33 @@ def test_weights_that_nothing_could_restore_are_not_left_out(tmp_path):
         UniMPTrainer(add_lora(frozen, r=2, alpha=4), args, task_names=TASK_NAMES, processing_class=processor)
 
 
-RUN = """
-import json, sys
-sys.path.insert(0, {tests!r})
-from tiny_training import THREE_EPOCHS, Seen, losses, make_trainer, norms
-at_the_end = dict(evaluate=True, eval_steps=12, save_steps=12)
-trainer = make_trainer({folder!r}, batch_size={batch_size}, **at_the_end, **THREE_EPOCHS)
-trainer.train_dataset = Seen(trainer.train_dataset, {folder!r})
-trainer.train()
-if trainer.is_world_process_zero():
-    checksum = sum(p.double().abs().sum().item() for p in trainer.bare_model.parameters())
-    found = {{"world": trainer.args.world_size, "losses": losses(trainer), "checksum": checksum}}
-    found["norms"] = norms(trainer)
-    found["eval"] = {{k: v for e in trainer.state.log_history for k, v in e.items() if k.startswith("eval_recommend")}}
-    print("FOUND", json.dumps(found))
-"""
+def train_and_tell(folder, batch_size):
+    torch.set_num_threads(1)
+    at_the_end = {"evaluate": True, "eval_steps": 12, "save_steps": 12}
+    trainer = make_trainer(folder, batch_size=batch_size, **at_the_end, **THREE_EPOCHS)
+    trainer.train_dataset = Seen(trainer.train_dataset, folder)
+    trainer.train()
+    if trainer.is_world_process_zero():
+        entries = [entry for log in trainer.state.log_history for entry in log.items()]
+        found = {
+            "world": trainer.args.world_size,
+            "losses": losses(trainer),
+            "norms": norms(trainer),
+            "checksum": sum(p.double().abs().sum().item() for p in trainer.bare_model.parameters()),
+            "eval": {name: value for name, value in entries if name.startswith("eval_recommend")},
+        }
+        (Path(folder) / "found.json").write_text(json.dumps(found))
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    """`accelerate launch --cpu --num_processes 2` would run one process; torchrun runs two, over gloo."""
-    found = []
-    for processes, batch_size in ((1, 6), (2, 3)):
-        script = tmp_path / f"run_{processes}.py"
-        folder = str(tmp_path / f"out_{processes}")
-        script.write_text(RUN.format(tests=str(Path(__file__).parent), folder=folder, batch_size=batch_size))
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0",
-             "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(script)],
-            capture_output=True, text=True, timeout=300, cwd=Path(__file__).parent.parent,
-        )  # fmt: skip
-        line = next((line for line in done.stdout.splitlines() if "FOUND" in line), None)
-        assert line is not None, done.stderr[-3000:]
-        found.append(json.loads(line[line.index("{") :]))
-    one, two = found
+    """Over gloo, as torchrun starts them."""
+    alone = start(train_and_tell, str(tmp_path / "out_1"), 6, output=tmp_path / "said")
+    alone.join(300)
+    for process in [alone, *start_ranks(train_and_tell, str(tmp_path / "out_2"), 3, output=tmp_path / "said")]:
+        process.join(300)
+        assert process.exitcode == 0, "".join(file.read_text()[-3000:] for file in tmp_path.glob("said*"))
+    one, two = (json.loads((tmp_path / folder / "found.json").read_text()) for folder in ("out_1", "out_2"))
     assert (one["world"], two["world"]) == (1, 2)
     assert len(one["losses"]) == 12
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)

@@ -11,6 +11,7 @@ from transformers.utils.logging import tqdm
 
 from processing_unimp import EvaluationCases, Histories, UniMPProcessor
 from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task import CaseScores, Scores, Task, stacked
 
 from ..answering import outputs_of
@@ -121,9 +122,9 @@ def evaluate_model(
             "skipped": cases.skipped,
             "headline": task.headline,
             "interval": bootstrap(task, scores),
-            "model": task.summarise(scores),
-            "parts": {name: task.summarise(each[task.name]) for name, each in parts.items() if task.name in each},
-            "baselines": cases.baselines(train) | {name: task.summarise(each) for name, each in retrieved.items()},
+            "model": summarise(task, scores),
+            "parts": {name: summarise(task, each[task.name]) for name, each in parts.items() if task.name in each},
+            "baselines": cases.baselines(train) | {name: summarise(task, each) for name, each in retrieved.items()},
         }
     return results
 
@@ -173,7 +174,7 @@ def bootstrap(task: Task, scores: Scores, seed: int = 0) -> tuple[float, float] 
         return None
     rng = np.random.default_rng(seed)
     num_cases = len(next(iter(scores.values())))
-    values = [task.headline_of(scores, rng.integers(num_cases, size=num_cases)) for _ in range(RESAMPLES)]
+    values = [headline_of(task, scores, rng.integers(num_cases, size=num_cases)) for _ in range(RESAMPLES)]
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -3,13 +3,12 @@
 Codes, quantised vectors and pictures are those of taming's own classes, up to rounding.
 """
 
-import io
 import os
 import pickle
-import pickletools
 import re
 import zipfile
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,50 +27,34 @@ TAMING_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 # The weights tell every size but the pictures'; taming's own ImageNet configuration trains at 256.
 RESOLUTION_WITHOUT_CONFIG = 256
 
-# From diffusers' names to taming's, in this order; the levels of the decoder are numbered the other way round.
+# From taming's names to diffusers'; the levels of the decoder are numbered the other way round besides.
 RENAMED = {
-    "down_blocks.": "down.",
-    "mid_block.resnets.0.": "mid.block_1.",
-    "mid_block.resnets.1.": "mid.block_2.",
-    "mid_block.attentions.0.": "mid.attn_1.",
-    ".resnets.": ".block.",
-    ".attentions.": ".attn.",
-    ".downsamplers.0.": ".downsample.",
-    ".upsamplers.0.": ".upsample.",
-    ".conv_norm_out.": ".norm_out.",
-    ".conv_shortcut.": ".nin_shortcut.",
-    ".group_norm.": ".norm.",
-    ".to_q.": ".q.",
-    ".to_k.": ".k.",
-    ".to_v.": ".v.",
-    ".to_out.0.": ".proj_out.",
-}
-
-PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-# Weights of models that are no plain VQGAN, by the beginning of a name.
-REFUSED = {
-    "quantize.embed.": "a Gumbel VQGAN: take one with a plain codebook",
-    "quantize.proj.": "a Gumbel VQGAN: take one with a plain codebook",
-    "quantize.used": "a VQGAN with remapped codes: take one without `remap`",
-    "first_stage_model.": "a transformer over codes: take the checkpoint of its VQGAN",
+    "encoder.down.": "encoder.down_blocks.",
+    ".mid.block_1.": ".mid_block.resnets.0.",
+    ".mid.block_2.": ".mid_block.resnets.1.",
+    ".mid.attn_1.": ".mid_block.attentions.0.",
+    ".block.": ".resnets.",
+    ".attn.": ".attentions.",
+    ".downsample.": ".downsamplers.0.",
+    ".upsample.": ".upsamplers.0.",
+    ".norm_out.": ".conv_norm_out.",
+    ".nin_shortcut.": ".conv_shortcut.",
+    ".norm.": ".group_norm.",
+    ".q.": ".to_q.",
+    ".k.": ".to_k.",
+    ".v.": ".to_v.",
+    ".proj_out.": ".to_out.0.",
 }
 
 
 def load_image_codec(name: str | os.PathLike) -> ImageCodec:
-    """
-    Load what a recipe names.
-
-    Args:
-        name (`str` or `Path`):
-            A folder or Hub name of a `diffusers.VQModel`, or a checkpoint file of taming-transformers (`.ckpt`, `.pt`,
-            `.pth`), which is converted.
+    """The codec that a recipe names: a folder or Hub name of a `diffusers.VQModel`, or a file for [`convert_taming`].
 
     Raises:
         ValueError: there is neither.
     """
     if Path(name).suffix in TAMING_SUFFIXES and not Path(name).is_dir():
-        return ImageCodec(convert_taming(Path(name)))
+        return ImageCodec(convert_taming(name))
     try:
         return ImageCodec.from_pretrained(name)
     except ValueError as error:
@@ -80,44 +63,42 @@ def load_image_codec(name: str | os.PathLike) -> ImageCodec:
 
 def convert_taming(checkpoint: str | os.PathLike, config: str | os.PathLike | None = None) -> Any:
     """
-    Convert a VQGAN of taming-transformers.
-
-    Sizes are read from the weights; the yaml of the training must agree with them and adds the side of the pictures.
+    Convert a VQGAN of taming-transformers, whose sizes are read from its weights.
 
     Args:
-        checkpoint (`str` or `os.PathLike`):
-            A file of `torch.save` with the weights, alone or as `"state_dict"`, or a `.safetensors` file of the same
-            names. `loss.*` and whatever the training kept beside the weights are dropped.
-        config (`str` or `os.PathLike`, *optional*):
-            A yaml file with `model.params.ddconfig`. By default `NAME.yaml` beside `NAME.ckpt`, else one beside the
-            checkpoint or in `configs/` there or beside `checkpoints/`; without any, 256 pixels and a warning.
+        checkpoint (`str` or `Path`): weights by name, alone or as `"state_dict"`, in a file of `torch.save` or a
+            `.safetensors` file. `loss.*` and what the training kept beside the weights are dropped.
+        config (`str` or `Path`, *optional*): the yaml of the training, which adds the side of the pictures and has to
+            agree with the weights. By default `NAME.yaml` beside `NAME.ckpt`, else a yaml with `model.params.ddconfig`
+            beside the checkpoint or in `configs/` there or beside `checkpoints/`; without any, 256 and a warning.
 
     Returns:
         `diffusers.VQModel` in float32, on the CPU, in eval mode. Its codes can differ from taming's only where two
         codebook vectors are equally near up to rounding.
 
     Raises:
-        FileNotFoundError: no such checkpoint or config.
-        ValueError: a file that cannot be read safely, another model, weights or a config that do not fit.
+        ValueError: no such file, one that cannot be read safely, another model, or a config that does not fit.
         ImportError: diffusers is not installed.
     """
-    model_class = vq_model_class()
-    checkpoint = _existing(checkpoint, "taming checkpoint")
+    model_class, checkpoint = vq_model_class(), Path(checkpoint)
     weights = _read_weights(checkpoint)
     architecture = _architecture(weights, checkpoint)
-    config = _find_config(checkpoint) if config is None else _existing(config, "taming config")
+    config = _find_config(checkpoint) if config is None else Path(config)
+    side = RESOLUTION_WITHOUT_CONFIG if config is None else _agreed_resolution(config, architecture)
     if config is None:
-        architecture["sample_size"] = RESOLUTION_WITHOUT_CONFIG
         logger.warning(
-            f"{checkpoint} has no yaml with model.params.ddconfig beside it: pictures are taken to be "
-            f"{RESOLUTION_WITHOUT_CONFIG} pixels a side. Pass config= if it was trained at another resolution."
+            f"{checkpoint} has no yaml with model.params.ddconfig beside it: pictures are taken to be {side} pixels a "
+            "side. Pass config= if it was trained at another resolution."
         )
-    else:
-        architecture["sample_size"] = _agreed_resolution(config, architecture)
     # Built without storage: no second copy of the weights, and no random numbers are drawn.
     with torch.device("meta"):
-        model = model_class(**architecture)
-    model.load_state_dict(_converted(weights, model.state_dict(), checkpoint), strict=True, assign=True)
+        model = model_class(sample_size=side, **architecture)
+    try:
+        model.load_state_dict(_renamed(weights, len(architecture["block_out_channels"])), assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{checkpoint} is no whole VQGAN of taming with a plain codebook: {str(error)[:600]}"
+        ) from error
     return model.eval()
 
 
@@ -131,140 +112,86 @@ class _Bookkeeping:
         pass
 
 
-def _existing(path: str | os.PathLike, what: str) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {what} {path}; expected a file.")
-    return path
+def _load(checkpoint: Path) -> Any:
+    if checkpoint.suffix == ".safetensors":
+        return load_file(checkpoint)
+    is_zip = zipfile.is_zipfile(checkpoint)  # what torch has written since 1.6
+    # A checkpoint of a training names classes of pytorch-lightning, which `weights_only` refuses.
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint) if is_zip else []
+    with torch.serialization.safe_globals([(_Bookkeeping, name) for name in names]):
+        # Mapped: the optimizer's states, as large as the weights and more, are not read.
+        return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
 def _read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    if checkpoint.suffix == ".safetensors":
-        try:
-            loaded: Any = load_file(checkpoint)
-        except SafetensorError as error:
-            raise ValueError(f"{checkpoint} is not a whole .safetensors file ({error}). Fetch it again.") from error
-    else:
-        loaded = _load_checkpoint(checkpoint)
+    try:
+        loaded = _load(checkpoint)
+    except OSError as error:
+        raise ValueError(f"There is no taming checkpoint {checkpoint} that can be read ({error}).") from error
+    except (SafetensorError, pickle.UnpicklingError, ValueError, RuntimeError, LookupError, EOFError) as error:
+        raise ValueError(
+            f"{checkpoint} cannot be read with weights_only=True ({str(error)[:300]}). If it is not whole, fetch it "
+            "again. If you trust where it comes from, load it once with weights_only=False, write the tensors of its "
+            "state_dict with safetensors.torch.save_file and convert that file."
+        ) from error
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(weights, dict):
         raise ValueError(f"{checkpoint} holds a {type(weights).__name__}; expected weights by name.")
     weights = {name: weight for name, weight in weights.items() if not str(name).startswith("loss.")}
-    other = [str(name) for name, weight in weights.items() if not (type(name) is str and torch.is_tensor(weight))]
+    other = [str(name) for name, weight in weights.items() if type(name) is not str or not torch.is_tensor(weight)]
     if other:
         raise ValueError(f"{checkpoint} holds other things than weights ({_some(other)}); expected tensors by name.")
-    for beginning, kind in REFUSED.items():
-        if any(name.startswith(beginning) for name in weights):
-            raise ValueError(f"{checkpoint} has weights {beginning}*: it is {kind}.")
     return weights
-
-
-def _load_checkpoint(checkpoint: Path) -> Any:
-    """A checkpoint of a training names classes of pytorch-lightning, which `weights_only` refuses."""
-    try:
-        stand_ins: list[Any] = [(_Bookkeeping, name) for name in _names_in(checkpoint)]
-        with torch.serialization.safe_globals(stand_ins):
-            # Mapped: the optimizer's states, as large as the weights and more, are not read.
-            return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(checkpoint))
-    except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError, RuntimeError, LookupError, EOFError) as error:
-        raise ValueError(
-            f"{checkpoint} cannot be read with weights_only=True ({str(error)[:300]}). If you trust where it comes "
-            "from, write its weights alone once and convert that file: "
-            f"weights = torch.load({checkpoint.name!r}, map_location='cpu', weights_only=False)['state_dict']; "
-            "safetensors.torch.save_file({name: weight.contiguous() for name, weight in weights.items() "
-            "if not name.startswith('loss.')}, 'vqgan.safetensors')"
-        ) from error
-
-
-def _names_in(checkpoint: Path) -> set[str]:
-    """Every class and function that a checkpoint names, found without running it."""
-    if zipfile.is_zipfile(checkpoint):
-        with zipfile.ZipFile(checkpoint) as archive:
-            pickles = [archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl")]
-        return {name for data in pickles for name in _names_in_pickle(io.BytesIO(data))}
-    with open(checkpoint, "rb") as file:
-        # Before torch 1.6: three pickles about the file, then the content; the numbers come after it.
-        return {name for _ in range(4) for name in _names_in_pickle(file)}
-
-
-def _names_in_pickle(file: Any) -> list[str]:
-    names = [str(value).split(" ") for code, value, _ in pickletools.genops(file) if code.name == "GLOBAL"]
-    # torch writes under the module names of Python 2.
-    return [f"{PYTHON_2_MODULES.get(module, module)}.{name}" for module, name in names]
 
 
 def _architecture(weights: dict[str, torch.Tensor], checkpoint: Path) -> dict[str, Any]:
     """Arguments of `VQModel`, but for its `sample_size`."""
 
-    def shape(name: str) -> torch.Size:
-        if name not in weights:
-            raise ValueError(
-                f"{checkpoint} has no {name}, but {_some(weights) or 'nothing'}: it is no VQGAN of taming."
-            )
-        return weights[name].shape
-
     def numbers(pattern: str) -> set[int]:
         return {int(match[1]) for match in map(re.compile(pattern).match, weights) if match}
 
-    ch, in_channels = shape("encoder.conv_in.weight")[:2]
-    levels = len(numbers(r"encoder\.down\.(\d+)\."))
-    widths = [shape(f"encoder.down.{level}.block.0.conv1.weight")[0] for level in range(levels)]
-    if widths[:1] != [ch]:
+    levels = range(len(numbers(r"encoder\.down\.(\d+)\.")))
+    down, up = numbers(r"encoder\.down\.(\d+)\.attn\."), numbers(r"decoder\.up\.(\d+)\.attn\.")
+    try:
+        first, in_channels = weights["encoder.conv_in.weight"].shape[:2]
+        widths = [len(weights[f"encoder.down.{level}.block.0.conv1.weight"]) for level in levels]
+        num_codes, embed_dim = weights["quantize.embedding.weight"].shape
+        out_channels, latent_channels = len(weights["decoder.conv_out.bias"]), weights["quant_conv.weight"].shape[1]
+    except (LookupError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{checkpoint}: its first convolution has {ch} channels and its levels have {widths}. A VQModel begins "
+            f"{checkpoint} has {_some(weights) or 'no weights'}, but no proper {error}: it is no VQGAN of taming with "
+            "a plain codebook (Gumbel, `remap` and transformers over codes are not converted)."
+        ) from error
+    if widths[:1] != [first]:
+        raise ValueError(
+            f"{checkpoint}: its first convolution has {first} channels and its levels have {widths}. A VQModel begins "
             "with the width of its first level: only a ch_mult that begins with 1 can be converted."
         )
-    down, up = numbers(r"encoder\.down\.(\d+)\.attn\."), numbers(r"decoder\.up\.(\d+)\.attn\.")
-    num_codes, embed_dim = shape("quantize.embedding.weight")
     return {
         "in_channels": in_channels,
-        "out_channels": shape("decoder.conv_out.weight")[0],
-        "down_block_types": [
-            "AttnDownEncoderBlock2D" if level in down else "DownEncoderBlock2D" for level in range(levels)
-        ],
-        "up_block_types": [
-            "AttnUpDecoderBlock2D" if level in up else "UpDecoderBlock2D" for level in reversed(range(levels))
-        ],
+        "out_channels": out_channels,
+        "down_block_types": [f"{'Attn' * (level in down)}DownEncoderBlock2D" for level in levels],
+        "up_block_types": [f"{'Attn' * (level in up)}UpDecoderBlock2D" for level in reversed(levels)],
         "block_out_channels": widths,
         "layers_per_block": len(numbers(r"encoder\.down\.0\.block\.(\d+)\.")),
-        "latent_channels": shape("quant_conv.weight")[1],
+        "latent_channels": latent_channels,
         "num_vq_embeddings": num_codes,
         "vq_embed_dim": embed_dim,
         "norm_num_groups": 32,
     }
 
 
-def _converted(
-    weights: dict[str, torch.Tensor], places: dict[str, torch.Tensor], checkpoint: Path
-) -> dict[str, torch.Tensor]:
-    """The weights under the names of `places`, each used once."""
-    levels = len({name.split(".")[2] for name in places if name.startswith("decoder.up_blocks.")})
-    names = {place: _taming_name(place, levels) for place in places}
-    missing = [name for name in names.values() if name not in weights]
-    unknown = sorted(set(weights) - set(names.values()))
-    if missing or unknown:
-        raise ValueError(
-            f"{checkpoint}: {len(missing)} weights are missing ({_some(missing) or 'none'}) and {len(unknown)} have "
-            f"no place ({_some(unknown) or 'none'}). Expected a whole VQGAN of taming-transformers, {levels} levels."
-        )
-    converted = {}
-    for place, name in names.items():
+def _renamed(weights: dict[str, torch.Tensor], num_levels: int) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for name, weight in weights.items():
+        name = re.sub(r"decoder\.up\.(\d+)", lambda match: f"decoder.up_blocks.{num_levels - 1 - int(match[1])}", name)
+        for theirs, ours in RENAMED.items():
+            name = name.replace(theirs, ours)
         # Attention is a 1 x 1 convolution in taming and a linear layer in diffusers.
-        linear = ".to_" in place and place.endswith(".weight")
-        expected = (*places[place].shape, 1, 1) if linear else tuple(places[place].shape)
-        if tuple(weights[name].shape) != expected:
-            raise ValueError(
-                f"{checkpoint}: {name} is {tuple(weights[name].shape)}; expected {expected}, by the others."
-            )
-        converted[place] = weights[name].to(torch.float32, copy=True).reshape(places[place].shape)
-    return converted
-
-
-def _taming_name(place: str, levels: int) -> str:
-    name = re.sub(r"up_blocks\.(\d+)", lambda match: f"up.{levels - 1 - int(match[1])}", place)
-    for ours, theirs in RENAMED.items():
-        name = name.replace(ours, theirs)
-    return name
+        is_linear = ".to_" in name and weight.dim() == 4
+        # Copied: a mapped file may go away.
+        renamed[name] = (weight.flatten(1) if is_linear else weight).to(torch.float32, copy=True)
+    return renamed
 
 
 def _find_config(checkpoint: Path) -> Path | None:
@@ -287,14 +214,12 @@ def _read_params(config: Path) -> dict[str, Any] | None:
     """`model.params` of a yaml file, or `None` where that has no `ddconfig`."""
     try:
         text = config.read_text(encoding="utf-8")
-        if "ddconfig" not in text:
-            return None
-        params = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        params = yaml.safe_load(text)["model"]["params"] if "ddconfig" in text else {}
+        return params if isinstance(params["ddconfig"], dict) else None
+    except (LookupError, TypeError):
+        return None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{config} is no readable yaml ({error}). Mend it, or pass config= another file.") from error
-    for name in ("model", "params"):
-        params = params.get(name) if isinstance(params, dict) else None
-    return params if isinstance(params, dict) and isinstance(params.get("ddconfig"), dict) else None
 
 
 def _agreed_resolution(config: Path, architecture: dict[str, Any]) -> int:
@@ -302,10 +227,13 @@ def _agreed_resolution(config: Path, architecture: dict[str, Any]) -> int:
     params = _read_params(config)
     if params is None:
         raise ValueError(f"{config} has no model.params.ddconfig; expected the yaml that the VQGAN was trained with.")
-    ddconfig = params["ddconfig"]
-    resolution = ddconfig.get("resolution")
-    if not isinstance(resolution, int) or resolution < 1:
-        raise ValueError(f"{config}: resolution is {resolution!r}; expected the pixels a side, such as 256.")
+    said = params | params["ddconfig"]
+    resolution, attending = said.get("resolution"), said.get("attn_resolutions", [])
+    if not isinstance(resolution, int) or resolution < 1 or not isinstance(attending, list):
+        raise ValueError(
+            f"{config}: resolution is {resolution!r}; expected the pixels a side, such as 256, and as "
+            f"attn_resolutions a list of such numbers, not {attending!r}."
+        )
     widths = architecture["block_out_channels"]
     expected: dict[str, Any] = {
         "ch": widths[0],
@@ -317,26 +245,17 @@ def _agreed_resolution(config: Path, architecture: dict[str, Any]) -> int:
         "n_embed": architecture["num_vq_embeddings"],
         "embed_dim": architecture["vq_embed_dim"],
         # These leave no trace in the weights, or none that a VQModel could follow.
-        **dict.fromkeys(("double_z", "give_pre_end", "tanh_out"), False),
-        "resamp_with_conv": True,
-        "remap": None,
+        **{"double_z": False, "give_pre_end": False, "tanh_out": False, "resamp_with_conv": True, "remap": None},
     }
-    said = {name: value for name, value in (params | ddconfig).items() if name in expected}
-    wrong = [f"{name} {value} (expected {expected[name]})" for name, value in said.items() if value != expected[name]]
-    # The levels of the encoder and of the decoder that attend, by the weights and as taming counts resolutions.
-    down, up = (
-        [level for level, block in enumerate(blocks) if block.startswith("Attn")]
-        for blocks in (architecture["down_block_types"], architecture["up_block_types"][::-1])
-    )
-    attending = ddconfig.get("attn_resolutions", [])
-    levels, lowest = range(len(widths)), resolution // 2 ** (len(widths) - 1)
-    if down != [level for level in levels if resolution // 2**level in attending] or up != [
-        level for level in levels if lowest * 2 ** (len(widths) - 1 - level) in attending
-    ]:
-        wrong.append(
-            f"attn_resolutions {attending} at resolution {resolution} (expected attention at the levels {down} of "
-            f"the encoder and {up} of the decoder)"
-        )
+    differing = {name: value for name, value in expected.items() if said.get(name, value) != value}
+    wrong = [f"{name} {said[name]} (expected {value})" for name, value in differing.items()]
+    # Attention is where a level's side is named; the decoder counts its sides from the lowest, doubling.
+    sides = [resolution // 2**level for level in range(len(widths))]
+    sides += [sides[-1] * 2**level for level in range(len(widths))]
+    blocks = architecture["down_block_types"] + architecture["up_block_types"]
+    there = [side for side, block in zip(sides, blocks, strict=True) if block.startswith("Attn")]
+    if there != [side for side in sides if side in attending]:
+        wrong.append(f"attn_resolutions {attending} at resolution {resolution} (expected {sorted(set(there))})")
     if wrong:
         raise ValueError(
             f"{config} does not fit the weights: {', '.join(wrong)}. Pass config= the yaml that this checkpoint was "
@@ -346,5 +265,5 @@ def _agreed_resolution(config: Path, architecture: dict[str, Any]) -> int:
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    first = list(islice(names, 5))
+    return ", ".join([*first[:4], *(["..."] if len(first) > 4 else [])])

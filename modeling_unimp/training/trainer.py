@@ -15,6 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
 from processing_unimp import EvaluationCases
+from processing_unimp.metrics.summary import summarise
 from processing_unimp.task import Scores
 
 from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
@@ -308,7 +309,7 @@ class UniMPTrainer(Trainer):
         cases_by_task = self.evaluation_cases if eval_dataset is None else eval_dataset
         scores = self.score_cases(cases_by_task)
         results = {
-            cases.task.name: cases.task.summarise(scores[cases.task.name])
+            cases.task.name: summarise(cases.task, scores[cases.task.name])
             for cases in cases_by_task
             if cases.task.name in scores
         }

@@ -28,7 +28,6 @@ REVIEW_COLUMNS = {
     "asin": ID,
     "unixReviewTime": NUMBER,
     "overall": NUMBER,
-    "reviewText": TEXT,
     "summary": TEXT,
 }
 REVIEW_COLUMNS_2023 = {
@@ -37,14 +36,13 @@ REVIEW_COLUMNS_2023 = {
     "asin": ID,
     "timestamp": NUMBER,
     "rating": NUMBER,
-    "text": TEXT,
     "title": TEXT,
 }
 EVENTS = {
     "2014": 'reviewerID AS user_id, asin AS item_id, unixReviewTime AS "timestamp", overall AS rating, '
-    "plain_text(reviewText) AS review, plain_text(summary) AS explanation",
+    "plain_text(summary) AS explanation",
     "2023": 'user_id, coalesce(parent_asin, asin) AS item_id, "timestamp" / 1000 AS "timestamp", rating, '
-    "plain_text(text) AS review, plain_text(title) AS explanation",
+    "plain_text(title) AS explanation",
 }
 EVENTS["2018"] = EVENTS["2014"]
 ITEM_COLUMNS = {
@@ -58,7 +56,7 @@ ITEM_COLUMNS = {
     "domain": TEXT,
     "image_url": TEXT,
 }
-# Breaks and the entities that fill reviews; "&amp;" last, so that "&amp;lt;" stays a text about "&lt;".
+# Breaks and the entities that fill headlines; "&amp;" last, so that "&amp;lt;" stays a text about "&lt;".
 PLAIN_TEXT = r"""
 CREATE MACRO plain_text(raw) AS nullif(trim(regexp_replace(replace(replace(replace(replace(replace(replace(replace(
     regexp_replace(raw, '(?i)</?(br|p|div|span|b|i|a|video)(\s[^<>]*)?/?>', ' ', 'g'),
@@ -123,7 +121,7 @@ def prepare(arguments: AmazonArguments) -> dict[str, Any]:
         tables.answers(PLAIN_TEXT)
         tables.answers(
             'CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, "timestamp" DOUBLE, rating DOUBLE, '
-            "review VARCHAR, explanation VARCHAR)"
+            "explanation VARCHAR)"
         )
         tables.answers("CREATE TABLE domains (item_id VARCHAR, domain VARCHAR)")
         for category in arguments.categories:

@@ -1,4 +1,4 @@
-"""HR@k, NDCG@k and MRR@k where each case has one true item, with the functions of `processing_unimp.metrics`.
+"""HR@k, NDCG@k and MRR@k where each case has one true item, with the functions of `processing_unimp`.
 
 `evaluate` reads the imports of this file line by line: one module a line, with what pip would install after `From:`.
 """
@@ -10,7 +10,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from processing_unimp.metrics import hit_rate, mrr, ndcg, rank_of_target  # From: unimp
+from processing_unimp.case_metrics import rank_of_target  # From: unimp
+from processing_unimp.metrics.ranking import hit_rate, mrr, ndcg  # From: unimp
 
 DESCRIPTION = """
 How far up a ranking the one true item of each case stands. HR@k is the share of cases with it among the first k,

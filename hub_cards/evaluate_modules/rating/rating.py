@@ -1,4 +1,4 @@
-"""MAE, RMSE and accuracy of predicted stars, with the functions of `processing_unimp.metrics`.
+"""MAE, RMSE and accuracy of predicted stars, with the functions of `processing_unimp`.
 
 `evaluate` reads the imports of this file line by line: one module a line, with what pip would install after `From:`.
 """
@@ -7,7 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from processing_unimp.metrics import mae, rmse  # From: unimp
+from processing_unimp.metrics.stars import mae, rmse  # From: unimp
 
 DESCRIPTION = """
 How far predicted stars are from given ones: the mean absolute error and the root mean squared error, both in stars and

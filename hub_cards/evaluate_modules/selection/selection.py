@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from processing_unimp.metrics import precision_recall_f1  # From: unimp
+from processing_unimp.case_metrics import precision_recall_f1  # From: unimp
 from processing_unimp.task_select import choose  # From: unimp
 
 DESCRIPTION = """
