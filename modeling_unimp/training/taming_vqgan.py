@@ -97,7 +97,8 @@ def convert_taming(checkpoint: str | os.PathLike, config: str | os.PathLike | No
         model.load_state_dict(_renamed(weights, len(architecture["block_out_channels"])), assign=True)
     except RuntimeError as error:
         raise ValueError(
-            f"{checkpoint} is no whole VQGAN of taming with a plain codebook: {str(error)[:600]}"
+            f"{checkpoint} is no whole VQGAN of taming with a plain codebook and a ch_mult that begins with 1: "
+            f"{str(error)[:600]}"
         ) from error
     return model.eval()
 
@@ -135,12 +136,11 @@ def _read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
             "state_dict with safetensors.torch.save_file and convert that file."
         ) from error
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(weights, dict):
-        raise ValueError(f"{checkpoint} holds a {type(weights).__name__}; expected weights by name.")
-    weights = {name: weight for name, weight in weights.items() if not str(name).startswith("loss.")}
+    named = weights if isinstance(weights, dict) else {type(weights).__name__: None}
+    weights = {name: weight for name, weight in named.items() if not str(name).startswith("loss.")}
     other = [str(name) for name, weight in weights.items() if type(name) is not str or not torch.is_tensor(weight)]
     if other:
-        raise ValueError(f"{checkpoint} holds other things than weights ({_some(other)}); expected tensors by name.")
+        raise ValueError(f"{checkpoint} holds other things than weights ({_some(other)}): expected tensors by name.")
     return weights
 
 
@@ -153,7 +153,7 @@ def _architecture(weights: dict[str, torch.Tensor], checkpoint: Path) -> dict[st
     levels = range(len(numbers(r"encoder\.down\.(\d+)\.")))
     down, up = numbers(r"encoder\.down\.(\d+)\.attn\."), numbers(r"decoder\.up\.(\d+)\.attn\.")
     try:
-        first, in_channels = weights["encoder.conv_in.weight"].shape[:2]
+        in_channels = weights["encoder.conv_in.weight"].shape[1]
         widths = [len(weights[f"encoder.down.{level}.block.0.conv1.weight"]) for level in levels]
         num_codes, embed_dim = weights["quantize.embedding.weight"].shape
         out_channels, latent_channels = len(weights["decoder.conv_out.bias"]), weights["quant_conv.weight"].shape[1]
@@ -162,11 +162,6 @@ def _architecture(weights: dict[str, torch.Tensor], checkpoint: Path) -> dict[st
             f"{checkpoint} has {_some(weights) or 'no weights'}, but no proper {error}: it is no VQGAN of taming with "
             "a plain codebook (Gumbel, `remap` and transformers over codes are not converted)."
         ) from error
-    if widths[:1] != [first]:
-        raise ValueError(
-            f"{checkpoint}: its first convolution has {first} channels and its levels have {widths}. A VQModel begins "
-            "with the width of its first level: only a ch_mult that begins with 1 can be converted."
-        )
     return {
         "in_channels": in_channels,
         "out_channels": out_channels,
