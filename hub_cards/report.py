@@ -343,6 +343,7 @@ def _task_result(task: str, of_task: TaskResult) -> dict[str, Any]:
         ],
         "cases": of_task["cases"],
         "skipped": of_task["skipped"],
+        "reliability": of_task.get("reliability"),
     }
 
 

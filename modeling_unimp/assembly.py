@@ -36,7 +36,9 @@ def from_backbones(
         # A tokenizer with more tokens than the language model has rows.
         grow_words(text, processor.first_token_id)
     feature_size = overrides.pop("vision_feature_size", None)
-    if vision_model is not None and overrides.get("fusion") == "none":
+    in_rows = content_pictures is not None and overrides.get("item_rows", "free") != "free"
+    if vision_model is not None and overrides.get("fusion") == "none" and not in_rows:
+        tower = None
         logger.warning(f"fusion='none': the vision model {vision_model!r} has no effect and is not loaded.")
     elif vision_model is not None and tower is not None:
         feature_size = measure_feature_size(tower, vision_model)
@@ -57,7 +59,12 @@ def from_backbones(
     }
     if feature_size is not None:
         known["vision_feature_size"] = feature_size
+    terms = None
     if overrides.get("item_rows", "free") != "free":
+        if processor is not None and catalogue is not None:
+            terms = processor.content_terms(overrides.pop("content_length", UniMPConfig.content_length))
+            # No wider than the item that says most, for what is empty costs as much as what is not.
+            known["content_length"] = max(1, int((terms[0] >= 0).sum(dim=1).max())) if len(terms[0]) else 1
         known["num_terms"] = 0 if processor is None else len(processor.term_texts)
         known["content_picture_size"] = 0 if content_pictures is None else content_pictures.shape[1]
     if catalogue is not None:
@@ -73,8 +80,9 @@ def from_backbones(
         # "auto" is what the checkpoint of the language model was saved in.
         model.to(dtype=text.dtype)  # type: ignore[call-arg]
     fit_rows_to_words(model)
-    if config.item_rows != "free" and config.num_items and processor is not None:
-        model.set_content(ItemContent(*processor.content_terms(config.content_length), content_pictures))
+    if terms is not None:
+        assert processor is not None
+        model.set_content(ItemContent(*terms, content_pictures))
         if text_model not in TEXT_SIZES:
             fit_terms_to_words(model, processor)
     return model

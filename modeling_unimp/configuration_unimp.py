@@ -44,7 +44,8 @@ class UniMPConfig(PreTrainedConfig):
             `"exclusive"`: tokens of an item see that item's picture only (paper, eq. 3). `"all"`: they see the
             pictures of all items up to and including theirs. `"late"`: as `"all"`, but in one gated block after the
             language model's last layer. `"early"`: L consecutive `[IMG]` tokens a picture are replaced by its latents.
-            `"pooled"`: the mean latent is added to the `[IMG]` token. `"none"`: no vision.
+            `"pooled"`: the mean latent is added to the `[IMG]` token. `"none"`: no vision, but in item rows that are
+            made from pictures.
         num_items (`int`, *optional*, defaults to 0):
             N, items with a token of their own.
         num_codes (`int`, *optional*, defaults to 0):
@@ -169,8 +170,11 @@ class UniMPConfig(PreTrainedConfig):
                 f"item_rows={self.item_rows!r} with num_terms=0 and content_picture_size=0 has nothing to make rows "
                 "from: items need attributes that some of them share, or pictures. Choose item_rows='free'."
             )
-        if self.fusion == "none" and self.vision_config is not None:
-            raise ValueError("fusion='none' has no use for a vision_config: set it to None, or choose another fusion.")
+        if self.fusion == "none" and self.vision_config is not None and not self.content_picture_size:
+            raise ValueError(
+                "fusion='none' has no use for a vision_config: set it to None, choose another fusion, or make item "
+                "rows from pictures (content_picture_size)."
+            )
         if self.fusion in ("exclusive", "all") and not self.gated_layers:
             raise ValueError(
                 f"cross_attention_every={self.cross_attention_every} leaves no gated layer in a language model of "

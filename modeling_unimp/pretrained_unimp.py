@@ -37,7 +37,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
         super().post_init()
         # A vision tower also names the layers of its text half, and FSDP refuses a name that is not there.
         present = {type(module).__name__ for module in self.modules()}
-        self._no_split_modules = {name for name in self._no_split_modules or () if name in present}
+        self._no_split_modules = [name for name in self._no_split_modules or () if name in present]
 
     @torch.no_grad()
     def initialize_weights(self) -> None:

@@ -50,8 +50,14 @@ class Rate(Task):
         }
 
     def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
-        """The expected stars, and those that were given."""
-        return {"predicted": float(np.asarray(output) @ STARS), "true": float(request["answer"])}
+        """The expected stars, those that were given, and how sure of the likeliest."""
+        probabilities, true = np.asarray(output, dtype=np.float64), float(request["answer"])
+        return {
+            "predicted": float(probabilities @ STARS),
+            "true": true,
+            "confidence": probabilities.max(),
+            "is_right": bool(STARS[probabilities.argmax()] == true),
+        }
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource

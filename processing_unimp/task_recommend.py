@@ -11,6 +11,8 @@ from .control_tokens import ControlTokens
 from .history import Case, Histories
 from .task import CaseScores, ExampleSource, Piece, Request, Task, described, history_of
 
+TOP = 10  # of a list that is looked at as a whole
+
 
 class Recommend(Task):
     name = "recommend"
@@ -39,11 +41,22 @@ class Recommend(Task):
         }
 
     def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
-        """The rank of the true item."""
+        """The rank of the true item, the ten best items, and how sure of the first."""
         excluded = ~catalogue.available
         excluded[[catalogue.number(item_id) for item_id in seen]] = True
-        rank = rank_of_target(np.asarray(output), catalogue.number(request["answer"]), np.flatnonzero(excluded))
-        return {"rank": rank}
+        target, scores = catalogue.number(request["answer"]), np.asarray(output, dtype=np.float64)
+        rank = rank_of_target(scores, target, np.flatnonzero(excluded))
+        excluded[target] = False
+        scores = np.where(excluded, -np.inf, scores)
+        best = np.argpartition(-scores, min(TOP, len(scores) - 1))[:TOP]
+        confidence = 1 / np.exp(scores - scores[best].max()).sum()
+        return {
+            "rank": rank,
+            "best": np.pad(best, (0, TOP - len(best)), constant_values=best[0]),
+            "num_items": len(scores),
+            "confidence": confidence,
+            "is_right": rank == 1,
+        }
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource

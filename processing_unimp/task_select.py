@@ -77,9 +77,16 @@ class Select(Task):
         return {"task": self.name, "items": scored}
 
     def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
-        """Precision, recall and F1 of the chosen candidates."""
-        precision, recall, f1 = precision_recall_f1(choose(output), np.asarray(request["answer"], dtype=bool))
-        return {"precision": precision, "recall": recall, "f1": f1}
+        """Precision, recall and F1 of the chosen candidates, and how sure of the likeliest."""
+        right, probabilities = np.asarray(request["answer"], dtype=bool), np.asarray(output, dtype=np.float64)
+        precision, recall, f1 = precision_recall_f1(choose(probabilities), right)
+        return {
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "confidence": probabilities.max(),
+            "is_right": bool(right[probabilities.argmax()]),
+        }
 
     def baselines(
         self, requests: Sequence[Request], train: Histories, source: ExampleSource

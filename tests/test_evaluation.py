@@ -38,7 +38,7 @@ def test_every_case_is_scored_in_order(shop):
         alone = [cases.score(index, output) for index, output in enumerate(outputs)]
         assert len(alone) == 3
         for name, column in scores[cases.task.name].items():
-            assert column == pytest.approx([score[name] for score in alone], abs=1e-5)
+            assert column == pytest.approx(np.array([score[name] for score in alone]), abs=1e-5)
 
 
 def test_the_true_answer_of_a_request_is_not_read(shop):
@@ -56,13 +56,14 @@ def test_seen_items_do_not_count_and_ties_do(shop):
     # Equal logits everywhere: the target comes after all others that may be ranked.
     case = recommend.cases[0]
     seen = {event.item_id for event in case.history}
-    assert recommend.score(0, np.zeros(len(catalogue))) == {"rank": len(catalogue) - len(seen)}
+    equal = recommend.score(0, np.zeros(len(catalogue)))
+    assert equal["rank"] == 1 / equal["confidence"] == len(catalogue) - len(seen)
     best = np.zeros(len(catalogue))
     best[catalogue.number(case.target.item_id)] = 1
-    assert recommend.score(0, best) == {"rank": 1}
+    assert recommend.score(0, best)["rank"] == 1
     # Items of the history are no rivals, however high.
     best[[catalogue.number(item_id) for item_id in seen]] = 9
-    assert recommend.score(0, best) == {"rank": 1}
+    assert recommend.score(0, best)["rank"] == 1
 
 
 def test_a_task_without_any_case_is_said_and_left_out(shop, caplog):
@@ -87,7 +88,11 @@ def scores_of_chance(num_cases, width=16):
         name: rng.normal(size=(num_cases, width)) for name in ("features", "true", "other", "random", "retrieved")
     }
     return {
-        "recommend": {"rank": rng.integers(1, 30, num_cases)},
+        "recommend": {
+            "rank": rng.integers(1, 30, num_cases),
+            "best": rng.integers(0, 50, (num_cases, 10)),
+            "num_items": np.full(num_cases, 50),
+        },
         "rate": {"predicted": rng.uniform(1, 5, num_cases), "true": rng.integers(1, 6, num_cases)},
         "select": {name: rng.random(num_cases) for name in ("precision", "recall", "f1")},
         "imagine": vectors | {name: rng.random(num_cases) for name in ("similarity", "similarity_to_other", "nll")},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from processing_unimp.case_metrics import cosine_similarity
+from processing_unimp.metrics.calibration import reliability
 from processing_unimp.metrics.pictures import diversity, frechet_distance
 from processing_unimp.metrics.ranking import hit_rate, mrr, ndcg
 from processing_unimp.metrics.stars import mae, rmse
@@ -143,3 +144,17 @@ def test_diversity_refuses_one_picture_and_one_without_direction():
         diversity(np.array([[1.0, 0.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match="at least 2 pictures"):
         diversity(np.ones((1, 3)))
+
+
+def test_reliability_by_hand():
+    confidence = np.repeat([0.2, 0.9], 10)
+    is_right = np.array([True] * 3 + [False] * 7 + [True] * 8 + [False] * 2)
+    found = reliability(confidence, is_right)
+    # Said .2 and .9, right .3 and .8: bins of two cases each, which keep their order.
+    assert sum(size for *_, size in found["bins"]) == 20 and len(found["bins"]) == 10
+    shares = [1, 0.5, 0, 0, 0, 1, 1, 1, 1, 0]
+    assert found["bins"] == [
+        (pytest.approx(sure), share, 2) for sure, share in zip([0.2] * 5 + [0.9] * 5, shares, strict=True)
+    ]
+    assert found["ece"] == pytest.approx((0.8 + 0.3 + 3 * 0.2 + 4 * 0.1 + 0.9) / 10)
+    assert reliability(np.array([0.5]), np.array([True])) == {"ece": 0.5, "bins": [(0.5, 1.0, 1)]}

@@ -463,6 +463,21 @@ def test_a_change_of_a_price_leaves_the_picture_of_the_row(tmp_path):
     assert torch.equal(unimp.model.model.item_embeddings.content_pictures, rows) and rows[0].any()
 
 
+def test_pictures_in_rows_alone(tmp_path):
+    """The tower stays for pictures of tomorrow, and no sequence has one."""
+    processor = make_model_processor(num_image_tokens=0)
+    pooled = torch.randn(6, 64)
+    model = make_model(processor, fusion="none", item_rows="content", content_pictures=pooled)
+    assert model.model.vision_tower is not None and model.model.resampler is None
+    unimp = PersonalizationPipeline(model=model, processor=processor, device="cpu")
+    assert "pixel_values" not in processor(requests=[RECOMMEND])
+    unimp.add_items([NEW, NEW | {"item_id": "h10", "image": picture("blue")}])
+    rows = model.model.item_embeddings.content_pictures[-2:]
+    assert (rows[0] != rows[1]).any() and torch.allclose(rows.norm(dim=1), torch.ones(2))
+    unimp.save_pretrained(tmp_path)
+    assert close(pipeline("personalization", model=str(tmp_path), device="cpu")(RECOMMEND), unimp(RECOMMEND))
+
+
 @pytest.mark.parametrize("change", ["add_items", "update_items"])
 def test_all_or_none_are_changed(monkeypatch, change):
     unimp = make_pipeline(item_rows="both")

@@ -69,7 +69,13 @@ def test_ranking_is_scored_by_hand():
     seen_too = task.score(request, scores, CATALOGUE, [])
     unseen = task.score(request, scores, CATALOGUE, ["m2", "s2", "h2"])
     assert (seen_too["rank"], unseen["rank"]) == (5, 2)
-    metrics = summarise(task, {"rank": np.array([5, 2])})
+    # The best of six are all of them; m1 has exp(2) of what is left when m2, s2 and h2 are out: m1, s1, h1.
+    assert sorted(set(unseen["best"].tolist())) == [0, 1, 2, 3, 4, 5] and unseen["num_items"] == 6
+    assert unseen["confidence"] == pytest.approx(np.exp(3) / (np.exp(2) + np.exp(1) + np.exp(3)))
+    assert not unseen["is_right"] and task.score(request, -scores, CATALOGUE, ["m2", "s2", "h2"])["rank"] == 2
+    lists = np.array([[0, 1], [0, 2]])
+    metrics = summarise(task, {"rank": np.array([5, 2]), "best": lists, "num_items": np.array([6, 6])})
+    assert metrics["coverage@10"] == 3 / 6
     assert metrics["hr@5"] == 1.0 and metrics["hr@10"] == 1.0
     assert metrics["ndcg@5"] == pytest.approx((1 / np.log2(6) + 1 / np.log2(3)) / 2)
     assert metrics["mrr@5"] == pytest.approx((1 / 5 + 1 / 2) / 2)
@@ -78,8 +84,8 @@ def test_ranking_is_scored_by_hand():
 def test_stars_are_scored_by_their_expectation():
     task = TASKS["rate"]
     scores = task.score({"answer": 2}, np.array([0.5, 0, 0, 0.5, 0]), CATALOGUE, [])
-    assert scores == {"predicted": 2.5, "true": 2.0}
-    assert summarise(task, stacked([scores, {"predicted": 4.5, "true": 3.0}])) == pytest.approx(
+    assert scores == {"predicted": 2.5, "true": 2.0, "confidence": 0.5, "is_right": False}
+    assert summarise(task, stacked([scores, scores | {"predicted": 4.5, "true": 3.0}])) == pytest.approx(
         {"mae": 1.0, "rmse": np.sqrt((0.25 + 2.25) / 2)}
     )
 
@@ -123,7 +129,7 @@ def test_a_selection_is_scored_by_its_choice():
     task = TASKS["select"]
     request = {"candidates": ["m1", "m2", "s1", "h1"], "answer": [True, True, False, False]}
     scores = task.score(request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, [])
-    assert scores == {"precision": 0.5, "recall": 0.5, "f1": 0.5}
+    assert scores == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "confidence": 0.9, "is_right": True}
 
 
 def test_answers_are_plain_dicts():

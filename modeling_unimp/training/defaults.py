@@ -106,6 +106,7 @@ def _of_model(catalogue: Catalogue, histories: Histories) -> dict[str, Any]:
         "text_model": "nano" if np.median(histories.lengths) < LONG_HISTORY else "mini",
         "vision_model": None,
         "unimp": {
+            "fusion": "none",  # pictures are in the rows, where each is read once and not at every place
             "item_rows": "both",
             "tie_item_rows": True,
             "label_softmax": "group",

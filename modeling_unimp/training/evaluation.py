@@ -11,6 +11,7 @@ from transformers.utils.logging import tqdm
 
 from processing_unimp import EvaluationCases, Histories, UniMPProcessor
 from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.metrics.calibration import reliability
 from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task import CaseScores, Scores, Task, stacked
 
@@ -103,8 +104,9 @@ def evaluate_model(
             scores.
 
     Returns:
-        By task: `cases`, `skipped`, `headline`, `interval` (95 %, bootstrap over cases, of the headline), and with
-        their metrics `model`, `parts` (what it is made of, each alone) and `baselines`.
+        By task: `cases`, `skipped`, `headline`, `interval` (95 %, bootstrap over cases, of the headline),
+        `reliability` of the probabilities (see [`~processing_unimp.metrics.calibration.reliability`]), and with their
+        metrics `model`, `parts` (what it is made of, each alone) and `baselines`.
     """
     scores_by_task = trainer.score_cases(cases_by_task)
     parts: dict[str, dict[str, Scores]] = {}
@@ -122,6 +124,7 @@ def evaluate_model(
             "skipped": cases.skipped,
             "headline": task.headline,
             "interval": bootstrap(task, scores),
+            "reliability": reliability(scores["confidence"], scores["is_right"]) if "confidence" in scores else None,
             "model": summarise(task, scores),
             "parts": {name: summarise(task, each[task.name]) for name, each in parts.items() if task.name in each},
             "baselines": cases.baselines(train) | {name: summarise(task, each) for name, each in retrieved.items()},
@@ -214,6 +217,8 @@ def format_table(results: dict[str, Results]) -> str:
                     low, high = result["interval"]
                     line += f"   {result['headline']} 95 % interval {low:.4f} .. {high:.4f}"
                 lines.append(line)
+            if result.get("reliability") is not None:
+                lines.append(f"    probabilities of UniMP are off by {result['reliability']['ece']:.3f} (ECE)")
     return "\n".join(lines)
 
 

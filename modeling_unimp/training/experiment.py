@@ -229,7 +229,8 @@ def model_of(
 ) -> tuple[UniMPForConditionalGeneration, FeatureStore | None]:
     """A new model, with what of it learns, and the features of its tower if that is frozen."""
     tower = features = None
-    if processor.num_image_tokens and model_args.vision_model is not None and not model_args.vision_is_trained:
+    is_seen = processor.num_image_tokens or model_args.config_fields.get("item_rows", "free") != "free"
+    if is_seen and model_args.vision_model is not None and not model_args.vision_is_trained:
         tower = load_vision_tower(model_args.vision_model)[0]
         assert tower is not None
         features = frozen_features(tower, processor, model_args, args)

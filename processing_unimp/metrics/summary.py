@@ -16,6 +16,8 @@ RANKING: dict[str, Callable[[Scores], float]] = {
     "mrr@5": lambda scores: mrr(scores["rank"], 5),
     "hr@10": lambda scores: hit_rate(scores["rank"], 10),
     "ndcg@10": lambda scores: ndcg(scores["rank"], 10),
+    # Of the catalogue, what is in anybody's first ten.
+    "coverage@10": lambda scores: len(np.unique(scores["best"])) / int(scores["num_items"][0]),
 }
 METRICS: dict[str, dict[str, Callable[[Scores], float]]] = {
     "recommend": RANKING,
