@@ -3,7 +3,8 @@
 Shapes: U pictures, P patches (tokens) a picture, F width of a vision feature.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
 )
+from transformers.integrations import deepspeed
 from transformers.modeling_outputs import BaseModelOutput
 
 from .open_clip_tower import load_open_clip_image_processor, load_open_clip_tower
@@ -60,6 +62,22 @@ SUPPORTED_TEXT_MODELS = (
     "smollm3",
     "stablelm",
 )
+
+
+@contextlib.contextmanager
+def whole_weights() -> Iterator[None]:
+    """Models made inside have all their weights, also where DeepSpeed's ZeRO-3 would split them at once.
+
+    A model is put together of several, some rows of which are drawn like others: parts of them would not do. DeepSpeed
+    splits the model when the training begins.
+    """
+    # There is a function to set this, of an object that nothing but this reference knows.
+    known = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = known
 
 
 def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:

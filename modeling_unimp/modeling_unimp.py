@@ -21,6 +21,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .assembly import from_backbones
+from .backbones import whole_weights
 from .configuration_unimp import UniMPConfig
 from .focal_loss import supervised_rows, token_nll
 from .hybrid_scores import HybridScores, hybrid_beside, save_hybrid_beside
@@ -146,9 +147,10 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             dtype (`torch.dtype` or `str`, *optional*): of all weights; `None` is float32.
             overrides (*optional*): fields of [`UniMPConfig`].
         """
-        model: UniMPForConditionalGeneration = from_backbones(
-            cls, text_model, vision_model, catalogue, processor, tower, content_pictures, dtype, overrides
-        )
+        with whole_weights():
+            model: UniMPForConditionalGeneration = from_backbones(
+                cls, text_model, vision_model, catalogue, processor, tower, content_pictures, dtype, overrides
+            )
         return model
 
     def get_input_embeddings(self) -> Any:

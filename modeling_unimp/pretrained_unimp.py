@@ -28,7 +28,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["UniMPPerceiverBlock"]
+    _no_split_modules: set[str] | list[str] | None = ["UniMPPerceiverBlock"]
     _skip_keys_device_placement = ["cache"]
     # Of the language model and the tower; the resampler and the gated cross-attention then take SDPA.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True

@@ -151,3 +151,17 @@ def test_two_processes_under_fsdp2_are_one(tmp_path):
     assert [answer.get("text") for answer in one["answers"]] == [answer.get("text") for answer in two["answers"]]
     shown = [[[item["item_id"] for item in a["items"]] for a in each["answers"][:2]] for each in (one, two)]
     assert shown[0] == shown[1]
+
+
+def test_a_new_model_is_put_together_of_whole_weights_under_zero3():
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    from shop import make_model, make_model_processor
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+    processor = make_model_processor()
+    expected = make_model(processor).state_dict()
+    kept = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+    assert kept.is_zero3() and is_deepspeed_zero3_enabled()
+    found = make_model(processor).state_dict()
+    assert is_deepspeed_zero3_enabled()
+    assert {name: tensor.shape for name, tensor in found.items()} == {k: v.shape for k, v in expected.items()}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import ProgressCallback, Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
@@ -18,6 +19,7 @@ from processing_unimp import EvaluationCases
 from processing_unimp.metrics.summary import summarise
 from processing_unimp.task import Scores
 
+from ..backbones import whole_weights
 from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
@@ -354,11 +356,12 @@ class UniMPTrainer(Trainer):
         if hasattr(self.model, "merge_and_unload"):
             self.model = self.model.merge_and_unload()
         self.save_model(str(folder))
-        if self.accelerator.is_fsdp2:
+        if self.accelerator.is_fsdp2 or is_deepspeed_zero3_enabled():
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 sharded = self.bare_model
-                whole = type(sharded).from_pretrained(folder, dtype=sharded.dtype)
+                with whole_weights():
+                    whole = type(sharded).from_pretrained(folder, dtype=sharded.dtype)
                 self.model = self.model_wrapped = whole.to(self.args.device).eval()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
