@@ -93,10 +93,17 @@ def outputs_of(
 def as_read(
     model: "UniMPForConditionalGeneration", answer_group: str, requests: Sequence[Request]
 ) -> Sequence[Request]:
-    """Requests in the form in which the network reads them: where candidates are ranked, as recommendations."""
-    if answer_group == "decisions" and model.hybrid_scores is not None and model.hybrid_scores.ranks_candidates:
-        return [{"task": "recommend", "history": request["history"]} for request in requests]
-    return requests
+    """Requests in the form in which the network reads them: as recommendations where candidates are ranked, and where
+    the closed-form scores alone see to the query of a search."""
+    hybrid, tasks = model.hybrid_scores, set()
+    if hybrid is not None and answer_group == "decisions" and hybrid.ranks_candidates:
+        tasks = {"select"}
+    elif hybrid is not None and answer_group == "items" and hybrid.search_reads == "recommend":
+        tasks = {"search"}
+    return [
+        {"task": "recommend", "history": request["history"]} if request["task"] in tasks else request
+        for request in requests
+    ]
 
 
 def answer(
@@ -173,7 +180,7 @@ def search_with(
     def search(requests: Sequence[Request]) -> torch.Tensor:
         with answering(model):
             logits_BN: torch.Tensor = answer(
-                model, processor, "items", requests, processor(requests=requests, **reading)
+                model, processor, "items", requests, processor(requests=as_read(model, "items", requests), **reading)
             )
         return logits_BN
 

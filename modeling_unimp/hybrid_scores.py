@@ -203,6 +203,8 @@ class HybridScores:
         stand_ins (`Mapping[int, int]`, *optional*): items added since the fit, and the item of the fit that each is
             most like in words, whose neighbours it has.
         catalogue_size (`int`, *optional*): N with the items added since.
+        search_reads (`str`, *optional*, defaults to `"search"`): what the network is asked where a query is searched:
+            to search, or to `"recommend"`, where its taste serves better and the scores of the query find what fits.
     """
 
     def __init__(
@@ -216,6 +218,7 @@ class HybridScores:
         query_attribute: str | None = None,
         stand_ins: Mapping[int, int] | None = None,
         catalogue_size: int = 0,
+        search_reads: str = "search",
     ) -> None:
         # Rounded to the 16 bits that a file holds: a loaded model answers as the one that was evaluated.
         self.neighbours = {name: (items.long(), values.half().float()) for name, (items, values) in neighbours.items()}
@@ -227,10 +230,14 @@ class HybridScores:
         self.query_attribute = query_attribute
         self.stand_ins = dict(stand_ins or {})
         self.catalogue_size = max(catalogue_size, len(popularity))
+        self.search_reads = search_reads
 
-    def with_weights(self, weights: Mapping[str, Sequence[float]], stars: StarScores | None) -> "HybridScores":
+    def with_weights(
+        self, weights: Mapping[str, Sequence[float]], stars: StarScores | None, search_reads: str = "search"
+    ) -> "HybridScores":
         """The same scores, weighted otherwise."""
         weighted = copy.copy(self)
+        weighted.search_reads = search_reads
         weighted.weights, weighted.stars = {task: list(each) for task, each in weights.items()}, stars
         return weighted
 
@@ -421,6 +428,7 @@ class HybridScores:
             "terms": {name: index.mean_length for name, index in self.terms.items()},
             "query_attribute": self.query_attribute,
             "catalogue_size": self.catalogue_size,
+            "search_reads": self.search_reads,
         }
         if self.stars is not None:
             of_stars = self.stars._asdict()
@@ -465,6 +473,7 @@ class HybridScores:
                 described["query_attribute"],
                 dict(tensors["stand_ins"].tolist()),
                 described["catalogue_size"],
+                described["search_reads"],
             )
         except Exception as error:
             raise ValueError(

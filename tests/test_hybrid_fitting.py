@@ -196,6 +196,27 @@ def test_scores_are_the_documented_sum(fitted):
     assert all(math.isfinite(weight) and weight >= 0 for weight in hybrid.weights["recommend"])
 
 
+@pytest.mark.parametrize("reads", ["search", "recommend"])
+def test_a_search_asks_the_network_what_the_fit_chose(fitted, reads):
+    unimp, _ = fitted
+    model, processor, hybrid = unimp.model, unimp.processor, unimp.model.hybrid_scores
+    weights = hybrid.weights | {"search": [1.0] + [0.5] * len(hybrid.scores)}
+    request = {"task": "search", "history": ["i3", "i4"], "query": "shoe"}
+    try:
+        model.hybrid_scores = chosen = hybrid.with_weights(weights, hybrid.stars, reads)
+        (output,) = outputs_of(model, processor, [request], "items")
+        best = unimp(request, top_k=NUM_ITEMS, exclude_seen=False)["items"][0]
+        model.hybrid_scores = None
+        (network,) = outputs_of(model, processor, [request | {"task": reads}], "items")
+    finally:
+        model.hybrid_scores = hybrid
+    expected = torch.from_numpy(network).log_softmax(-1)
+    for score in chosen.scores:
+        expected += 0.5 * chosen.squashed(score, [[3, 4]], ["shoe"])[0]
+    torch.testing.assert_close(torch.from_numpy(output), expected)
+    assert processor.catalogue.number(best["item_id"]) == int(expected.argmax())
+
+
 def test_a_saved_model_answers_the_same(fitted, tmp_path):
     unimp, _ = fitted
     unimp.save_pretrained(tmp_path / "unimp")

@@ -158,10 +158,11 @@ def test_stars_by_hand():
 @pytest.mark.parametrize("stars", [STARS, None])
 def test_a_file_keeps_everything(tmp_path, stars):
     added = {3: {"item_id": "n", "title": "Red T\u00e9al"}}
-    hybrid = make(stars=stars, query_attribute="kind").with_items(added)
+    hybrid = make(stars=stars, query_attribute="kind", search_reads="recommend").with_items(added)
     hybrid.save_pretrained(tmp_path)
     loaded = HybridScores.load(tmp_path / HYBRID_FILE)
     assert (loaded.scores, loaded.weights) == (hybrid.scores, hybrid.weights)
+    assert loaded.search_reads == "recommend"
     assert (loaded.query_attribute, loaded.stand_ins) == ("kind", {3: 0}) and loaded.digest() == hybrid.digest()
     assert loaded.digest() not in {make(stars=stars).digest(), loaded.with_weights({}, stars).digest()}
     logits = torch.randn(2, 4)

@@ -131,7 +131,7 @@ def _of_training(catalogue: Catalogue, histories: Histories, world_size: int) ->
         "max_grad_norm": 5.0,
         "focal_gamma": 0.0,
         "context_loss": "none",
-        "next_item_weight": 4.0,
+        "next_item_weight": 20.0,
         "sampled_items": 1024 if len(catalogue) > MANY_ITEMS else 0,
         "eval_strategy": "steps",
         "eval_steps": 0.2,

@@ -126,25 +126,33 @@ def fit_hybrid(
         found = outputs_of(model, processor, requests, group, batch_size=batch_size, vision_features=vision_features)
         return np.stack(list(found))
 
+    search_reads = "search"
     for task in RANKINGS:
-        if task in by_task:
-            requests = _sample(by_task[task].requests, hybrid)
-            features, truth, hidden = _ranking_features(
-                hybrid, task, requests, outputs(requests, "items"), catalogue, by_task[task].exclude_seen
-            )
-            together[task] = fit_softmax(features, truth, hidden).tolist()
-            alone[task] = [0.0, *fit_softmax(features[:, 1:], truth, hidden).tolist()]
-            by_network, both, closed = (
-                _ndcg(features, truth, hidden, weights)
-                for weights in ([1.0] + [0.0] * len(hybrid.scores), together[task], alone[task])
-            )
-            logger.info(
-                f"hybrid {task}: NDCG@10 on {len(truth)} validation cases: network {by_network:.4f}, closed form "
-                f"{closed:.4f}, together {both:.4f} (weight of the network {together[task][0]:.2f})"
-                + ("" if both > closed else "; the network does not earn its weight here, and gets none")
-            )
-            if both <= closed:
-                together[task] = alone[task]
+        if task not in by_task:
+            continue
+        requests = _sample(by_task[task].requests, hybrid)
+        features, truth, hidden = _ranking_features(
+            hybrid, task, requests, outputs(requests, "items"), catalogue, by_task[task].exclude_seen
+        )
+        alone[task] = [0.0, *fit_softmax(features[:, 1:], truth, hidden).tolist()]
+        closed = _ndcg(features, truth, hidden, alone[task])
+        found = {task: fit_softmax(features, truth, hidden).tolist()}
+        reached = {task: _ndcg(features, truth, hidden, found[task])}
+        by_network = _ndcg(features, truth, hidden, [1.0] + [0.0] * len(hybrid.scores))
+        if task == "search":
+            asked = [{"task": "recommend", "history": request["history"]} for request in requests]
+            features[:, 0] = torch.from_numpy(outputs(asked, "items")).log_softmax(dim=-1).numpy()
+            found["recommend"] = fit_softmax(features, truth, hidden).tolist()
+            reached["recommend"] = _ndcg(features, truth, hidden, found["recommend"])
+        best = max(reached, key=lambda name: reached[name])
+        logger.info(
+            f"hybrid {task}: NDCG@10 on {len(truth)} validation cases: network {by_network:.4f}, closed form "
+            f"{closed:.4f}, together {reached[best]:.4f} (weight of the network {found[best][0]:.2f}"
+            + (f", asked to {best})" if best != task else ")")
+            + ("" if reached[best] > closed else "; the network does not earn its weight here, and gets none")
+        )
+        together[task] = found[best] if reached[best] > closed else alone[task]
+        search_reads = best if task == "search" else search_reads
     if "select" in by_task and "recommend" in together:
         requests = _sample(by_task["select"].requests, hybrid)
         asked = [{"task": "recommend", "history": request["history"]} for request in requests]
@@ -159,7 +167,7 @@ def fit_hybrid(
         network = outputs(requests, "stars")
         stars = _fit_stars(train, requests, network, catalogue)
         stars_alone = _fit_stars(train, requests, np.full_like(network, 1 / network.shape[1]), catalogue)
-    return hybrid.with_weights(together, stars), hybrid.with_weights(alone, stars_alone)
+    return hybrid.with_weights(together, stars, search_reads), hybrid.with_weights(alone, stars_alone)
 
 
 def _sample(requests: Sequence[Any], hybrid: HybridScores) -> list[Any]:
