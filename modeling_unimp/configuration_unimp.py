@@ -210,20 +210,8 @@ class UniMPConfig(PreTrainedConfig):
         return self.text_config.vocab_size + self.num_added_tokens + self.num_items
 
     @property
-    def cls_token_id(self) -> int:
-        return self.text_config.vocab_size
-
-    @property
     def image_token_id(self) -> int:
         return self.text_config.vocab_size + 1
-
-    @property
-    def eoc_token_id(self) -> int:
-        return self.text_config.vocab_size + 2
-
-    @property
-    def answer_token_id(self) -> int:
-        return self.text_config.vocab_size + 3
 
     @property
     def padding_token_id(self) -> int:

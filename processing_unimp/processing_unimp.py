@@ -487,6 +487,12 @@ class UniMPProcessor(ProcessorMixin):
             )
         if items is None:
             items = map(self.catalogue.item, self.catalogue.item_ids)
+        else:
+            items = list(items)
+            if unknown := self.item_terms.num_unknown(items):
+                logger.info(
+                    f"{unknown} terms of {len(items)} items are unknown to the model and left out of their rows."
+                )
         numbers, weights = self.item_terms.encode(items, length)
         return torch.from_numpy(numbers), torch.from_numpy(weights)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hf_known_failures import KNOWN_FAILURES
 from shop import make_processor
-from tiny_models import config_of, text_config
+from tiny_models import ANS, CLS, EOC, IMG, config_of, text_config
 
 from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPModel
 from processing_unimp import UniMPProcessor
@@ -60,8 +60,8 @@ class Tester:
         generator = torch.Generator().manual_seed(int(torch.randint(0, 2**31, ()).item()))
         ids = torch.randint(3, config.text_config.vocab_size, (self.batch_size, self.seq_length), generator=generator)
         index, images = torch.zeros_like(ids), config.num_image_tokens
-        ids[:, 0], ids[:, -1] = config.cls_token_id, config.answer_token_id
-        ids[:, 1 : 1 + images], ids[:, images + 4] = config.image_token_id, config.eoc_token_id
+        ids[:, 0], ids[:, -1] = CLS, ANS
+        ids[:, 1 : 1 + images], ids[:, images + 4] = IMG, EOC
         ids[:, images + 3] = config.group_slices["items"][0] + torch.arange(self.batch_size)
         index[:, 1 : images + 5] = torch.arange(1, self.batch_size + 1)[:, None]
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

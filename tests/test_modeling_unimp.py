@@ -742,7 +742,7 @@ def test_a_tokenizer_larger_than_the_language_model(tmp_path, backbones):
     processor = FakeProcessor()
     processor.first_token_id = V + 3
     model = UniMPForConditionalGeneration.from_backbones(*backbones, FakeCatalogue(), processor)
-    assert model.config.text_config.vocab_size == V + 3 == model.config.cls_token_id
+    assert model.config.text_config.vocab_size == V + 3 == model.config.image_token_id - 1
     ids = torch.tensor([[V + 3, V + 2, V - 1]])
     logits = model.eval()(ids).logits
     assert logits.shape[-1] == model.config.vocab_size

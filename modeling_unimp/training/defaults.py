@@ -22,6 +22,7 @@ SHORTEST_READ, LONGEST_READ = 10, 100
 MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout keeps their rows apart
 STEPS_AN_EPOCH = 80
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
+MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
 QUERY_COVERAGE, FEWEST_QUERIES, ITEMS_A_QUERY = 0.8, 3, 10
 
 
@@ -98,6 +99,7 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
         "history_length": int(np.clip(np.quantile(histories.lengths, 0.9), SHORTEST_READ, LONGEST_READ)),
         "windows": "whole",
         "max_words": 6,
+        "max_test_cases": MOST_TEST_CASES,
     }
 
 
@@ -132,6 +134,8 @@ def _of_training(catalogue: Catalogue, histories: Histories, world_size: int) ->
         "focal_gamma": 0.0,
         "context_loss": "none",
         "next_item_weight": 20.0,
+        "dataloader_num_workers": 1,  # rows are made while the network computes
+        "dataloader_persistent_workers": True,
         "sampled_items": 1024 if len(catalogue) > MANY_ITEMS else 0,
         "eval_strategy": "steps",
         "eval_steps": 0.2,
