@@ -189,7 +189,7 @@ def test_an_item_without_a_picture_shows_its_initial(panels):
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda answers: answers.recommend([]), "history"),
+        (lambda answers: answers.recommend(["m9"]), "m9"),
         (lambda answers: answers.rate(["m1"], "m9"), "m9"),
         (lambda answers: answers.search(["m1"], " "), "expected a text"),
         (lambda answers: answers.select(["m1"], []), "expected a list of items"),
@@ -198,6 +198,10 @@ def test_an_item_without_a_picture_shows_its_initial(panels):
 def test_requests_that_cannot_be_answered_are_told_in_words(panels, ask, words):
     with pytest.raises(ValueError, match=words):
         ask(panels.answers)
+
+
+def test_somebody_new_is_recommended_something(panels):
+    assert len(panels.answers.recommend([])["items"]) > 1
 
 
 def test_a_model_without_codec_does_not_offer_to_imagine():

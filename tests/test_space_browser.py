@@ -273,8 +273,9 @@ def test_every_task_is_a_rest_endpoint(address):
     assert given["imagine"]["picture"].startswith("data:image/png;base64,")
     with pytest.raises(AppError, match="^the item: item 'mug-999' is not among the 48 items"):
         client.predict(HISTORY, "mug-999", api_name="/rate")
+    assert client.predict([], 3, api_name="/recommend")["without_history"] is True
     with pytest.raises(AppError, match="history"):
-        client.predict([], 3, api_name="/recommend")
+        client.predict("mug", 3, api_name="/recommend")
 
 
 def test_a_model_that_is_not_there_is_told_in_words(tmp_path):

@@ -60,7 +60,8 @@ class Answers:
         """Recommend the items that a shopper is likeliest to take next, best first, each with its probability.
 
         Args:
-            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating.
+            history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating;
+                empty for somebody new.
             top_k: how many items, at most 100.
         """
         return self._ask("recommend", history, top_k=whole_number(top_k, "top_k", 1, MAX_RANKED))
