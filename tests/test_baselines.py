@@ -9,12 +9,13 @@ import pytest
 from scipy import sparse
 from shop import INTERACTIONS, make_catalogue, make_histories, make_model, make_processor, save_demo_shop
 
-from benchmarks import baselines
+from benchmarks import baselines, ranking_baselines, rating_baselines
 from modeling_unimp.backbones import load_image_processor, load_vision_tower
 from modeling_unimp.training.defaults import fill_from_data
 from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
 from modeling_unimp.training.feature_store import FeatureStore
 from modeling_unimp.training.hybrid_fitting import biases, closed_form_scores, fit_hybrid
+from modeling_unimp.training.item_similarity import item_knn, picture_similarity, windowed_transitions
 from modeling_unimp.training.recipe import (
     ModelArguments,
     UniMPTrainingArguments,
@@ -58,26 +59,26 @@ def case_of(history, target, catalogue, name="recommend"):
 
 def test_a_history_weighs_its_latest_items_most(split):
     # Before the test: ada m1 s1 h1, bob m2 s2 h2 m1, cyd h1 h2 s2.
-    weights = baselines.history_weights(split.test, 1.0).toarray()
+    weights = ranking_baselines.history_weights(split.test, 1.0).toarray()
     expected = np.zeros((3, 6))
     expected[0, [M1, S1, H1]] = 1 / 4, 1 / 2, 1
     expected[1, [M2, S2, H2, M1]] = 1 / 8, 1 / 4, 1 / 2, 1
     expected[2, [H1, H2, S2]] = 1 / 4, 1 / 2, 1
     np.testing.assert_array_equal(weights, expected)
-    np.testing.assert_array_equal(baselines.history_weights(split.test, np.inf).toarray(), expected > 0)
+    np.testing.assert_array_equal(ranking_baselines.history_weights(split.test, np.inf).toarray(), expected > 0)
 
 
 def test_an_item_taken_twice_weighs_twice(split):
     case = case_of([("m1", 4), ("s1", 4), ("m1", 4)], ("h1", 4), split.train.catalogue)
-    weights = baselines.history_weights(case.cases, 1.0).toarray()
+    weights = ranking_baselines.history_weights(case.cases, 1.0).toarray()
     np.testing.assert_array_equal(weights, [[1.25, 0, 0.5, 0, 0, 0]])
 
 
 def test_item_knn_by_hand(split, monkeypatch):
-    parameters, score = next(baselines.tuned_knn(split.train, NO_TIE_BREAK))
+    parameters, score = next(ranking_baselines.tuned_knn(split.train, NO_TIE_BREAK))
     assert parameters == {"shrinkage": 0.0, "k": 3, "half_life": 0.5}, "h2 has three neighbours, no item more"
-    monkeypatch.setattr(baselines, "HALF_LIVES", (1.0,))
-    found = [score for parameters, score in baselines.tuned_knn(split.train, NO_TIE_BREAK)]
+    monkeypatch.setattr(ranking_baselines, "HALF_LIVES", (1.0,))
+    found = [score for parameters, score in ranking_baselines.tuned_knn(split.train, NO_TIE_BREAK)]
     cases = cases_of(split, "recommend", exclude_seen=False)
     root = 1 / np.sqrt(2)  # h2 has two users
     # Bob: weights 1/8, 1/4, 1/2, 1 of m2, s2, h2, m1.
@@ -88,23 +89,23 @@ def test_item_knn_by_hand(split, monkeypatch):
 
 
 def test_the_nearest_alone_count(split):
-    neighbours = baselines.item_knn(split.train, 0.0, 6)
-    only = baselines.matrix_of(neighbours, 1).toarray()
+    neighbours = item_knn(split.train, 0.0, 6)
+    only = ranking_baselines.matrix_of(neighbours, 1).toarray()
     assert only[M2].tolist() == [0, 0, 0, 1, 0, 0] and (np.count_nonzero(only, axis=1) == 1).all()
-    assert baselines.matrix_of(neighbours, 2).toarray()[M2, H2] == pytest.approx(1 / np.sqrt(2))
+    assert ranking_baselines.matrix_of(neighbours, 2).toarray()[M2, H2] == pytest.approx(1 / np.sqrt(2))
 
 
 def test_blocks_of_cases_change_nothing(split, monkeypatch):
     cases = cases_of(split, "recommend", exclude_seen=False)
-    *_, (_, score) = baselines.tuned_ease(split.train, np.arange(6) / 6)
+    *_, (_, score) = ranking_baselines.tuned_ease(split.train, np.arange(6) / 6)
     whole = scores_on(score, cases)
-    monkeypatch.setattr(baselines, "BLOCK_BYTES", 8 * 6 * 2)  # two cases
+    monkeypatch.setattr(ranking_baselines, "BLOCK_BYTES", 8 * 6 * 2)  # two cases
     np.testing.assert_array_equal(scores_on(score, cases), whole)
 
 
 def test_values_in_common_of_texts_lists_and_gaps():
-    values = baselines.unit_values([["a", "b"], ["b"], [], None, "a", "a", ""])
-    alike = baselines.shared_with(values, sparse.identity(7, format="csr")).toarray()
+    values = ranking_baselines.unit_values([["a", "b"], ["b"], [], None, "a", "a", ""])
+    alike = ranking_baselines.shared_with(values, sparse.identity(7, format="csr")).toarray()
     expected = np.zeros((7, 7))
     for i, j, value in [(0, 1, 2**-0.5), (0, 4, 2**-0.5), (0, 5, 2**-0.5), (4, 5, 1)]:
         expected[i, j] = expected[j, i] = value
@@ -112,32 +113,32 @@ def test_values_in_common_of_texts_lists_and_gaps():
 
 
 def test_ties_are_broken_by_popularity_and_nothing_else_is(split, monkeypatch):
-    monkeypatch.setattr(baselines, "HALF_LIVES", (1.0,))
+    monkeypatch.setattr(ranking_baselines, "HALF_LIVES", (1.0,))
     case = case_of([("s1", None)], ("s2", None), split.train.catalogue)
     tie_break = np.array([1, 0.5, 0, 0.1, 0, 0.2])
-    ((_, score),) = baselines.same_attribute(split.train.catalogue, ["category"], tie_break)
+    ((_, score),) = ranking_baselines.same_attribute(split.train.catalogue, ["category"], tie_break)
     np.testing.assert_array_equal(np.argsort(-scores_on(score, case)[0], kind="stable")[:4], [S2, M1, M2, H2])
 
 
 def test_an_attribute_that_no_two_items_share_is_no_baseline(split):
-    assert not list(baselines.same_attribute(split.train.catalogue, ["title"], NO_TIE_BREAK))
+    assert not list(ranking_baselines.same_attribute(split.train.catalogue, ["title"], NO_TIE_BREAK))
 
 
 def test_recent_popularity_forgets(split):
     # Ages at the end of training (time 2): s1, s2 and cyd's h2 are 1 old, bob's h2 is 0, the rest 2.
-    parameters, score = next(islice(baselines.recent_popularity(split.train), 1, None))
+    parameters, score = next(islice(ranking_baselines.recent_popularity(split.train), 1, None))
     assert parameters == {"half_life_of_training_time": 0.3}
     old, new = 0.5 ** (2 / 0.6), 0.5 ** (1 / 0.6)
     cases = cases_of(split, "recommend")
     np.testing.assert_allclose(scores_on(score, cases)[0], [old, old, new, new, old, 1 + new])
-    assert scores_on(next(baselines.popularity(split.train))[1], cases)[0].tolist() == [1, 1, 1, 1, 1, 2]
+    assert scores_on(next(ranking_baselines.popularity(split.train))[1], cases)[0].tolist() == [1, 1, 1, 1, 1, 2]
 
 
 def test_bm25_reads_the_query_and_popularity_orders_what_it_leaves_equal(split):
     case = case_of([("s1", 4)], ("h2", 4), split.train.catalogue, "search")  # asks for a hat
     found = {
         parameters["weight_of_popularity"]: scores_on(score, case)[0]
-        for parameters, score in baselines.bm25(split.train, ["title", "category"])
+        for parameters, score in ranking_baselines.bm25(split.train, ["title", "category"])
     }
     # Each item has three words, "hat" twice in two of six items.
     by_words = np.log(1 + (6 - 2 + 0.5) / (2 + 0.5)) * 2 / (2 + 1.5)
@@ -145,13 +146,13 @@ def test_bm25_reads_the_query_and_popularity_orders_what_it_leaves_equal(split):
     # h2 was bought twice, the others once.
     popular = 3.0 * np.log([2, 2, 2, 2, 2, 3])
     np.testing.assert_allclose(found[3.0], found[0.0] + popular)
-    ((_, of_prices), *_) = baselines.bm25(split.train, ["price"])
+    ((_, of_prices), *_) = ranking_baselines.bm25(split.train, ["price"])
     assert not scores_on(of_prices, case).any(), "numbers have no words"
 
 
 def test_shoppers_mean_by_hand(split):
     # Training ratings 5 4, 5 5 1, 4 4 have the mean 4; cyd gave 4, 4 and 2 before the test.
-    parameters, score = list(baselines.shoppers_mean(split.train))[2]
+    parameters, score = list(rating_baselines.shoppers_mean(split.train))[2]
     assert parameters == {"strength": 3.0}
     assert scores_on(score, cases_of(split, "rate"))[2] == pytest.approx((10 + 3 * 4) / 6)
     stars = baselines.star_probabilities(cases_of(split, "rate").source)
@@ -160,7 +161,7 @@ def test_shoppers_mean_by_hand(split):
 
 
 def test_factors_of_rank_0_are_the_biases(split):
-    mean, of_items, factors = baselines.factorise(split.train, 2.0, 1.0, rank=0, penalty=1.0)
+    mean, of_items, factors = rating_baselines.factorise(split.train, 2.0, 1.0, rank=0, penalty=1.0)
     expected_mean, _, expected = biases(split.train, 2.0, 1.0)
     assert mean == expected_mean and factors.shape == (6, 0)
     np.testing.assert_allclose(of_items, expected, atol=1e-5)
@@ -180,9 +181,9 @@ def two_tastes():
 
 
 def test_a_factor_finds_tastes_that_biases_cannot(two_tastes):
-    mean, of_items, factors = baselines.factorise(two_tastes, 1.0, 1.0, rank=1, penalty=0.1)
+    mean, of_items, factors = rating_baselines.factorise(two_tastes, 1.0, 1.0, rank=1, penalty=0.1)
     assert (factors[:10, 0] > 0).all() != (factors[10:, 0] > 0).all(), "one sign a half"
-    score = baselines.stars_of_factors(mean, of_items, factors, 1.0, 0.1)
+    score = rating_baselines.stars_of_factors(mean, of_items, factors, 1.0, 0.1)
     for likes, likes_not in ((range(10), range(10, 20)), (range(10, 20), range(10))):
         history = [(str(item), 5.0) for item in likes[:3]] + [(str(item), 1.0) for item in likes_not[:3]]
         liked, hated = (
@@ -190,14 +191,14 @@ def test_a_factor_finds_tastes_that_biases_cannot(two_tastes):
             for half in (likes, likes_not)
         )
         assert liked > 4.5 and hated < 1.5
-    flat = next(baselines.user_and_item(two_tastes))[1]
+    flat = next(rating_baselines.user_and_item(two_tastes))[1]
     assert abs(scores_on(flat, case_of([("0", 5.0)], ("5", 3.0), two_tastes.catalogue, "rate"))[0, 0] - mean) < 1.6
 
 
 def test_the_shoppers_factors_are_those_of_the_fit(two_tastes):
     """After enough sweeps each shopper's bias and factors solve the ridge regression on the items'."""
-    mean, of_items, factors = baselines.factorise(two_tastes, 1.0, 1.0, rank=2, penalty=0.5, sweeps=500)
-    again = baselines.factorise(two_tastes, 1.0, 1.0, rank=2, penalty=0.5, sweeps=501)
+    mean, of_items, factors = rating_baselines.factorise(two_tastes, 1.0, 1.0, rank=2, penalty=0.5, sweeps=500)
+    again = rating_baselines.factorise(two_tastes, 1.0, 1.0, rank=2, penalty=0.5, sweeps=501)
     np.testing.assert_allclose(again[1], of_items, atol=1e-6)
     np.testing.assert_allclose(again[2], factors, atol=1e-6)
     # ... and so do the items' on the shoppers': the gradient of the whole error is nothing.
@@ -230,10 +231,12 @@ def test_trivial_baselines_are_those_of_the_tasks(split):
         return summarise(cases.task, cases.scores(baselines.by_scores(scorer, cases)))
 
     select = cases_of(split, "select", num_candidates=3)
-    assert metrics(select, baselines.constant(np.ones(6))) == select.baselines(split.train)["choose all"]
+    assert metrics(select, ranking_baselines.constant(np.ones(6))) == select.baselines(split.train)["choose all"]
     for name, theirs in [("recommend", "popularity"), ("search", "popularity in query")]:
         cases = cases_of(split, name)
-        assert metrics(cases, next(baselines.popularity(split.train))[1]) == cases.baselines(split.train)[theirs]
+        assert (
+            metrics(cases, next(ranking_baselines.popularity(split.train))[1]) == cases.baselines(split.train)[theirs]
+        )
 
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
@@ -241,7 +244,7 @@ def test_validation_compares_by_the_headline_that_the_test_reports(split, exclud
     split.train.catalogue.retire(["h2"])
     for name in ("recommend", "search", "select", "rate"):
         cases = cases_of(split, name, exclude_seen=exclude_seen)
-        scorer = baselines.constant(np.random.default_rng(2).random(1 if name == "rate" else 6))
+        scorer = ranking_baselines.constant(np.random.default_rng(2).random(1 if name == "rate" else 6))
         expected = summarise(cases.task, cases.scores(baselines.by_scores(scorer, cases)))[cases.task.headline]
         assert baselines.headline_on(cases, baselines.by_scores(scorer, cases)) == expected
 
@@ -249,10 +252,10 @@ def test_validation_compares_by_the_headline_that_the_test_reports(split, exclud
 def test_seen_again_wins_a_repeated_purchase(split):
     """Where seen items stay in the ranking; elsewhere such a case is not asked."""
     repeated = case_of([("m1", None), ("s1", None), ("h1", None)], ("m1", None), split.train.catalogue)
-    for _, score in baselines.seen_again(NO_TIE_BREAK):
+    for _, score in ranking_baselines.seen_again(NO_TIE_BREAK):
         assert repeated.scores(baselines.by_scores(score, repeated))["rank"][0] <= 3
-    _, score = next(baselines.seen_again(NO_TIE_BREAK))
-    chosen = baselines.Chosen({"half_life": np.inf}, score, 1.0, baselines.by_scores)
+    _, score = next(ranking_baselines.seen_again(NO_TIE_BREAK))
+    chosen = baselines.Chosen(({"half_life": np.inf}, score), 1.0, baselines.by_scores)
     found = baselines.evaluate(repeated, {"seen again": chosen})
     assert found["cases"] == 1
     assert found["baselines"]["seen again"]["parameters"] == {"half_life": "infinite"}
@@ -261,12 +264,12 @@ def test_seen_again_wins_a_repeated_purchase(split):
 def test_choose_takes_the_best_of_validation_in_the_right_direction(split):
     ratings = cases_of(split, "rate", split.validation)
     truth = float(np.mean([request["answer"] for request in ratings.requests]))
-    variants = [({"stars": value}, baselines.constant(np.array([value]))) for value in (1.0, truth, 5.0)]
+    variants = [({"stars": value}, ranking_baselines.constant(np.array([value]))) for value in (1.0, truth, 5.0)]
     assert baselines.choose(variants, [ratings])["rate"].parameters == {"stars": truth}
     recommend = cases_of(split, "recommend", split.validation)
     target = recommend.cases[0].target.item_id
     knows = np.arange(6) == split.train.catalogue.number(target)
-    variants = [({"knows": value}, baselines.constant(value * knows.astype(float))) for value in (-1, 1)]
+    variants = [({"knows": value}, ranking_baselines.constant(value * knows.astype(float))) for value in (-1, 1)]
     assert baselines.choose(variants, [recommend])["recommend"].parameters == {"knows": 1}
 
 
@@ -284,18 +287,18 @@ def test_nothing_is_learnt_from_validation_or_test(split):
     tie_break = np.arange(6) / 6
     families = {
         "recommend": [
-            baselines.popularity,
-            baselines.recent_popularity,
-            lambda part: baselines.nearest(baselines.windowed_transitions(part), tie_break),
-            lambda part: baselines.tuned_knn(part, tie_break),
-            lambda part: baselines.tuned_ease(part, tie_break),
+            ranking_baselines.popularity,
+            ranking_baselines.recent_popularity,
+            lambda part: ranking_baselines.nearest(windowed_transitions(part), tie_break),
+            lambda part: ranking_baselines.tuned_knn(part, tie_break),
+            lambda part: ranking_baselines.tuned_ease(part, tie_break),
         ],
-        "search": [lambda part: baselines.bm25(part, ["title"])],
+        "search": [lambda part: ranking_baselines.bm25(part, ["title"])],
         "rate": [
-            lambda part: baselines.constant_stars(part, np.median),
-            baselines.shoppers_mean,
-            baselines.user_and_item,
-            lambda part: baselines.matrix_factorisation(part, 1.0, 1.0),
+            lambda part: rating_baselines.constant_stars(part, np.median),
+            rating_baselines.shoppers_mean,
+            rating_baselines.user_and_item,
+            lambda part: rating_baselines.matrix_factorisation(part, 1.0, 1.0),
         ],
     }
     for task, each in families.items():
@@ -350,7 +353,7 @@ def test_pictures_are_compared_where_there_are_some(circles):
     without = baselines.choose_all(circles.train, validation, ["title"], None, None)["recommend"]
     assert set(with_pictures) - set(without) == {"picture cosine"}
     pictures[2] = pictures[0]
-    ((_, score), *_) = baselines.nearest(baselines.picture_similarity(pictures), np.zeros(24))
+    ((_, score), *_) = ranking_baselines.nearest(picture_similarity(pictures), np.zeros(24))
     case = case_of([("0", 5.0)], ("2", 5.0), catalogue)
     assert scores_on(score, case)[0].argmax() == 2 and scores_on(score, case)[0, 2] == pytest.approx(1, abs=1e-5)
 
@@ -394,16 +397,10 @@ def test_the_command_evaluates_on_the_cases_of_train(tmp_path, monkeypatch, caps
     arguments += ["--k_core", "2", "--seed", "7", "--output_dir", str(tmp_path / "out"), "--tasks", *tasks]
     arguments += ["--attributes", "title", "category"]  # others are kept from the baselines as from UniMP
     monkeypatch.setattr(sys, "argv", arguments)
-    for name in (
-        "HALF_LIVES",
-        "NEIGHBOURS",
-        "KNN_SHRINKAGES",
-        "EASE_PENALTIES",
-        "BLEND_WEIGHTS",
-        "RATING_PENALTIES",
-        "RANKS",
-    ):
-        monkeypatch.setattr(baselines, name, getattr(baselines, name)[-2:])
+    for name in ("HALF_LIVES", "NEIGHBOURS", "KNN_SHRINKAGES", "EASE_PENALTIES", "BLEND_WEIGHTS"):
+        monkeypatch.setattr(ranking_baselines, name, getattr(ranking_baselines, name)[-2:])
+    for name in ("RATING_PENALTIES", "RANKS"):
+        monkeypatch.setattr(rating_baselines, name, getattr(rating_baselines, name)[-2:])
     baselines.main()
     record = json.loads((tmp_path / "out/baselines.json").read_text())
     assert (tmp_path / "out/baselines.md").read_text() in capsys.readouterr().out
