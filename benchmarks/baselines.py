@@ -63,6 +63,8 @@ from .rating_baselines import constant_stars, matrix_factorisation, shoppers_mea
 
 logger = logging.getLogger("baselines")
 
+POWERS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the scores of candidates
+
 # From what a baseline predicts to the outputs that `EvaluationCases.score` takes from any model.
 AsOutputs = Callable[[Scorer, EvaluationCases], Iterable[Any]]
 
@@ -137,6 +139,17 @@ def best_candidate(source: ExampleSource) -> Callable[[dict, np.ndarray], np.nda
     return output
 
 
+def by_power(power: float, scorer: Scorer, cases: EvaluationCases) -> Iterator[np.ndarray]:
+    """Each candidate with a probability in proportion to a power of its score, so that a case that is less clear may
+    have several chosen, as UniMP does: the best alone would lose F1 to it that no ranking lacks."""
+    catalogue = cases.source.catalogue
+    for place, scores in enumerate(scorer(cases)):
+        candidates = cases.requests.drawn(place)["candidates"]
+        found = np.maximum(scores[[catalogue.number(item_id) for item_id in candidates]], 0)
+        powers = (found / found.max()) ** power if found.any() else np.ones(len(found))
+        yield powers / powers.sum()
+
+
 def star_probabilities(source: ExampleSource) -> Callable[[dict, np.ndarray], np.ndarray]:
     """The distribution on the two stars next to the expected ones whose mean they are."""
     stars = np.arange(1, NUM_STARS + 1)
@@ -180,6 +193,15 @@ def choose(
             sign = 1 if task.higher_is_better else -1
             if task.name not in best or sign * value > sign * best[task.name].validation:
                 best[task.name] = Chosen((parameters, scorer), value, as_outputs)
+    return best
+
+
+def with_power(best: Chosen, validation: EvaluationCases) -> Chosen:
+    """A baseline of select by the power that is best on validation, if any is better than the best candidate alone."""
+    for power in POWERS:
+        found = choose([best.variant], [validation], partial(by_power, power))["select"]
+        if found.validation > best.validation:
+            best = Chosen((found.parameters | {"power": power}, found.variant[1]), found.validation, found.as_outputs)
     return best
 
 
@@ -258,6 +280,9 @@ def choose_all(
             if task in same and task in linear:
                 add("EASE + same attribute", pair(linear[task].variant, same[task].variant), [cases])
         add("BM25 + popularity", bm25(train, attributes) if searches else [], searches, as_it_is)
+        for cases in selections:
+            for name, best in list(chosen["select"].items()):
+                chosen["select"][name] = with_power(best, cases)
     ratings = [cases for cases in validation if cases.task.name == "rate" and train.has_ratings]
     if ratings:
         add("mean", constant_stars(train, np.mean), ratings)

@@ -226,6 +226,29 @@ def test_search_keeps_the_category_and_select_takes_the_best_candidate(split):
     assert candidate({"candidates": ["h2", "s1", "h1"]}, np.ones(6)).tolist() == [1, 1, 1]
 
 
+def test_several_candidates_are_chosen_where_their_scores_are_close(split):
+    cases = cases_of(split, "select", num_candidates=3)
+    scores = np.array([4.0, 4.0, 1.0, 1.0, 0.0, 9.0])
+    of_ada = [{"m1": 4, "m2": 4, "s1": 1, "s2": 1, "h1": 0, "h2": 9}[item] for item in cases.requests[0]["candidates"]]
+    for power in (0.5, 2.0):
+        (first, *_) = baselines.by_power(power, ranking_baselines.constant(scores), cases)
+        np.testing.assert_allclose(first, np.power(of_ada, power) / np.power(of_ada, power).sum())
+    (nothing_known, *_) = baselines.by_power(1.0, ranking_baselines.constant(np.zeros(6)), cases)
+    np.testing.assert_allclose(nothing_known, [1 / 3] * 3)
+
+
+def test_a_power_is_taken_where_validation_gains_by_it(split):
+    select = cases_of(split, "select", split.validation, num_candidates=3)
+    right = np.zeros(6)
+    for request in select.requests:
+        right[[split.train.catalogue.number(item) for item in request["candidates"]]] += request["answer"]
+    for scores in (right, np.arange(6.0), np.ones(6)):
+        (alone,) = baselines.choose([({}, ranking_baselines.constant(scores))], [select]).values()
+        found = baselines.with_power(alone, select)
+        assert found.validation == baselines.headline_on(select, found.outputs(select)) >= alone.validation
+        assert ("power" in found.parameters) == (found.validation > alone.validation)
+
+
 def test_trivial_baselines_are_those_of_the_tasks(split):
     def metrics(cases, scorer):
         return summarise(cases.task, cases.scores(baselines.by_scores(scorer, cases)))
