@@ -2,228 +2,119 @@
 
 python -m benchmarks.baselines --config recipes/h_and_m/tiny.yaml
 python -m benchmarks.baselines --items items.parquet --interactions interactions.parquet --query_attribute category
-Writes baselines.json and baselines.md into output_dir. Matrices are dense: up to some ten thousand items.
+Writes baselines.json and baselines.md into output_dir. Pictures are compared where the features of a frozen tower are
+in feature_store, or in the output_dir of a training. EASE is made for up to 20,000 items, whose dense inverse takes
+minutes. The last row of a table, the best blend, is the closed form of UniMP without its network; what it reaches on
+validation is flattered, for its weights are fitted there.
 """
 
 import dataclasses
+import itertools
 import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from modeling_unimp.training.evaluation import bootstrap
-from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
-from modeling_unimp.training.hybrid_fitting import biases
-from modeling_unimp.training.item_similarity import users_by_items
-from modeling_unimp.training.recipe import parse_recipe
-from processing_unimp import Case, Catalogue, EvaluationCases, ExampleSource, Histories
+from modeling_unimp.hybrid_scores import POPULARITY, HybridScores
+from modeling_unimp.training.defaults import fill_from_data
+from modeling_unimp.training.evaluation import bootstrap, closed_form_outputs
+from modeling_unimp.training.experiment import (
+    check_names,
+    check_output_folder,
+    evaluation_cases_of,
+    feature_folder,
+    load_shop,
+    split_histories,
+)
+from modeling_unimp.training.feature_store import FeatureStore
+from modeling_unimp.training.hybrid_fitting import MOST_CASES, MOST_ITEMS, closed_form_scores, fit_closed_form
+from modeling_unimp.training.item_similarity import picture_similarity, text_similarity, windowed_transitions
+from modeling_unimp.training.recipe import ModelArguments, UniMPTrainingArguments, given_on_command_line, parse_recipe
+from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
-from processing_unimp.metrics.summary import summarise
-from processing_unimp.task import Scores
+from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task_search import query_of
+
+from .ranking_baselines import (
+    NEIGHBOURS,
+    Scorer,
+    Variant,
+    at_random,
+    blocks_of,
+    bm25,
+    constant,
+    history_weights,
+    nearest,
+    of_maximum,
+    pair,
+    popularity,
+    recent_popularity,
+    same_attribute,
+    seen_again,
+    tuned_ease,
+    tuned_knn,
+)
+from .rating_baselines import constant_stars, matrix_factorisation, shoppers_mean, user_and_item
 
 logger = logging.getLogger("baselines")
 
-HALF_LIVES = (0.5, 1.0, 2.0, 4.0, 8.0, 32.0, np.inf)  # of an item's weight, in places of the history
-TIME_SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # half-lives of popularity, in parts of the time trained on
-NEIGHBOURS = (30, 100, 300, 1000)
-KNN_SHRINKAGES = (0.0, 10.0, 30.0, 100.0)
-EASE_PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-BLEND_WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
-RATING_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
-TIE_BREAK = 1e-9  # times a popularity of at most 1: orders items that a score leaves equal, and nothing else
+POWERS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the scores of candidates
 
-# What a baseline predicts for a case: a score for every item `(num_items,)`, or the stars it expects `(1,)`.
-Scorer = Callable[[Case], np.ndarray]
-Variant = tuple[dict[str, Any], Scorer]
+# From what a baseline predicts to the outputs that `EvaluationCases.score` takes from any model.
+AsOutputs = Callable[[Scorer, EvaluationCases], Iterable[Any]]
 
 
 @dataclass
 class Chosen:
     """The variant of one baseline that is best on validation for one task."""
 
-    parameters: dict[str, Any]
-    scorer: Scorer
+    variant: Variant
     validation: float
+    as_outputs: AsOutputs
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the variant is set to."""
+        return self.variant[0]
+
+    def outputs(self, cases: EvaluationCases) -> Iterable[Any]:
+        """What it answers, a case at a time."""
+        return self.as_outputs(self.variant[1], cases)
 
 
-# --- items ---
+# --- the best blend ---
 
 
-def at_random(num_items: int) -> Iterator[Variant]:
-    rng = np.random.default_rng(0)
-    yield {}, lambda case: rng.random(num_items)
+def best_blend(
+    train: Histories, validation: Sequence[EvaluationCases], pictures: np.ndarray | None, query_attribute: str | None
+) -> HybridScores:
+    """All of UniMP's closed-form scores, weighted on validation as beside a network, but without one."""
+    hybrid = closed_form_scores(train, pictures, query_attribute, validation[0].exclude_seen)
+    return fit_closed_form(hybrid, validation, train)
 
 
-def popularity(train: Histories) -> Iterator[Variant]:
-    yield {}, _constant(train.item_counts().astype(np.float64))
+def blend_parameters(blend: HybridScores, task: str) -> dict[str, Any]:
+    """What a blend consists of for a task, rounded."""
+    if task == "rate":
+        assert blend.stars is not None
+        return {name: round(getattr(blend.stars, name), 3) for name in ("strength", "expected", "alike")}
+    if task == "select":
+        return {"as in recommend, times": round(blend.weights[task][0], 3)}
+    found = {}
+    for weight, score in zip(blend.weights[task][1:], blend.scores, strict=True):
+        if round(weight, 3):
+            from_query = score.source == POPULARITY or score.source in blend.terms
+            age = "" if from_query else f" @ {score.half_life:g}"
+            found[score.source + age] = round(weight, 3)
+    return found
 
 
-def recent_popularity(train: Histories) -> Iterator[Variant]:
-    """Interactions counted with a weight that halves with their age at the end of training."""
-    age = train.timestamps.max() - train.timestamps
-    for share in TIME_SHARES:
-        weights = 0.5 ** (age / ((share * age.max()) or 1.0))
-        counts = np.bincount(train.item_numbers, weights=weights, minlength=len(train.catalogue))
-        yield {"half_life_of_training_time": share}, _constant(counts)
-
-
-def seen_again(catalogue: Catalogue, tie_break: np.ndarray) -> Iterator[Variant]:
-    """The items of the history: what is bought again, where seen items stay in the ranking (`exclude_seen: false`)."""
-    for half_life in HALF_LIVES:
-        yield {"half_life": half_life}, from_history(np.eye(len(catalogue)), half_life, catalogue, tie_break)
-
-
-def same_attribute(catalogue: Catalogue, attributes: Sequence[str], tie_break: np.ndarray) -> Iterator[Variant]:
-    """Items that share a value, such as the product code, with items of the history; which attribute is chosen."""
-    for name in attributes:
-        alike = shared_values(catalogue.column(name))
-        if alike.any():
-            for half_life in HALF_LIVES:
-                parameters = {"attribute": name, "half_life": half_life}
-                yield parameters, from_history(alike, half_life, catalogue, tie_break)
-
-
-def item_knn(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
-    """Items bought by the same shoppers as those of the history."""
-    together = co_occurrence(train)
-    for shrinkage in KNN_SHRINKAGES:
-        similarity = cosine(together, shrinkage)
-        for k in sorted({min(k, len(similarity)) for k in NEIGHBOURS}):
-            nearest = nearest_only(similarity, k)
-            for half_life in HALF_LIVES:
-                parameters = {"k": k, "shrinkage": shrinkage, "half_life": half_life}
-                yield parameters, from_history(nearest, half_life, train.catalogue, tie_break)
-
-
-def ease(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
-    """EASE, the linear item-to-item model in closed form (https://huggingface.co/papers/1905.03375)."""
-    together = co_occurrence(train)
-    for penalty in EASE_PENALTIES:
-        weights = ease_weights(together, penalty)
-        for half_life in HALF_LIVES:
-            parameters = {"lambda": penalty, "half_life": half_life}
-            yield parameters, from_history(weights, half_life, train.catalogue, tie_break)
-
-
-def blend(first: Chosen, second: Chosen) -> Iterator[Variant]:
-    """Two baselines added, each case's scores divided by their maximum."""
-
-    def scorer(weight: float) -> Scorer:
-        return lambda case: _of_maximum(first.scorer(case)) + weight * _of_maximum(second.scorer(case))
-
-    of_both = first.parameters | {f"second_{name}": value for name, value in second.parameters.items()}
-    for weight in BLEND_WEIGHTS:
-        yield {"weight": weight} | of_both, scorer(weight)
-
-
-def from_history(
-    similarity: np.ndarray, half_life: float, catalogue: Catalogue, tie_break: np.ndarray
-) -> Callable[[Case], np.ndarray]:
-    """Sums the rows of the history's items; the latest weighs 1, one `half_life` places earlier 1/2.
-
-    The whole history counts, not only the `history_length` items that UniMP reads.
-    """
-
-    def score(case: Case) -> np.ndarray:
-        rows = [catalogue.number(event.item_id) for event in case.history]
-        weights = 0.5 ** (np.arange(len(rows))[::-1] / half_life)
-        return weights @ similarity[rows] + TIE_BREAK * tie_break
-
-    return score
-
-
-def co_occurrence(train: Histories) -> np.ndarray:
-    """How many users have both items `(num_items, num_items)`; the diagonal holds an item's users."""
-    x = users_by_items(train)
-    together: np.ndarray = (x.T @ x).toarray().astype(np.float64)
-    return together
-
-
-def cosine(together: np.ndarray, shrinkage: float) -> np.ndarray:
-    """`c_ij / (sqrt(c_ii * c_jj) + shrinkage)`; an item is not similar to itself, for it has been seen."""
-    users = np.diag(together)
-    norm = np.sqrt(np.outer(users, users)) + shrinkage
-    similarity: np.ndarray = np.divide(together, norm, out=np.zeros_like(together), where=together > 0)
-    np.fill_diagonal(similarity, 0)
-    return similarity
-
-
-def nearest_only(similarity: np.ndarray, k: int) -> np.ndarray:
-    """The `k` largest entries of each row, 0 elsewhere."""
-    kept = np.zeros_like(similarity)
-    columns = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    np.put_along_axis(kept, columns, np.take_along_axis(similarity, columns, axis=1), axis=1)
-    return kept
-
-
-def ease_weights(together: np.ndarray, penalty: float) -> np.ndarray:
-    """`B` with a zero diagonal that minimises `|X - XB|^2 + penalty * |B|^2`, where `X^T X` is `together`."""
-    inverse = np.linalg.inv(together + penalty * np.eye(len(together)))
-    weights = -inverse / np.diag(inverse)
-    np.fill_diagonal(weights, 0)
-    return weights
-
-
-def shared_values(column: Sequence[Any]) -> np.ndarray:
-    """Values that two items share, in parts of the values that either has `(num_items, num_items)`; diagonal 0."""
-    values = [set(map(str, value if isinstance(value, list) else [value])) - {"None", ""} for value in column]
-    index = {value: i for i, value in enumerate(sorted(set().union(*values)))}
-    has = np.zeros((len(values), len(index)), dtype=np.float32)
-    for row, found in enumerate(values):
-        has[row, [index[value] for value in found]] = 1
-    both, sizes = (has @ has.T).astype(np.float64), has.sum(axis=1)
-    either = sizes[:, None] + sizes[None, :] - both
-    alike: np.ndarray = np.divide(both, either, out=np.zeros_like(both), where=both > 0)
-    np.fill_diagonal(alike, 0)
-    return alike
-
-
-# --- stars ---
-
-
-def constant_stars(train: Histories, of: Callable[[np.ndarray], Any]) -> Iterator[Variant]:
-    yield {}, _constant(np.array([of(train.ratings[np.isfinite(train.ratings)])], dtype=np.float64))
-
-
-def shoppers_mean(train: Histories) -> Iterator[Variant]:
-    """The shopper's earlier mean, drawn to everybody's as if that were `strength` more ratings."""
-    mean = float(np.nanmean(train.ratings))
-    for strength in RATING_PENALTIES:
-        yield {"strength": strength}, _bias_scorer(train.catalogue, mean, np.zeros(len(train.catalogue)), strength)
-
-
-def user_and_item(train: Histories) -> Iterator[Variant]:
-    """Mean + the shopper's bias + the item's bias, each with its ridge penalty."""
-    mean = float(np.nanmean(train.ratings))
-    for item_penalty in RATING_PENALTIES:
-        for user_penalty in RATING_PENALTIES:
-            _, _, of_items = biases(train, user_penalty, item_penalty)
-            parameters = {"user_penalty": user_penalty, "item_penalty": item_penalty}
-            yield parameters, _bias_scorer(train.catalogue, mean, of_items, user_penalty)
-
-
-def _bias_scorer(catalogue: Catalogue, mean: float, of_items: np.ndarray, user_penalty: float) -> Scorer:
-    """The shopper's bias is taken from the case's history, so that new shoppers have one too."""
-
-    def score(case: Case) -> np.ndarray:
-        given = [
-            event.rating - mean - of_items[catalogue.number(event.item_id)]
-            for event in case.history
-            if event.rating is not None
-        ]
-        of_user = sum(given) / (len(given) + user_penalty)
-        return np.array([mean + of_user + of_items[catalogue.number(case.target.item_id)]])
-
-    return score
-
-
-# --- from item scores to the outputs that `EvaluationCases.score` takes from any model ---
+# --- from scores to outputs ---
 
 
 def ranking(source: ExampleSource) -> Callable[[dict, np.ndarray], np.ndarray]:
@@ -232,8 +123,10 @@ def ranking(source: ExampleSource) -> Callable[[dict, np.ndarray], np.ndarray]:
 
 def ranking_in_query(source: ExampleSource) -> Callable[[dict, np.ndarray], np.ndarray]:
     """Only items whose query attribute is the query; the target always is one of them."""
-    queries = np.array([query_of(value) or "" for value in source.catalogue.column(str(source.query_attribute))])
-    return lambda request, scores: np.where(queries == request["query"], scores, -np.inf)
+    values = [query_of(value) or "" for value in source.catalogue.column(str(source.query_attribute))]
+    queries, of_items = np.unique(values, return_inverse=True)
+    number_of = {query: number for number, query in enumerate(queries.tolist())}
+    return lambda request, scores: np.where(of_items == number_of[request["query"]], scores, -np.inf)
 
 
 def best_candidate(source: ExampleSource) -> Callable[[dict, np.ndarray], np.ndarray]:
@@ -244,6 +137,17 @@ def best_candidate(source: ExampleSource) -> Callable[[dict, np.ndarray], np.nda
         return (candidate_scores == candidate_scores.max()).astype(np.float64)
 
     return output
+
+
+def by_power(power: float, scorer: Scorer, cases: EvaluationCases) -> Iterator[np.ndarray]:
+    """Each candidate with a probability in proportion to a power of its score, so that a case that is less clear may
+    have several chosen, as UniMP does: the best alone would lose F1 to it that no ranking lacks."""
+    catalogue = cases.source.catalogue
+    for place, scores in enumerate(scorer(cases)):
+        candidates = cases.requests.drawn(place)["candidates"]
+        found = np.maximum(scores[[catalogue.number(item_id) for item_id in candidates]], 0)
+        powers = (found / found.max()) ** power if found.any() else np.ones(len(found))
+        yield powers / powers.sum()
 
 
 def star_probabilities(source: ExampleSource) -> Callable[[dict, np.ndarray], np.ndarray]:
@@ -260,67 +164,143 @@ OUTPUTS = {
 }
 
 
-def scores_of(cases: EvaluationCases, scorer: Scorer) -> Scores:
-    """Scores of a baseline's outputs for all cases, as the model's are scored."""
+def by_scores(scorer: Scorer, cases: EvaluationCases) -> Iterator[Any]:
+    """Outputs of a baseline that scores items or expects stars; in a search it is told which items the query is of."""
     output = OUTPUTS[cases.task.name](cases.source)
-    pairs = zip(cases.cases, cases.requests, strict=True)
-    return cases.scores(output(request, scorer(case)) for case, request in pairs)
+    for place, scores in enumerate(scorer(cases)):
+        yield output(cases.requests.drawn(place), scores)
+
+
+def as_it_is(scorer: Scorer, cases: EvaluationCases) -> Iterable[Any]:
+    """Outputs of a baseline that answers as a model does, and reads the query by itself."""
+    return scorer(cases)
 
 
 # --- choice and evaluation ---
 
 
-def choose(variants: Iterable[Variant], validation: Sequence[EvaluationCases]) -> dict[str, Chosen]:
+def choose(
+    variants: Iterable[Variant],
+    validation: Sequence[EvaluationCases],
+    as_outputs: AsOutputs = by_scores,
+) -> dict[str, Chosen]:
     """For each task the variant with the best headline on validation; the first of equals."""
     best: dict[str, Chosen] = {}
     for parameters, scorer in variants:
         for cases in validation:
             task = cases.task
-            value = summarise(task, scores_of(cases, scorer))[task.headline]
+            value = headline_on(cases, as_outputs(scorer, cases))
             sign = 1 if task.higher_is_better else -1
             if task.name not in best or sign * value > sign * best[task.name].validation:
-                best[task.name] = Chosen(parameters, scorer, value)
+                best[task.name] = Chosen((parameters, scorer), value, as_outputs)
     return best
 
 
+def with_power(best: Chosen, validation: EvaluationCases) -> Chosen:
+    """A baseline of select by the power that is best on validation, if any is better than the best candidate alone."""
+    for power in POWERS:
+        found = choose([best.variant], [validation], partial(by_power, power))["select"]
+        if found.validation > best.validation:
+            best = Chosen((found.parameters | {"power": power}, found.variant[1]), found.validation, found.as_outputs)
+    return best
+
+
+def headline_on(cases: EvaluationCases, outputs: Iterable[Any]) -> float:
+    """The headline of a task; of a ranking only the ranks of the true items are found, in a tenth of the time."""
+    task, targets = cases.task, cases.cases
+    if task.answer_group != "items":
+        return summarise(task, cases.scores(outputs))[task.headline]
+    retired = ~cases.source.catalogue.available
+    numbers, rest, ranks = targets.histories.item_numbers[targets.rows], iter(outputs), []
+    for part in blocks_of(len(targets), len(retired)):
+        scores = np.stack(list(itertools.islice(rest, len(part)))).astype(np.float64)
+        if np.isnan(scores).any():
+            raise ValueError(f"{np.isnan(scores).sum()} scores of {task.name} are NaN: expected numbers.")
+        right = np.arange(len(part)), numbers[part]
+        truth = scores[right]
+        scores[:, retired] = np.nan  # which is not as high as anything
+        if cases.exclude_seen:
+            scores[history_weights(targets.take(part), np.inf).nonzero()] = np.nan
+        ranks.append(1 + (scores >= truth[:, None]).sum(axis=1) - (scores[right] >= truth))
+    return headline_of(task, {"rank": np.concatenate(ranks)}, np.arange(len(targets)))
+
+
 def choose_all(
-    train: Histories, validation: Sequence[EvaluationCases], attributes: Sequence[str]
+    train: Histories,
+    validation: Sequence[EvaluationCases],
+    attributes: Sequence[str],
+    query_attribute: str | None,
+    pictures: np.ndarray | None,
 ) -> dict[str, dict[str, Chosen]]:
-    """Every baseline, by task and name; they see the `attributes` of items that UniMP reads too."""
+    """Every baseline, by task and name.
+
+    Args:
+        train (`Histories`): what they are fitted on.
+        validation (`Sequence[EvaluationCases]`): what chooses, one a task.
+        attributes (`Sequence[str]`): of items, those that UniMP reads too.
+        query_attribute (`str`, *optional*): what queries are made from.
+        pictures (`np.ndarray` of shape `(N, D)`, *optional*): a vector for each picture, zeros where there is none.
+    """
     chosen: dict[str, dict[str, Chosen]] = {cases.task.name: {} for cases in validation}
 
-    def add(name: str, variants: Iterable[Variant], cases: Sequence[EvaluationCases]) -> dict[str, Chosen]:
+    def add(
+        name: str, variants: Iterable[Variant], cases: Sequence[EvaluationCases], as_outputs: AsOutputs = by_scores
+    ) -> dict[str, Chosen]:
         started = time.time()
-        found = choose(variants, cases)
+        found = choose(variants, cases, as_outputs)
         for task, best in found.items():
             chosen[task][name] = best
         if found:
-            logger.info(f"{name}: chosen for {', '.join(found)} in {time.time() - started:.0f} s")
+            values = ", ".join(f"{task} {best.validation:.4f}" for task, best in found.items())
+            logger.info(f"{name}: chosen in {time.time() - started:.0f} s; on validation {values}")
         return found
 
     rankings = [cases for cases in validation if cases.task.name in ("recommend", "search", "select")]
+    catalogue = train.catalogue
     if rankings:
-        catalogue = train.catalogue
         selections = [cases for cases in rankings if cases.task.name == "select"]
-        add("choose all", [({}, _constant(np.ones(len(catalogue))))], selections)
+        searches = [cases for cases in rankings if cases.task.name == "search"]
+        add("choose all", [({}, constant(np.ones(len(catalogue))))], selections)
         add("random", at_random(len(catalogue)), rankings)
         add("popularity", popularity(train), rankings)
         recent = add("recent popularity", recent_popularity(train), rankings)
-        tie_break = _of_maximum(recent[rankings[0].task.name].scorer(rankings[0].cases[0]))
-        add("seen again", seen_again(catalogue, tie_break), rankings)
+        first = rankings[0]
+        tie_break = of_maximum(next(iter(recent[first.task.name].variant[1](first))))
+        add("seen again", seen_again(tie_break), rankings)
         same = add("same attribute as in the history", same_attribute(catalogue, attributes, tie_break), rankings)
-        add("item-kNN", item_knn(train, tie_break), rankings)
-        linear = add("EASE", ease(train, tie_break), rankings)
+        text = text_similarity(catalogue, attributes, NEIGHBOURS[-1])
+        add("text cosine", nearest(text, tie_break) if text is not None else [], rankings)
+        if pictures is not None:
+            add("picture cosine", nearest(picture_similarity(pictures, NEIGHBOURS[-1]), tie_break), rankings)
+        add("windowed transitions", nearest(windowed_transitions(train, NEIGHBOURS[-1]), tie_break), rankings)
+        add("item-kNN", tuned_knn(train, tie_break), rankings)
+        linear = add("EASE", tuned_ease(train, tie_break), rankings)
         for cases in rankings:
             task = cases.task.name
-            if task in same:
-                add("EASE + same attribute", blend(linear[task], same[task]), [cases])
-    ratings = [cases for cases in validation if cases.task.name == "rate"]
-    if ratings and train.has_ratings:
+            if task in same and task in linear:
+                add("EASE + same attribute", pair(linear[task].variant, same[task].variant), [cases])
+        add("BM25 + popularity", bm25(train, attributes) if searches else [], searches, as_it_is)
+        for cases in selections:
+            for name, best in list(chosen["select"].items()):
+                chosen["select"][name] = with_power(best, cases)
+    ratings = [cases for cases in validation if cases.task.name == "rate" and train.has_ratings]
+    if ratings:
         add("mean", constant_stars(train, np.mean), ratings)
         add("median", constant_stars(train, np.median), ratings)
         add("shopper's mean", shoppers_mean(train), ratings)
-        add("user + item bias", user_and_item(train), ratings)
+        by_bias = add("user + item bias", user_and_item(train), ratings)["rate"].parameters
+        add("matrix factorisation", matrix_factorisation(train, **by_bias), ratings)
+    if len(catalogue) > MOST_ITEMS:
+        logger.info(f"best blend is left out: {len(catalogue)} items, and it is made for {MOST_ITEMS}")
+    elif answerable := [*rankings, *ratings]:
+        blend = best_blend(train, answerable, pictures, query_attribute)
+        for cases in answerable:
+            task = cases.task.name
+            if task in blend.weights or task == "rate":
+                variant = blend_parameters(blend, task), partial(closed_form_outputs, closed_form=blend)
+                add("best blend", [variant], [cases], as_it_is)
+            else:
+                logger.info(f"best blend of {task} is left out: it is that of recommend, which is no task here")
     return chosen
 
 
@@ -333,7 +313,7 @@ def evaluate(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any
         "baselines": {},
     }
     for name, best in chosen.items():
-        scores = scores_of(cases, best.scorer)
+        scores = cases.scores(best.outputs(cases))
         result["baselines"][name] = {
             "metrics": summarise(cases.task, scores),
             "interval": bootstrap(cases.task, scores),
@@ -352,16 +332,16 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
             rows = result["baselines"]
             names = list(next(iter(rows.values()))["metrics"])
             headline = result["headline"]
-            head = ["baseline", *names, f"{headline} 95 %", "chosen on validation"]
+            head = ["baseline", *names, f"{headline} 95 %", f"{headline} of validation", "chosen on validation"]
             skipped = f", {result['skipped']} without an answer left out" if result["skipped"] else ""
             lines.append(f"\n{task}, {part}: {result['cases']} cases{skipped}\n")
             lines.append(_row(head))
-            lines.append(_row(["---", *["---:"] * (len(names) + 1), "---"]))
+            lines.append(_row(["---", *["---:"] * (len(names) + 2), "---"]))
             for who, row in rows.items():
                 low, high = row["interval"]
                 numbers = [f"{row['metrics'][name]:.4f}" for name in names]
                 parameters = ", ".join(f"{name} {value}" for name, value in row["parameters"].items())
-                lines.append(_row([who, *numbers, f"{low:.4f} - {high:.4f}", parameters]))
+                lines.append(_row([who, *numbers, f"{low:.4f} - {high:.4f}", f"{row['validation']:.4f}", parameters]))
     return "\n".join(lines).strip() + "\n"
 
 
@@ -369,13 +349,18 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _constant(value: np.ndarray) -> Scorer:
-    return lambda case: value
-
-
-def _of_maximum(scores: np.ndarray) -> np.ndarray:
-    highest = scores.max()
-    return scores / highest if highest > 0 else scores
+def pictures_of(catalogue: Catalogue, model_args: ModelArguments, args: UniMPTrainingArguments) -> np.ndarray | None:
+    """A vector for each picture `(N, D)`, of finished features; none are computed here."""
+    if model_args.feature_store is None and model_args.vision_model is None:
+        return None
+    folder = feature_folder(model_args, args)
+    try:
+        return FeatureStore.open(folder, catalogue.fingerprint).pooled().numpy()
+    except ValueError as error:
+        if model_args.feature_store is not None:
+            raise
+        logger.info(f"pictures are not compared: {error} A training with a frozen tower leaves one in output_dir.")
+        return None
 
 
 def main() -> None:
@@ -383,18 +368,25 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     for name in ("train", "processing_unimp", "baselines"):
         logging.getLogger(name).setLevel(logging.INFO)
-    data_args, _, args = parse_recipe()
+    data_args, model_args, args = parse_recipe()
+    folder = check_output_folder(str(args.output_dir))
     catalogue, histories = load_shop(data_args)
+    if "config" not in (given := given_on_command_line()):
+        data_args, model_args, args = fill_from_data(data_args, model_args, args, given, catalogue, histories)
+    check_names(catalogue, data_args)
     split = split_histories(histories, catalogue, data_args, args.seed)
+    pictures = pictures_of(catalogue, model_args, args)
 
-    # All of validation: `max_validation_cases` only saves time between epochs.
-    validation = evaluation_cases_of(split.validation, data_args, catalogue, args.seed, None)
+    # Those that train.py fits the weights of UniMP's closed form on.
+    validation = evaluation_cases_of(split.validation, data_args, catalogue, args.seed, MOST_CASES)
     for cases in validation:
         if not len(cases) or cases.task.name not in OUTPUTS:
             reason = "no validation case" if not len(cases) else "there is no baseline for it here"
             logger.info(f"{cases.task.name} is left out: {reason}")
     answerable = [cases for cases in validation if len(cases) and cases.task.name in OUTPUTS]
-    chosen = choose_all(split.train, answerable, data_args.attributes or catalogue.attributes)
+    attributes = data_args.attributes or catalogue.attributes
+    chosen = choose_all(split.train, answerable, attributes, data_args.query_attribute, pictures)
+    chose = round(time.time() - started, 1)
 
     # As in train.py: here, once, the test parts are touched.
     parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}
@@ -407,14 +399,14 @@ def main() -> None:
         for part, targets in parts.items()
         if targets is not None and len(targets)
     }
-    folder = Path(str(args.output_dir))
-    folder.mkdir(parents=True, exist_ok=True)
     record = {
         "results": results,
         "split": {"name": split.name, "leaks": split.leaks, "removed": split.removed},
         "data": dataclasses.asdict(data_args),
         "catalogue": catalogue.fingerprint,
         "seed": args.seed,
+        "pictures": pictures is not None,
+        "seconds_to_choose": chose,
         "seconds": round(time.time() - started, 1),
     }
     table = markdown(results)

@@ -102,7 +102,8 @@ class EvaluationCases:
 
     def score(self, index: int, output: Any) -> CaseScores:
         """Scores of the output for one case; see `Task.score`."""
-        seen = self.cases.item_ids_before(index) if self.exclude_seen else []
+        is_ranking = self.task.answer_group == "items"
+        seen = self.cases.item_ids_before(index) if self.exclude_seen and is_ranking else []
         return self.task.score(self.requests.drawn(index), output, self.source.catalogue, seen)
 
     def scores(self, outputs: Iterable[Any]) -> Scores:

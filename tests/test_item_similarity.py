@@ -73,6 +73,15 @@ def test_knn_is_the_shrunk_cosine_whatever_the_size_of_a_block(train, monkeypatc
     np.testing.assert_allclose(dense(item_knn(train), 12), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 10.0])
+def test_an_item_that_nobody_has_is_near_to_none(shrinkage):
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abc"])
+    rows = [{"user_id": "u", "item_id": name, "timestamp": 0} for name in "ab"]
+    found = dense(item_knn(Histories.from_interactions(rows, catalogue), shrinkage), 3)
+    near = 1 / (1 + shrinkage)
+    np.testing.assert_allclose(found, [[0, near, 0], [near, 0, 0], [0, 0, 0]], rtol=1e-6)
+
+
 def test_rows_with_few_neighbours_in_a_block_of_their_own(monkeypatch):
     catalogue = Catalogue.from_items([{"item_id": name} for name in "abcdef"])
     rows = [{"user_id": "u", "item_id": name, "timestamp": 0} for name in "abcd"]

@@ -13,7 +13,7 @@ from processing_unimp import EvaluationCases, Histories, UniMPProcessor
 from processing_unimp.control_tokens import NUM_STARS
 from processing_unimp.metrics.calibration import reliability
 from processing_unimp.metrics.summary import headline_of, summarise
-from processing_unimp.task import CaseScores, Scores, Task, stacked
+from processing_unimp.task import Scores, Task, stacked
 
 from ..answering import outputs_of
 from ..hybrid_scores import HybridScores
@@ -144,11 +144,12 @@ def _parts(
         network = trainer.score_cases(cases_by_task)
     finally:
         model.hybrid_scores = hybrid
-    alone = {cases.task.name: stacked(_closed_form_scores(cases, closed_form)) for cases in cases_by_task}
+    alone = {cases.task.name: cases.scores(closed_form_outputs(cases, closed_form)) for cases in cases_by_task}
     return {"network alone": network, "closed form alone": alone}
 
 
-def _closed_form_scores(cases: EvaluationCases, closed_form: HybridScores) -> Iterator[CaseScores]:
+def closed_form_outputs(cases: EvaluationCases, closed_form: HybridScores) -> Iterator[np.ndarray]:
+    """What closed-form scores answer without a network, a case at a time, as `EvaluationCases.scores` takes it."""
     catalogue = cases.source.catalogue
     for start in range(0, len(cases), CLOSED_FORM_BATCH):
         requests = cases.requests[start : start + CLOSED_FORM_BATCH]
@@ -159,10 +160,10 @@ def _closed_form_scores(cases: EvaluationCases, closed_form: HybridScores) -> It
             outputs = closed_form.candidate_probabilities(nothing, requests, catalogue)
         else:
             outputs = closed_form.add_to_requests(nothing, requests, catalogue)
-        for place, (request, output) in enumerate(zip(requests, outputs.numpy(), strict=True)):
+        for request, output in zip(requests, outputs.numpy(), strict=True):
             if cases.task.answer_group == "decisions":
                 output = output[len(output) - len(request["candidates"]) :]
-            yield cases.score(start + place, output)
+            yield output
 
 
 def rows_of(result: Mapping[str, Any], model: str = "UniMP") -> dict[str, dict[str, float]]:

@@ -184,6 +184,11 @@ def pictures_of(catalogue: Catalogue, side: int | None = None) -> Iterator[tuple
             yield number, picture
 
 
+def feature_folder(model_args: ModelArguments, args: UniMPTrainingArguments) -> Path:
+    """Where the features of a frozen tower are kept."""
+    return Path(model_args.feature_store or Path(str(args.output_dir)) / "vision_features")
+
+
 def frozen_features(
     tower: PreTrainedModel, processor: UniMPProcessor, model_args: ModelArguments, args: UniMPTrainingArguments
 ) -> FeatureStore:
@@ -195,7 +200,7 @@ def frozen_features(
             processor.image_processor,
             lambda number: catalogue.picture(catalogue.item_id(number)),
             len(catalogue),
-            Path(model_args.feature_store or Path(str(args.output_dir)) / "vision_features"),
+            feature_folder(model_args, args),
             fingerprint=catalogue.fingerprint,
             num_pictures=sum(map(catalogue.has_picture, catalogue.item_ids)),
         )

@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import minimize
 
 from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcessor
+from processing_unimp.control_tokens import NUM_STARS
 
 from ..answering import outputs_of
 from ..hybrid_scores import (
@@ -92,6 +93,38 @@ def term_indices(catalogue: Catalogue, query_attribute: str | None) -> dict[str,
     return found
 
 
+def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases], train: Histories) -> HybridScores:
+    """Fit the weights of each task on validation, without a network.
+
+    Args:
+        hybrid (`HybridScores`): of [`closed_form_scores`].
+        validation (`Sequence[EvaluationCases]`): with whole histories.
+        train (`Histories`): the training part.
+
+    Returns:
+        `HybridScores`: the best blend of the closed-form scores alone.
+    """
+    by_task = {cases.task.name: cases for cases in validation if len(cases)}
+    catalogue = train.catalogue
+    weights: dict[str, list[float]] = {}
+    for task in RANKINGS:
+        if task in by_task:
+            requests = _sample(by_task[task].requests, hybrid)
+            features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
+            weights[task] = [0.0, *fit_softmax(*features).tolist()]
+    if "select" in by_task and "recommend" in weights:
+        requests = _sample(by_task["select"].requests, hybrid)
+        nothing = torch.zeros(len(requests), len(catalogue))
+        fitted = _candidate_weight(hybrid.with_weights(weights, None), requests, nothing, catalogue)
+        if fitted is not None:
+            weights["select"] = [fitted]
+    stars = None
+    if "rate" in by_task and train.has_ratings:
+        requests = by_task["rate"].requests[:MOST_CASES]
+        stars = _fit_stars(train, requests, np.full((len(requests), NUM_STARS), 1 / NUM_STARS), catalogue)
+    return hybrid.with_weights(weights, stars)
+
+
 def fit_hybrid(
     hybrid: HybridScores,
     model: "UniMPForConditionalGeneration",
@@ -117,10 +150,10 @@ def fit_hybrid(
     """
     if model.hybrid_scores is not None:
         raise ValueError("the model has closed-form scores already: set model.hybrid_scores = None to fit others.")
+    alone = fit_closed_form(hybrid, validation, train)
     by_task = {cases.task.name: cases for cases in validation if len(cases)}
     catalogue = processor.catalogue
     together: dict[str, list[float]] = {}
-    alone: dict[str, list[float]] = {}
 
     def outputs(requests: Sequence[Any], group: str) -> np.ndarray:
         found = outputs_of(model, processor, requests, group, batch_size=batch_size, vision_features=vision_features)
@@ -132,10 +165,9 @@ def fit_hybrid(
             continue
         requests = _sample(by_task[task].requests, hybrid)
         features, truth, hidden = _ranking_features(
-            hybrid, task, requests, outputs(requests, "items"), catalogue, by_task[task].exclude_seen
+            hybrid, task, requests, catalogue, by_task[task].exclude_seen, outputs(requests, "items")
         )
-        alone[task] = [0.0, *fit_softmax(features[:, 1:], truth, hidden).tolist()]
-        closed = _ndcg(features, truth, hidden, alone[task])
+        closed = _ndcg(features, truth, hidden, alone.weights[task])
         found = {task: fit_softmax(features, truth, hidden).tolist()}
         reached = {task: _ndcg(features, truth, hidden, found[task])}
         by_network = _ndcg(features, truth, hidden, [1.0] + [0.0] * len(hybrid.scores))
@@ -151,23 +183,20 @@ def fit_hybrid(
             + (f", asked to {best})" if best != task else ")")
             + ("" if reached[best] > closed else "; the network does not earn its weight here, and gets none")
         )
-        together[task] = found[best] if reached[best] > closed else alone[task]
+        together[task] = found[best] if reached[best] > closed else alone.weights[task]
         search_reads = best if task == "search" else search_reads
     if "select" in by_task and "recommend" in together:
         requests = _sample(by_task["select"].requests, hybrid)
         asked = [{"task": "recommend", "history": request["history"]} for request in requests]
         logits = torch.from_numpy(outputs(asked, "items"))
-        for weights in (together, alone):
-            fitted = _candidate_weight(hybrid.with_weights(weights, None), requests, logits, catalogue)
-            if fitted is not None:
-                weights["select"] = [fitted]
-    stars = stars_alone = None
-    if "rate" in by_task and np.isfinite(train.ratings).any():
+        fitted = _candidate_weight(hybrid.with_weights(together, None), requests, logits, catalogue)
+        if fitted is not None:
+            together["select"] = [fitted]
+    stars = None
+    if "rate" in by_task and train.has_ratings:
         requests = by_task["rate"].requests[:MOST_CASES]
-        network = outputs(requests, "stars")
-        stars = _fit_stars(train, requests, network, catalogue)
-        stars_alone = _fit_stars(train, requests, np.full_like(network, 1 / network.shape[1]), catalogue)
-    return hybrid.with_weights(together, stars, search_reads), hybrid.with_weights(alone, stars_alone)
+        stars = _fit_stars(train, requests, outputs(requests, "stars"), catalogue)
+    return hybrid.with_weights(together, stars, search_reads), alone
 
 
 def _sample(requests: Sequence[Any], hybrid: HybridScores) -> list[Any]:
@@ -178,9 +207,15 @@ def _sample(requests: Sequence[Any], hybrid: HybridScores) -> list[Any]:
 
 
 def _ranking_features(
-    hybrid: HybridScores, task: str, requests: list[Any], logits: np.ndarray, catalogue: Catalogue, exclude_seen: bool
+    hybrid: HybridScores,
+    task: str,
+    requests: list[Any],
+    catalogue: Catalogue,
+    exclude_seen: bool,
+    logits: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The network's and the closed-form scores `(C, 1 + F, N)`, the right items `(C,)`, and those left out `(C, N)`.
+    """The closed-form scores `(C, F, N)`, the right items `(C,)`, and those left out `(C, N)`; with the network's
+    logits `(C, N)` their log-probabilities come first, `(C, 1 + F, N)`.
 
     Scales of the scores are set in `hybrid`: those of a history for all tasks, those of a query for search.
     """
@@ -193,9 +228,9 @@ def _ranking_features(
             raw = hybrid.raw(score, histories, queries)
             tenth = raw.topk(min(10, raw.shape[1]), dim=1).values[:, -1].mean().item()
             hybrid.scores[place] = score._replace(scale=tenth or float(raw.max()) or 1.0)
-    features = [torch.from_numpy(logits).log_softmax(dim=-1)]
-    features += [hybrid.squashed(score, histories, queries, logits.shape[1]) for score in hybrid.scores]
-    hidden = np.repeat(~np.asarray(catalogue.available)[None, : logits.shape[1]], len(truth), axis=0)
+    features = [] if logits is None else [torch.from_numpy(logits).log_softmax(dim=-1)]
+    features += [hybrid.squashed(score, histories, queries, len(catalogue)) for score in hybrid.scores]
+    hidden = np.repeat(~np.asarray(catalogue.available)[None], len(truth), axis=0)
     if exclude_seen:
         for row, history in enumerate(histories):
             hidden[row, [number for number in history if number >= 0]] = True

@@ -76,7 +76,8 @@ def item_knn(train: Histories, shrinkage: float = KNN_SHRINKAGE, k: int = NUM_NE
 
     def block(start: int, stop: int) -> np.ndarray:
         counts = (x[:, start:stop].T @ x).toarray()
-        return counts / (norm[start:stop, None] * norm[None] + shrinkage)
+        # Without shrinkage an item that nobody has would be divided by 0.
+        return counts / np.maximum(norm[start:stop, None] * norm[None] + shrinkage, 1e-9)
 
     return _largest_of_blocks(block, len(norm), k)
 
