@@ -30,7 +30,8 @@ MAX_TITLE, MAX_DETAILS = 80, 400  # characters
 TRUTH = ("answer", "next", "others")  # what a request knows of the right answer
 
 LOWER_IS_BETTER = {"mae", "rmse", "frechet", "nll"}
-NEITHER_IS_BETTER = {"similarity_to_other"}  # high for a picture of anything, low for a picture of nothing
+# High for a picture of anything, low for a picture of nothing; highest of all for chance.
+NEITHER_IS_BETTER = {"similarity_to_other", "coverage@10"}
 
 QUESTIONS = {
     "recommend": "Which item comes next? Ranked over the whole catalogue.",
