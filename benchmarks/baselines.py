@@ -140,8 +140,8 @@ def best_candidate(source: ExampleSource) -> Callable[[dict, np.ndarray], np.nda
 
 
 def by_power(power: float, scorer: Scorer, cases: EvaluationCases) -> Iterator[np.ndarray]:
-    """Each candidate with a probability in proportion to a power of its score, so that a case that is less clear may
-    have several chosen, as UniMP does: the best alone would lose F1 to it that no ranking lacks."""
+    """Each candidate with a probability in proportion to a power of its score: several are chosen where scores are
+    close, as UniMP does. With the best candidate alone a ranking that is as good would have a lower F1."""
     catalogue = cases.source.catalogue
     for place, scores in enumerate(scorer(cases)):
         candidates = cases.requests.drawn(place)["candidates"]
@@ -206,7 +206,7 @@ def with_power(best: Chosen, validation: EvaluationCases) -> Chosen:
 
 
 def headline_on(cases: EvaluationCases, outputs: Iterable[Any]) -> float:
-    """The headline of a task; of a ranking only the ranks of the true items are found, in a tenth of the time."""
+    """The headline of a task; of a ranking only the ranks of the true items are found, and in blocks."""
     task, targets = cases.task, cases.cases
     if task.answer_group != "items":
         return summarise(task, cases.scores(outputs))[task.headline]
