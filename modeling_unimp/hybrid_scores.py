@@ -129,12 +129,22 @@ class TermIndex(NamedTuple):
         )
 
     def add_to(self, found: torch.Tensor, query: str) -> None:
-        """Add what a query finds to `found` `(N,)`."""
+        """Add what a query finds to `found` `(N,)`: by each of its words, or by the values that it names."""
         text = normalised(query)
-        for term in WORD.findall(text) if self.mean_length else [text]:
+        for term in WORD.findall(text) if self.mean_length else self._named(text.split()):
             if (number := self.vocabulary.get(term)) is not None:
                 entries = slice(self.starts[number], self.starts[number + 1])
                 found[self.items[entries]] += torch.from_numpy(self.weights[entries])
+
+    def _named(self, words: Sequence[str]) -> list[str]:
+        """The whole texts that a query names, the longest first, none of them inside another: of "teal coffee mug"
+        "coffee mug" and "teal", where there are such."""
+        for length in range(len(words), 0, -1):
+            for start in range(len(words) - length, -1, -1):  # what is named stands last
+                text = " ".join(words[start : start + length])
+                if text in self.vocabulary:
+                    return [text, *self._named(words[:start]), *self._named(words[start + length :])]
+        return []
 
 
 def _words(texts: Sequence[str]) -> list[str]:

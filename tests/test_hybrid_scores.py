@@ -72,7 +72,7 @@ def test_a_query_finds_items_by_its_words():
     torch.testing.assert_close(raw, torch.tensor([[2.0, 3.0, 1.0], [0, 0, 0], [0, 0, 0]]))
     whole = make(terms={"words": RED._replace(mean_length=0.0)})
     torch.testing.assert_close(
-        whole.raw(Score("words"), [[0], [0]], [" Red ", "red blue"]), torch.tensor([[2.0, 0, 1.0], [0, 0, 0]])
+        whole.raw(Score("words"), [[0], [0]], [" Red ", "red, blue"]), torch.tensor([[2.0, 0, 1.0], [0, 3.0, 0]])
     )
 
 
@@ -121,6 +121,24 @@ def test_a_changed_item_is_found_by_its_new_words_and_keeps_its_neighbours():
         assert changed.raw(Score("words"), [[0]], [query])[0].nonzero().flatten().tolist() == expected
     score = Score("pairs", 1.0)
     torch.testing.assert_close(changed.raw(score, [[0, 1]]), old.raw(score, [[0, 1]]))
+
+
+def test_a_query_finds_the_values_that_it_names():
+    """The longest first, none inside another, each once for each time that it is named."""
+    texts = [["coffee mug"], ["mug"], ["teal"], ["coffee"], ["teal coffee"]]
+    index = TermIndex.of(texts, are_words=False)
+
+    def found(query):
+        scores = torch.zeros(5)
+        index.add_to(scores, query)
+        return scores.tolist()
+
+    assert found("Coffee  MUG") == [1, 0, 0, 0, 0]
+    assert found("mug in teal") == [0, 1, 1, 0, 0]
+    assert found("a teal mug for coffee") == [0, 1, 1, 1, 0]
+    assert found("teal coffee mug") == [1, 0, 1, 0, 0]  # of two as long the later
+    assert found("nothing of the kind") == [0] * 5
+    assert found("mug " * 5_000)[1] == 16
 
 
 def test_an_index_made_again_is_the_same():
