@@ -27,6 +27,7 @@ from modeling_unimp.training.experiment import (
     checkpoint_to_resume,
     evaluation_cases_of,
     image_codec_of,
+    keep_freed_memory,
     load_shop,
     mixture_of,
     model_of,
@@ -50,6 +51,7 @@ def main() -> None:
     output_dir = check_output_folder(str(args.output_dir))
     publication = publication_of(args)
     use_all_cores(args)
+    keep_freed_memory(args)
     set_seed(args.seed)
 
     # The shop, and what of it is held out.

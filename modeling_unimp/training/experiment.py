@@ -1,10 +1,13 @@
 """An experiment by its recipe: the shop, its split, the codec, the model, what it learns from and is evaluated on."""
 
+import contextlib
+import ctypes
 import itertools
 import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,7 @@ from .trainer import UniMPTrainer
 
 logger = logging.getLogger("train")
 FREE_BYTES_NEEDED = 2**30
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def check_output_folder(output_dir: str) -> Path:
@@ -74,6 +78,16 @@ def use_all_cores(args: UniMPTrainingArguments) -> None:
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and args.device.type == "cpu" and args.world_size == 1 and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(os.cpu_count() or 1)
+
+
+def keep_freed_memory(args: UniMPTrainingArguments) -> None:
+    """Let glibc keep what a step on a CPU frees: the next asks for blocks of the same size, and the system would clear
+    each of them anew, which took half of the time of a step over some thousand items."""
+    if args.device.type == "cpu" and sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # a C library of another kind
+            set_option = ctypes.CDLL(None).mallopt
+            set_option(M_MMAP_THRESHOLD, 2**30)
+            set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def check_names(catalogue: Catalogue, data_args: DataArguments) -> None:
