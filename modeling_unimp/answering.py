@@ -79,7 +79,7 @@ def outputs_of(
         with answering(model):
             if index is not None:
                 part = retrieve(search_with(model, processor, **reading), processor, part, index.has_picture)
-            inputs = processor(requests=as_read(model, answer_group, part), **reading)
+            inputs = processor(requests=as_read(model, processor, answer_group, part, reading["positions"]), **reading)
             outputs = answer(model, processor, answer_group, part, inputs, index=index, **generate_kwargs)
             if index is not None and all("answer" in request for request in part):
                 labelled = model.own_inputs(processor(requests=part, labels=True, **reading))
@@ -91,19 +91,33 @@ def outputs_of(
 
 
 def as_read(
-    model: "UniMPForConditionalGeneration", answer_group: str, requests: Sequence[Request]
-) -> Sequence[Request]:
+    model: "UniMPForConditionalGeneration",
+    processor: Processor,
+    answer_group: str,
+    requests: Sequence[Request],
+    positions: Sequence[int] | None = None,
+) -> list[Request]:
     """Requests in the form in which the network reads them: as recommendations where candidates are ranked, and where
-    the closed-form scores alone see to the query of a search."""
+    the closed-form scores alone see to the query of a search.
+
+    Raises:
+        ValueError: what these ask cannot be answered, which the processor would not see; by the number in `positions`.
+    """
     hybrid, tasks = model.hybrid_scores, set()
     if hybrid is not None and answer_group == "decisions" and hybrid.ranks_candidates:
         tasks = {"select"}
     elif hybrid is not None and answer_group == "items" and hybrid.search_reads == "recommend":
         tasks = {"search"}
-    return [
-        {"task": "recommend", "history": request["history"]} if request["task"] in tasks else request
-        for request in requests
-    ]
+    read = []
+    for position, request in zip(positions or range(len(requests)), requests, strict=True):
+        if request["task"] in tasks:
+            try:
+                processor.question_of(request)
+            except ValueError as error:
+                raise ValueError(f"request {position}: {error}") from error
+            request = {"task": "recommend", "history": request.get("history")}
+        read.append(request)
+    return read
 
 
 def answer(
@@ -179,9 +193,8 @@ def search_with(
 
     def search(requests: Sequence[Request]) -> torch.Tensor:
         with answering(model):
-            logits_BN: torch.Tensor = answer(
-                model, processor, "items", requests, processor(requests=as_read(model, "items", requests), **reading)
-            )
+            read = as_read(model, processor, "items", requests, reading.get("positions"))
+            logits_BN: torch.Tensor = answer(model, processor, "items", requests, processor(requests=read, **reading))
         return logits_BN
 
     return search

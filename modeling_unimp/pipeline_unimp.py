@@ -284,7 +284,7 @@ class PersonalizationPipeline(Pipeline):
     def preprocess(self, work: dict[str, Any], vision_features: PictureFeatures | None = None) -> dict[str, Any]:
         """Requests of one answer group to tensors; `work` holds `group`, `requests` and, for errors, `positions`."""
         inputs = self.processor(
-            requests=as_read(self.model, work["group"], work["requests"]),
+            requests=as_read(self.model, self.processor, work["group"], work["requests"], work["positions"]),
             vision_features=vision_features,
             positions=work["positions"],
         )

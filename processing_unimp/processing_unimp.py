@@ -354,11 +354,9 @@ class UniMPProcessor(ProcessorMixin):
             history = history[-self.history_length :]
         tail = TokenSequence()
         asks_nothing = task.is_next_item and self.history_format == "compact"
-        for piece in () if asks_nothing else task.prompt(request):
-            if isinstance(piece, ItemSlot):
-                where = {"select": "a candidate", "imagine": "a retrieved item"}.get(task.name, "the item")
-                entry = self.item_text.resolve(piece.entry, where)
-                self.item_text.write(tail, entry, pictures.key(entry))
+        for piece in () if asks_nothing else self.question_of(request):
+            if isinstance(piece, ItemEntry):
+                self.item_text.write(tail, piece, pictures.key(piece))
             elif isinstance(piece, ShopperText):
                 tail.extend(self.item_text.untrusted(piece.text))
             else:
@@ -410,6 +408,19 @@ class UniMPProcessor(ProcessorMixin):
                 if number_after is not None:
                     row.labels[end], row.kinds[end] = self.control.item(number_after), NEXT_ITEM
         return row
+
+    def question_of(self, request: Request) -> list[str | ShopperText | ItemEntry]:
+        """What a request asks beside its history, with the items looked up that it names.
+
+        Raises:
+            ValueError: a query, an item or candidates that are missing, or an item that does not exist.
+        """
+        task = self.task_of(request)
+        where = {"select": "a candidate", "imagine": "a retrieved item"}.get(task.name, "the item")
+        return [
+            self.item_text.resolve(piece.entry, where) if isinstance(piece, ItemSlot) else piece
+            for piece in task.prompt(request)
+        ]
 
     def _in_context(self, token: int, context: str) -> bool:
         if context == "attributes":

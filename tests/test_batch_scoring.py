@@ -257,13 +257,13 @@ def test_one_bad_row_takes_nobody_along(folder, unimp, tmp_path):
     everything = [item["item_id"] for item in ITEMS]
     bad = {
         "nil": (None, "expected a list"),
-        "new": ([], "expected a list"),
         "odd": ("m1", "not JSON"),
         "dim": (7, "expected a list"),
         "all": (everything, "no item is left"),
         "old": (["gone", {"item_id": None}], "none of the history's 2 items"),
     }
     good = [{"user_id": row["user_id"], "history": [*row["history"], "gone"]} for row in ROWS]
+    good.append({"user_id": "new", "history": []})
     good[3]["history"] = [event | {"rating": 6} if isinstance(event, dict) else event for event in good[3]["history"]]
     lines = [json.dumps({"user_id": user, "history": history}) for user, (history, _) in bad.items()]
     lines += ["{not json", "[1, 2]", '{"history": ["m1"]}', "\udcff", ""]
@@ -275,7 +275,7 @@ def test_one_bad_row_takes_nobody_along(folder, unimp, tmp_path):
     found = answers(output)
     plain = [row | {"history": [e if "rating" in e else e["item_id"] for e in row["history"]]} for row in ROWS]
     plain[3] = {"user_id": "dan", "history": ["s2", "h2"]}
-    expected = asked(unimp, plain, {})
+    expected = asked(unimp, [*plain, {"user_id": "new", "history": []}], {})
     assert same({user: found[user] for user in expected}, expected) and len(found) == len(expected)
     told = [json.loads(line) for line in output.with_suffix(".rejects.jsonl").read_text().splitlines()]
     assert {line["user_id"] for line in told} == {*bad, None} and len(told) == len(bad) + 4

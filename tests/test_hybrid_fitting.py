@@ -217,6 +217,35 @@ def test_a_search_asks_the_network_what_the_fit_chose(fitted, reads):
     assert processor.catalogue.number(best["item_id"]) == int(expected.argmax())
 
 
+@pytest.mark.parametrize("reads", ["search", "recommend"])
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"task": "search"}, "query None: expected a text"),
+        ({"task": "search", "query": " "}, "query ' ': expected a text"),
+        ({"task": "search", "query": 5}, "query 5: expected a text"),
+        ({"task": "select"}, "candidates None: expected a list"),
+        ({"task": "select", "candidates": "i1"}, "candidates 'i1': expected a list"),
+        ({"task": "select", "candidates": []}, "expected a list"),
+        ({"task": "select", "candidates": ["i1", "m7"]}, "a candidate: item 'm7' is not among"),
+        ({"task": "select", "candidates": [None]}, "a candidate is a NoneType"),
+        ({"task": "select", "candidates": [{}]}, "no 'item_id', no attributes"),
+    ],
+)
+def test_a_question_that_the_network_is_not_asked_is_checked(fitted, reads, request_, message):
+    """As without closed-form scores, in the caller's place."""
+    unimp, _ = fitted
+    hybrid = unimp.model.hybrid_scores
+    requests = [{"task": "recommend", "history": ["i1"]}, request_ | {"history": ["i1"]}]
+    try:
+        for scores in (None, hybrid.with_weights(hybrid.weights, hybrid.stars, reads)):
+            unimp.model.hybrid_scores = scores
+            with pytest.raises(ValueError, match=f"^request 1: .*{message}"):
+                unimp(requests)
+    finally:
+        unimp.model.hybrid_scores = hybrid
+
+
 def test_a_saved_model_answers_the_same(fitted, tmp_path):
     unimp, _ = fitted
     unimp.save_pretrained(tmp_path / "unimp")
@@ -309,11 +338,14 @@ def test_the_parts_stand_beside_the_model(split, tmp_path):
         assert abs(closed[headline] - result["model"][headline]) < 0.2, "an untrained network adds little"
 
 
-@pytest.mark.parametrize("query", [None, "shoe"])
-def test_many_shoppers_are_answered_as_by_the_pipeline(fitted, tmp_path, query):
+@pytest.mark.parametrize(("query", "reads"), [(None, "search"), ("shoe", "search"), ("shoe", "recommend")])
+def test_many_shoppers_are_answered_as_by_the_pipeline(fitted, tmp_path, monkeypatch, query, reads):
     unimp, _ = fitted
+    hybrid = unimp.model.hybrid_scores
+    weights = hybrid.weights | {"search": [1.0] + [0.5] * len(hybrid.scores)}
+    monkeypatch.setattr(unimp.model, "hybrid_scores", hybrid.with_weights(weights, hybrid.stars, reads))
     unimp.save_pretrained(tmp_path / "unimp")
-    histories = {"ada": ["i3", "i4"], "bob": [f"i{number}" for number in range(12, 20)]}
+    histories = {"ada": ["i3", "i4"], "bob": [f"i{number}" for number in range(12, 20)], "new": []}
     rows = [{"user_id": user, "history": history} for user, history in histories.items()]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "histories.parquet")
     options = [] if query is None else ["--query", query]

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoProcessor
 
+from ..answering import as_read
 from ..modeling_unimp import UniMPForConditionalGeneration
 from ..pipeline_unimp import TASKS_WITH_SEEN_ITEMS_LEFT_OUT
 from ..ranking import rank_items
@@ -334,8 +334,10 @@ class Scorer:
                 history = json.loads(history)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"the history {short_repr(history)} is not JSON: {error}.") from None
-        if not isinstance(history, list) or not history:
-            raise ValueError(f"the history is {short_repr(history)}: expected a list of at least one item.")
+        if not isinstance(history, list):
+            raise ValueError(
+                f"the history is {short_repr(history)}: expected a list of items, empty for somebody new."
+            )
         known: list[dict[str, Any]] = []
         for entry in history:
             event: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"item_id": entry}
@@ -349,7 +351,7 @@ class Scorer:
                 counts["ratings left out, not 1 to 5"] += 1
                 rating = None
             known.append({"item_id": item_id, "rating": rating})
-        if not known:
+        if history and not known:
             first = short_repr(history[0])
             raise ValueError(f"none of the history's {len(history)} items is in the catalogue, such as {first}.")
         request: dict[str, Any] = {"task": self.task, "history": known[-self.processor.history_length :]}
@@ -359,7 +361,11 @@ class Scorer:
 
     def _inputs(self, batch: list[Shopper], rejects: list[Any]) -> tuple[list[Shopper], Any]:
         """Tensors of those that the processor can read; a bad one does not take its batch along."""
-        encode = partial(self.processor, vision_features=self.vision_features)
+
+        def encode(requests: list[Any]) -> Any:
+            read = as_read(self.model, self.processor, "items", requests)
+            return self.processor(requests=read, vision_features=self.vision_features)
+
         if not batch:
             return [], None
         try:
