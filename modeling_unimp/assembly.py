@@ -92,6 +92,11 @@ def from_backbones(
 def fit_terms_to_words(model: Any, processor: Processor) -> None:
     """Let the vector of each term begin as the mean of its words' rows, which a pretrained language model knows."""
     embeddings = model.model.item_embeddings
+    texts = processor.term_texts
+    # Terms are a merchant's text: what looks like a special token in them is none.
+    words_of_terms = (
+        processor.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+    )
     for rows, like in (
         (embeddings.input_rows, model.get_input_embeddings().weight),
         (embeddings.output_rows, model.lm_head.weight),
@@ -99,8 +104,7 @@ def fit_terms_to_words(model: Any, processor: Processor) -> None:
         terms = None if rows.content is None else rows.content.terms
         if terms is None:
             continue
-        for number, text in enumerate(processor.term_texts):
-            words = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        for number, words in enumerate(words_of_terms):
             if words:
                 terms[number] = like[torch.tensor(words, device=like.device)].float().mean(dim=0).to(terms)
 

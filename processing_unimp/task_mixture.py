@@ -128,7 +128,8 @@ class TaskMixture(torch.utils.data.Dataset):
     ) -> Request | None:
         if position is None:
             position = self._draw_position(user, rng)
-        first = max(0, position - self.history_length)
+        is_whole = any(TASKS[name].needs_whole_history for name in tasks)
+        first = 0 if is_whole else max(0, position - self.history_length)
         events = self.train.events(self.train.rows_of(user, rng)[first : position + 3])
         history, target, upcoming = (
             events[: position - first],

@@ -24,6 +24,7 @@ class Select(Task):
     name = "select"
     answer_group = "decisions"
     headline = "f1"
+    needs_whole_history = True
 
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
         """1 to 3 of the shopper's next items among items that the shopper never touched."""

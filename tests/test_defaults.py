@@ -59,6 +59,28 @@ def test_tasks_follow_from_what_there_is(tmp_path):
     assert set(data.shares) == {"rate"}
 
 
+def test_parts_of_dicts_that_were_given_stay(tmp_path):
+    catalogue, histories = shop_of(300, 8, kind=lambda n: f"kind {n % 7}")
+    data, model, _ = filled(
+        tmp_path,
+        catalogue,
+        histories,
+        tasks=["recommend", "search"],
+        task_shares={"search": 2.0},
+        unimp={"dropout": 0.1},
+    )
+    assert data.shares == {"search": 2.0}
+    assert model.config_fields["dropout"] == 0.1 and model.config_fields["item_rows"] == "both"
+    data, _, _ = filled(tmp_path, catalogue, histories, tasks=["recommend"])
+    assert data.shares == {}
+
+
+def test_a_tower_that_learns_is_looked_at(tmp_path):
+    shop = shop_of(300, 8)
+    assert filled(tmp_path, *shop, vision_model="tiny")[1].config_fields.get("fusion") is None
+    assert filled(tmp_path, *shop, vision_model="some/clip")[1].config_fields["fusion"] == "none"
+
+
 def test_what_was_given_stays(tmp_path):
     data, model, args = filled(
         tmp_path, *shop_of(300, 8), given=["learning_rate"], history_length=3, text_model="tiny", tasks=["recommend"]

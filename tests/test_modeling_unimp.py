@@ -659,8 +659,8 @@ class FakeCatalogue:
 
 
 class FakeTokenizer:
-    def __call__(self, text, add_special_tokens):
-        return {"input_ids": [len(text), len(text) + 2]}
+    def __call__(self, texts, add_special_tokens, split_special_tokens):
+        return {"input_ids": [[len(text), len(text) + 2] for text in texts]}
 
 
 class FakeProcessor:

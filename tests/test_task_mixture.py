@@ -81,6 +81,23 @@ def test_interactions_of_one_timestamp_come_in_any_order():
     assert orders == {f"a{first}{second}{third}e" for first, second, third in itertools.permutations("bcd")}
 
 
+def test_a_selection_offers_nothing_that_the_shopper_took_long_ago():
+    catalogue = Catalogue.from_items([{"item_id": str(number)} for number in range(14)])
+    rows = [{"user_id": "u", "item_id": str(number), "timestamp": number} for number in range(10)]
+    histories = Histories.from_interactions(rows, catalogue)
+    drawn = TaskMixture(histories, catalogue, ["select"], windows="whole", history_length=2, num_candidates=3)
+    offered = set()
+    for epoch in range(80):
+        drawn.set_epoch(epoch)
+        row = drawn[0]
+        assert len(row["history"]) == 2
+        last = int(row["history"][-1]["item_id"])
+        wrong = {int(item) for item, is_right in zip(row["candidates"], row["answer"], strict=True) if not is_right}
+        assert not wrong & set(range(last + 1))
+        offered |= wrong
+    assert {10, 11, 12, 13} <= offered
+
+
 def test_few_rows_have_no_history():
     drawn, without = mixture(tasks=["recommend"], repeats=200), 0
     for index in range(len(drawn)):

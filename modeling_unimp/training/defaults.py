@@ -23,6 +23,9 @@ MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout ke
 STEPS_AN_EPOCH = 80
 MANY_SHOPPERS = 10_000  # whose epochs are long: of 22,000, recommend was at its best after a fifth of 20 epochs
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
+# The ranking selects: the network sees few candidates, which are written in full and take long.
+SHARES = {"search": 0.5, "rate": 0.3, "select": 0.02}
+DICTS = ("unimp", "task_shares")
 MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
 QUERY_COVERAGE, FEWEST_QUERIES, ITEMS_A_QUERY = 0.8, 3, 10
 
@@ -46,14 +49,19 @@ def fill_from_data(
     query_attribute = data_args.query_attribute or query_attribute_of(catalogue)
     chosen = [
         _of_data(catalogue, kept, query_attribute),
-        _of_model(catalogue, kept),
+        _of_model(catalogue, kept, "vision_model" in given and model_args.vision_is_trained),
         _of_training(catalogue, kept, args.world_size),
     ]
     filled: list[Any] = []
     told: list[str] = []
     groups: list[Any] = [data_args, model_args, args]
+    # Of what is a dict, the parts that were given stay, and the others are chosen all the same.
+    chosen[1]["unimp"] |= model_args.config_fields
+    tasks = data_args.tasks if "tasks" in given else chosen[0]["tasks"]
+    shares = {name: share for name, share in SHARES.items() if name in tasks}
+    chosen[0]["task_shares"] = shares | data_args.shares
     for group, values in zip(groups, chosen, strict=True):
-        values = {name: value for name, value in values.items() if name not in given}
+        values = {name: value for name, value in values.items() if name not in given or name in DICTS}
         told += [f"{name} {value}" for name, value in values.items()]
         filled.append(dataclasses.replace(group, **values))
     logger.info(f"no recipe was given; from the data: {', '.join(told)}")
@@ -90,12 +98,9 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
     tasks += ["rate"] if histories.has_ratings else []
     tasks += ["explain"] if histories.explanations() else []
     tasks += ["select"] if len(catalogue) > 50 else []
-    # The ranking selects: the network sees few candidates, which are written in full and take long.
-    shares = {"search": 0.5, "rate": 0.3, "select": 0.02}
     return {
         "query_attribute": query_attribute,
         "tasks": tasks,
-        "task_shares": {name: share for name, share in shares.items() if name in tasks},
         "history_format": "compact",
         "history_length": int(np.clip(np.quantile(histories.lengths, 0.9), SHORTEST_READ, LONGEST_READ)),
         "windows": "whole",
@@ -104,12 +109,14 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
     }
 
 
-def _of_model(catalogue: Catalogue, histories: Histories) -> dict[str, Any]:
+def _of_model(catalogue: Catalogue, histories: Histories, vision_is_trained: bool) -> dict[str, Any]:
+    # Pictures are in the rows, where each is read once and not at every place; a tower that learns reads them there.
+    fusion = {"cross_attention_every": 1} if vision_is_trained else {"fusion": "none"}
     return {
         "text_model": "nano" if np.median(histories.lengths) < LONG_HISTORY else "mini",
         "vision_model": None,
         "unimp": {
-            "fusion": "none",  # pictures are in the rows, where each is read once and not at every place
+            **fusion,
             "item_rows": "both",
             "tie_item_rows": True,
             "label_softmax": "group",
