@@ -66,7 +66,8 @@ def gate_openings(model: "UniMPForConditionalGeneration") -> dict[str, float]:
     """`tanh` of each gate, by layer counted from 1: 0 is closed. All processes of a sharded model call it together."""
 
     def opening(gate: Any) -> float:
-        return float(gate.full_tensor().tanh() if hasattr(gate, "full_tensor") else gate.tanh())
+        whole = gate.full_tensor() if hasattr(gate, "full_tensor") else gate
+        return float(whole.detach().tanh())
 
     openings = {}
     for name, module in model.named_modules():
