@@ -79,7 +79,8 @@ def clean_value(value: Any, max_words: int) -> str | None:
         read = (clean_value(part, max_words) for part in islice(value, MAX_VALUES))
         value = ", ".join(islice(filter(None, read), max_words))
     text = readable(str(value)[:MAX_CHARACTERS].strip()[: 2 * max_words * MAX_WORD_CHARACTERS])
-    text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
+    if not text.isprintable():  # of which all but the space is in other categories
+        text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
     words = re.split(r" +", text.strip())[:max_words]
     return " ".join(word[:MAX_WORD_CHARACTERS] for word in words) or None
 

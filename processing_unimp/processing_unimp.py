@@ -158,7 +158,7 @@ class UniMPProcessor(ProcessorMixin):
             read = attributes_to_read(catalogue, kwargs.get("attributes"))
             items = (
                 describe({name: item[name] for name in read}, kwargs.get("max_words", 12))
-                for item in map(catalogue.item, catalogue.item_ids)
+                for item in catalogue.items()
             )
             tokenizer: PreTrainedTokenizerBase = train_byte_level_bpe(
                 [RATING, ID, *instructions, *items, *extra_texts]
@@ -497,7 +497,7 @@ class UniMPProcessor(ProcessorMixin):
                 "folder of the model, or make it with UniMPProcessor.from_backbones."
             )
         if items is None:
-            items = map(self.catalogue.item, self.catalogue.item_ids)
+            items = self.catalogue.items()
         else:
             items = list(items)
             if unknown := self.item_terms.num_unknown(items):
