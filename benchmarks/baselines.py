@@ -48,6 +48,7 @@ from .ranking_baselines import (
     blocks_of,
     bm25,
     constant,
+    ease_with_content,
     history_weights,
     nearest,
     of_maximum,
@@ -102,7 +103,7 @@ def blend_parameters(blend: HybridScores, task: str) -> dict[str, Any]:
     """What a blend consists of for a task, rounded."""
     if task == "rate":
         assert blend.stars is not None
-        return {name: round(getattr(blend.stars, name), 3) for name in ("strength", "expected", "alike")}
+        return {name: round(getattr(blend.stars, name), 3) for name in ("strength", "expected", "alike", "factored")}
     if task == "select":
         return {"as in recommend, times": round(blend.weights[task][0], 3)}
     found = {}
@@ -275,6 +276,7 @@ def choose_all(
         add("windowed transitions", nearest(windowed_transitions(train, NEIGHBOURS[-1]), tie_break), rankings)
         add("item-kNN", tuned_knn(train, tie_break), rankings)
         linear = add("EASE", tuned_ease(train, tie_break), rankings)
+        add("EASE with content", ease_with_content(train, attributes, pictures, tie_break), rankings)
         for cases in rankings:
             task = cases.task.name
             if task in same and task in linear:

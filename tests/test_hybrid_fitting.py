@@ -21,12 +21,12 @@ from modeling_unimp.ranking import rank_items
 from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training.evaluation import evaluate_model, rows_of
 from modeling_unimp.training.hybrid_fitting import (
-    biases,
     closed_form_scores,
     fit_hybrid,
     fit_softmax,
     term_indices,
 )
+from modeling_unimp.training.rating_factors import biases
 from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Histories, UniMPProcessor, leave_last_out
 from processing_unimp.metrics.summary import summarise
 from processing_unimp.task import stacked

@@ -15,6 +15,7 @@ from processing_unimp import Catalogue, Histories, ItemTerms
 NUM_NEIGHBOURS = 200  # of EASE this loses nothing; at 50 it loses 1 to 4 %
 MOST_DENSE_ITEMS = 20_000  # EASE inverts a dense matrix of N x N
 EASE_PENALTY = 100.0
+CONTENT_SHARE = 1 / 3  # of the penalty of EASE: what one more user in common counts that content stands for
 KNN_SHRINKAGE = 10.0
 WINDOW, WINDOW_DECAY, WINDOW_SHRINKAGE = 10, 0.8, 3.0
 BLOCK_BYTES = 2**26
@@ -37,13 +38,37 @@ def users_by_items(train: Histories) -> sparse.csr_matrix:
     return counted
 
 
-def ease(train: Histories, penalty: float = EASE_PENALTY, k: int = NUM_NEIGHBOURS) -> Neighbours | None:
+def ease(
+    train: Histories,
+    penalty: float = EASE_PENALTY,
+    k: int = NUM_NEIGHBOURS,
+    *,
+    terms: sparse.csr_matrix | None = None,
+    pictures: np.ndarray | None = None,
+) -> Neighbours | None:
     """EASE, the linear item-to-item model (https://huggingface.co/papers/1905.03375); `None` for more than 20,000
-    items, whose dense inverse takes minutes and gigabytes."""
+    items, whose dense inverse takes minutes and gigabytes.
+
+    Args:
+        train (`Histories`)
+        penalty (`float`, *optional*, defaults to 100)
+        k (`int`, *optional*, defaults to 200): neighbours an item.
+        terms (`csr_matrix` of shape `(N, T)`, *optional*), pictures (`np.ndarray` of shape `(N, D)`, *optional*):
+            content, as in CEASE (https://doi.org/10.1145/3383313.3418480): how like items are in it, the cosine of
+            their terms and the square of that of their pictures, counts like a third of the penalty in users who have
+            both.
+    """
     if len(train.catalogue) > MOST_DENSE_ITEMS:
         return None
     x = users_by_items(train)
     gram = (x.T @ x).toarray()
+    centred = None if pictures is None else _centred(pictures)
+    for start in range(0, len(gram), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        if terms is not None:
+            gram[rows] += CONTENT_SHARE * penalty * (terms[rows] @ terms.T).toarray()
+        if centred is not None:
+            gram[rows] += CONTENT_SHARE * penalty * np.square(centred[rows] @ centred.T)
     gram[np.diag_indices_from(gram)] += penalty
     inverse = _inverse_in_place(gram)
     diagonal = inverse.diagonal().copy()
@@ -135,12 +160,18 @@ def text_similarity(
 
 def picture_similarity(vectors: np.ndarray, k: int = NUM_NEIGHBOURS) -> Neighbours:
     """Squared cosine of centred vectors of pictures `(N, D)`; rows of zeros are items without one."""
-    has = np.abs(vectors).sum(axis=1) > 0
-    centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0), 0).astype(np.float32)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    centred = _centred(vectors)
     return _largest_of_blocks(
         lambda start, stop: np.square(np.maximum(centred[start:stop] @ centred.T, 0)), len(centred), k
     )
+
+
+def _centred(vectors: np.ndarray) -> np.ndarray:
+    """Vectors less their mean, of length 1; rows of zeros stay."""
+    has = np.abs(vectors).sum(axis=1) > 0
+    centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0), 0).astype(np.float32)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    return np.asarray(centred)
 
 
 def term_vectors(catalogue: Catalogue, attributes: Sequence[str] | None = None) -> sparse.csr_matrix | None:
