@@ -39,7 +39,7 @@ from benchmarks.imagine_questions import (
     seen_of,
 )
 from benchmarks.imagine_sheet import draw_grid
-from modeling_unimp import DataArguments, PersonalizationPipeline, UniMPTrainingArguments
+from modeling_unimp import DataArguments, PersonalizationPipeline
 from modeling_unimp.training.experiment import load_shop, split_histories
 from processing_unimp import ExampleSource, Histories, Split
 from processing_unimp.demo_shop import favourite_colours
@@ -295,12 +295,11 @@ def demo_shop() -> tuple[Split, ExampleSource]:
     recipe = yaml.safe_load(RECIPE.read_text())
     known = {field.name for field in dataclasses.fields(DataArguments)}
     data_args = DataArguments(**{name: value for name, value in recipe.items() if name in known})
-    seed = recipe.get("seed", UniMPTrainingArguments.seed)
     catalogue, histories = load_shop(data_args)
-    split = split_histories(histories, catalogue, data_args, seed)
+    split = split_histories(histories, catalogue, data_args)
     source = ExampleSource(
         catalogue,
-        np.random.default_rng(seed),
+        np.random.default_rng(data_args.split_seed),
         history_length=data_args.history_length,
         query_attribute=data_args.query_attribute,
     )

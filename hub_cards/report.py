@@ -31,7 +31,7 @@ TRUTH = ("answer", "next", "others")  # what a request knows of the right answer
 
 LOWER_IS_BETTER = {"mae", "rmse", "frechet", "nll"}
 # High for a picture of anything, low for a picture of nothing; highest of all for chance.
-NEITHER_IS_BETTER = {"similarity_to_other", "coverage@10"}
+NEITHER_IS_BETTER = {"similarity_to_other", "coverage@10", "novelty@10", "diversity@10"}
 
 QUESTIONS = {
     "recommend": "Which item comes next? Ranked over the whole catalogue.",

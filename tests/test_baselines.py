@@ -439,8 +439,8 @@ def test_the_command_evaluates_on_the_cases_of_train(tmp_path, monkeypatch, caps
     catalogue, histories = load_shop(data_args)
     given = given_on_command_line()
     data_args, _, args = fill_from_data(data_args, model_args, args, given, catalogue, histories)
-    split = split_histories(histories, catalogue, data_args, args.seed)
-    for cases in evaluation_cases_of(split.test, data_args, catalogue, args.seed, data_args.max_test_cases):
+    split = split_histories(histories, catalogue, data_args)
+    for cases in evaluation_cases_of(split.test, data_args, catalogue, data_args.max_test_cases):
         if cases.task.name == "explain":
             assert "explain" not in record["results"]["test"]
             continue

@@ -457,14 +457,14 @@ def test_a_sheet_of_shorter_histories_and_items_without_pictures(shop, looks, fa
 def test_shop_and_split_are_those_of_the_recipe(small_shop, monkeypatch):
     """All but the size of the shop, for speed: what train.py reads of the recipe, and the split it makes of it."""
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(imagine_demo.RECIPE)])
-    data_args, _, args = parse_recipe()
+    data_args, _, _ = parse_recipe()
     asked = []
     monkeypatch.setattr(imagine_demo, "load_shop", lambda given: asked.append(given) or small_shop)
     split, source = imagine_demo.demo_shop()
     assert asked == [data_args]
     assert (source.history_length, source.query_attribute) == (6, "category")
     catalogue, histories = small_shop
-    expected = split_histories(histories, catalogue, data_args, args.seed)
+    expected = split_histories(histories, catalogue, data_args)
     for part in ("validation", "test", "new_users"):
         assert list(getattr(split, part)) == list(getattr(expected, part))
     np.testing.assert_array_equal(split.train.item_counts(), expected.train.item_counts())

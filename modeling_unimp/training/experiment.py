@@ -124,7 +124,7 @@ def check_pictures(catalogue: Catalogue) -> None:
         raise SystemExit(f"none of {len(catalogue.unreadable_pictures)} pictures can be read. The first: {reason}")
 
 
-def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments, seed: int) -> Split:
+def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments) -> Split:
     """Core, held-out domain, then the split; what was removed and what leaks is logged."""
     if data_args.k_core:
         histories = k_core(histories, data_args.k_core)
@@ -132,7 +132,7 @@ def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataA
     if data_args.held_out_domain is not None:
         histories, new_domain = hold_out_domain(histories, catalogue, data_args.held_out_domain)
     if data_args.split == "leave_last_out":
-        split = leave_last_out(histories, new_users=data_args.new_users, seed=seed)
+        split = leave_last_out(histories, new_users=data_args.new_users, seed=data_args.split_seed)
     elif data_args.split == "by_time":
         if data_args.validation_from is None or data_args.test_from is None:
             raise SystemExit("split: by_time needs validation_from and test_from, in the seconds of `timestamp`.")
@@ -295,7 +295,7 @@ def mixture_of(split: Split, catalogue: Catalogue, data_args: DataArguments, see
 
 
 def evaluation_cases_of(
-    targets: Targets, data_args: DataArguments, catalogue: Catalogue, seed: int, max_cases: int | None
+    targets: Targets, data_args: DataArguments, catalogue: Catalogue, max_cases: int | None
 ) -> list[EvaluationCases]:
     """Evaluation cases of every task of the recipe; the same at every call."""
     return [
@@ -304,7 +304,7 @@ def evaluation_cases_of(
             targets,
             ExampleSource(
                 catalogue,
-                np.random.default_rng((seed, position)),
+                np.random.default_rng((data_args.split_seed, position)),
                 # The network reads the latest `history_length` of them, closed-form scores all.
                 history_length=max(data_args.history_length, MAX_HISTORY),
                 query_attribute=data_args.query_attribute,

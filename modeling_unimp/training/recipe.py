@@ -40,6 +40,9 @@ class DataArguments:
     validation_from: float | None = _option(None, "by_time: first second of the validation part.")
     test_from: float | None = _option(None, "by_time: first second of the test part.")
     new_users: float = _option(0.1, "Share of users held out of training altogether and tested apart.")
+    split_seed: int = _option(
+        42, "Draws the new users and the evaluation cases; runs that differ in `seed` alone have the same."
+    )
     held_out_domain: str | None = _option(None, "A value of the items' domain column that is held out altogether.")
     tasks: list[str] = _option(
         ["recommend", "search", "rate", "explain", "select"],
