@@ -33,7 +33,7 @@ from modeling_unimp.training.experiment import (
     split_histories,
 )
 from modeling_unimp.training.feature_store import FeatureStore
-from modeling_unimp.training.hybrid_fitting import MOST_CASES, MOST_ITEMS, closed_form_scores, fit_closed_form
+from modeling_unimp.training.hybrid_fitting import MOST_CASES, closed_form_scores, fit_closed_form
 from modeling_unimp.training.item_similarity import (
     picture_similarity,
     term_vectors,
@@ -278,8 +278,9 @@ def choose_all(
         same = add("same attribute as in the history", same_attribute(catalogue, attributes, tie_break), rankings)
         text = text_similarity(catalogue, attributes, NEIGHBOURS[-1])
         add("text cosine", nearest(text, tie_break) if text is not None else [], rankings)
-        if pictures is not None:
-            add("picture cosine", nearest(picture_similarity(pictures, NEIGHBOURS[-1]), tie_break), rankings)
+        alike = None if pictures is None else picture_similarity(pictures, NEIGHBOURS[-1])
+        if alike is not None:
+            add("picture cosine", nearest(alike, tie_break), rankings)
         add("windowed transitions", nearest(windowed_transitions(train, NEIGHBOURS[-1]), tie_break), rankings)
         add("item-kNN", tuned_knn(train, tie_break), rankings)
         linear = add("EASE", tuned_ease(train, tie_break), rankings)
@@ -299,9 +300,7 @@ def choose_all(
         add("shopper's mean", shoppers_mean(train), ratings)
         by_bias = add("user + item bias", user_and_item(train), ratings)["rate"].parameters
         add("matrix factorisation", matrix_factorisation(train, **by_bias), ratings)
-    if len(catalogue) > MOST_ITEMS:
-        logger.info(f"best blend is left out: {len(catalogue)} items, and it is made for {MOST_ITEMS}")
-    elif answerable := [*rankings, *ratings]:
+    if answerable := [*rankings, *ratings]:
         blend = best_blend(train, answerable, pictures, query_attribute)
         for cases in answerable:
             task = cases.task.name

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,11 @@ def texts_of(item: Mapping[str, Any]) -> list[str]:
     return [text for part in parts if isinstance(part, str) and (text := normalised(part))]
 
 
+def squash(score: Score, raw: torch.Tensor) -> torch.Tensor:
+    """`log1p(3 q / r)` of q; popularity is a logarithm already."""
+    return raw if score.source == POPULARITY else torch.log1p(3 * raw / (score.scale or 1.0))
+
+
 class TermIndex(NamedTuple):
     """Weights of terms in items, by term: what a query finds.
 
@@ -105,7 +111,7 @@ class TermIndex(NamedTuple):
     def with_items(self, texts: Mapping[int, Sequence[str]]) -> "TermIndex":
         """The index with the texts of some items in place of what it had of them; a new term counts as a rare one."""
         vocabulary, idf = dict(self.vocabulary), list(self.idf)
-        added: list[tuple[int, int, float]] = []
+        of_added, numbers, weights = array("q"), array("i"), array("f")
         for number, row in texts.items():
             terms = _words(row) if self.mean_length else row
             norm = BM25_K1 * (1 - BM25_B + BM25_B * len(terms) / (self.mean_length or 1.0))
@@ -114,27 +120,32 @@ class TermIndex(NamedTuple):
                     vocabulary[term] = len(vocabulary)
                     idf.append(max(idf, default=1.0))
                 weight = idf[vocabulary[term]] * (count / (count + norm) if self.mean_length else 1.0)
-                added.append((vocabulary[term], number, weight))
+                of_added.append(vocabulary[term])
+                numbers.append(number)
+                weights.append(weight)
         kept = ~np.isin(self.items, list(texts))
         of_term = np.repeat(np.arange(len(self.vocabulary)), np.diff(self.starts))[kept]
-        of_term = np.concatenate([of_term, [term for term, _, _ in added]]).astype(np.int64)
+        of_term = np.concatenate([of_term, np.asarray(of_added)]).astype(np.int64)
         order = np.argsort(of_term, kind="stable")
         return TermIndex(
             vocabulary,
             np.concatenate([[0], np.bincount(of_term, minlength=len(vocabulary)).cumsum()]).astype(np.int64),
-            np.concatenate([self.items[kept], [item for _, item, _ in added]]).astype(np.int32)[order],
-            np.concatenate([self.weights[kept], [weight for _, _, weight in added]]).astype(np.float32)[order],
+            np.concatenate([self.items[kept], np.asarray(numbers)]).astype(np.int32)[order],
+            np.concatenate([self.weights[kept], np.asarray(weights)]).astype(np.float32)[order],
             np.array(idf, dtype=np.float32),
             self.mean_length,
         )
 
-    def add_to(self, found: torch.Tensor, query: str) -> None:
-        """Add what a query finds to `found` `(N,)`: by each of its words, or by the values that it names."""
-        text = normalised(query)
+    def add_to(self, found: torch.Tensor, query: str) -> torch.Tensor:
+        """Add what a query finds to `found` `(N,)`: by each of its words, or by the values that it names; returns the
+        numbers of these items."""
+        text, touched = normalised(query), [torch.zeros(0, dtype=torch.long)]
         for term in WORD.findall(text) if self.mean_length else self._named(text.split()):
             if (number := self.vocabulary.get(term)) is not None:
                 entries = slice(self.starts[number], self.starts[number + 1])
-                found[self.items[entries]] += torch.from_numpy(self.weights[entries])
+                touched.append(torch.from_numpy(self.items[entries]).long())
+                found[touched[-1]] += torch.from_numpy(self.weights[entries])
+        return torch.cat(touched)
 
     def _named(self, words: Sequence[str]) -> list[str]:
         """The whole texts that a query names, the longest first, none of them inside another: of "teal coffee mug"
@@ -247,8 +258,8 @@ class HybridScores:
         catalogue_size: int = 0,
         search_reads: str = "search",
     ) -> None:
-        # Rounded to the 16 bits that a file holds: a loaded model answers as the one that was evaluated.
-        self.neighbours = {name: (items.long(), values.half().float()) for name, (items, values) in neighbours.items()}
+        # In the 16 bits that a file holds: a loaded model answers as the one that was evaluated.
+        self.neighbours = {name: (items.int(), values.half()) for name, (items, values) in neighbours.items()}
         self.terms = dict(terms)
         self.popularity = popularity.float()
         self.scores = list(scores)
@@ -313,29 +324,39 @@ class HybridScores:
         """
         size = max(self.catalogue_size, num_items or 0)
         found = torch.zeros(len(histories), size)
-        if score.source == POPULARITY:
-            found[:, : self.num_items] = self.popularity - self.popularity.min()
-        elif score.source in self.terms:
-            for row, query in enumerate(queries or []):
-                if query is not None:
-                    self.terms[score.source].add_to(found[row], query)
-        else:
-            items, values = self.neighbours[score.source]
-            for row, history in enumerate(histories):
-                latest = [self.stand_ins.get(number, number) for number in list(history)[-MAX_HISTORY:]]
-                numbers = torch.tensor(latest, dtype=torch.long)
-                weights = torch.exp2(torch.arange(1 - len(numbers), 1) / score.half_life)
-                known = (numbers >= 0) & (numbers < len(items))
-                near, weights = numbers[known], weights[known]
-                found[row].index_add_(0, items[near].flatten(), (values[near] * weights[:, None]).flatten())
-            if self.stand_ins:
-                found[:, list(self.stand_ins)] = found[:, list(self.stand_ins.values())]
+        for row, history in enumerate(histories):
+            self.add_raw(found[row], score, history, queries[row] if queries else None)
         return found[:, : num_items or size]
 
+    def add_raw(
+        self, found: torch.Tensor, score: Score, history: Sequence[int], query: str | None = None
+    ) -> torch.Tensor:
+        """Add q to `found` `(N,)`; returns the numbers of the items that may have got some, many of them repeatedly.
+
+        The work is that of the neighbours of a history, and not of a catalogue, but for popularity, which all have.
+        """
+        if score.source == POPULARITY:
+            found[: self.num_items] += self.popularity - self.popularity.min()
+            return torch.arange(self.num_items)
+        if score.source in self.terms:
+            return self.terms[score.source].add_to(found, query or "")
+        items, values = self.neighbours[score.source]
+        latest = [self.stand_ins.get(number, number) for number in list(history)[-MAX_HISTORY:]]
+        numbers = torch.tensor(latest, dtype=torch.long)
+        weights = torch.exp2(torch.arange(1 - len(numbers), 1) / score.half_life)
+        known = (numbers >= 0) & (numbers < len(items))
+        near, weights = numbers[known], weights[known]
+        touched = items[near].flatten().long()
+        found.index_add_(0, touched, (values[near].float() * weights[:, None]).flatten())
+        if self.stand_ins:
+            added = torch.tensor(list(self.stand_ins), dtype=torch.long)
+            found[added] = found[list(self.stand_ins.values())]
+            touched = torch.cat([touched, added])
+        return touched
+
     def squashed(self, score: Score, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """`log1p(3 q / r)`, which is what is weighted; popularity is a logarithm already. Arguments as of `raw`."""
-        raw = self.raw(score, *args, **kwargs)
-        return raw if score.source == POPULARITY else torch.log1p(3 * raw / (score.scale or 1.0))
+        """`log1p(3 q / r)`, which is what is weighted. Arguments as of `raw`."""
+        return squash(score, self.raw(score, *args, **kwargs))
 
     def add_to_requests(
         self, logits: torch.Tensor, requests: Sequence[Mapping[str, Any]], catalogue: Catalogue
@@ -370,9 +391,18 @@ class HybridScores:
             return logits
         network, *weights = self.weights[task]
         total = network * logits.log_softmax(dim=-1)
+        size = logits.shape[-1]
+        raw = torch.zeros(max(self.catalogue_size, size))
         for weight, score in zip(weights, self.scores, strict=True):
-            if weight:
-                total += weight * self.squashed(score, histories, queries, logits.shape[-1])
+            if weight and score.source == POPULARITY:
+                total += weight * self.raw(score, [()], num_items=size)
+            elif weight:
+                for row, history in enumerate(histories):
+                    touched = self.add_raw(raw, score, history, queries[row] if queries else None)
+                    ranked = touched[touched < size]
+                    # An item that is named twice is written twice, and alike.
+                    total[row, ranked] = total[row, ranked] + weight * squash(score, raw[ranked])
+                    raw[touched] = 0
         return total
 
     @property

@@ -128,10 +128,14 @@ class UniMPItemEmbeddings(nn.Module):
     content_term_weights: torch.Tensor | None
     content_pictures: torch.Tensor | None
     picture_mean: torch.Tensor | None
+    # Whether output rows are made once for each version of the weights, which must then stay where they are: a
+    # pipeline sets it. Nothing tells of weights that offload or sharding bring anew for every forward.
+    keeps_rows = False
 
     def __init__(self, config: UniMPConfig):
         super().__init__()
         self.config = config
+        self._kept_rows: tuple[list[Any], torch.Tensor] | None = None
         # Input and output rows, under the names that they have in checkpoints.
         self.read = UniMPRows(config)
         self.write = None if config.tie_item_rows else UniMPRows(config)
@@ -215,7 +219,22 @@ class UniMPItemEmbeddings(nn.Module):
 
     def _output_items(self, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Output rows of all items `(N, W)`, for callers that multiply with them many times; or of some `(n, W)`."""
-        return self._item_rows(self.output_rows, numbers)
+        rows = self.output_rows
+        read = [*rows.parameters(), *(each for each in self.buffers() if each is not None)]
+        # Of a tensor of inference mode it is not known whether it was changed.
+        is_known = not any(each.is_inference() for each in read)
+        if numbers is not None or not self.keeps_rows or torch.is_grad_enabled() or not is_known:
+            return self._item_rows(rows, numbers)
+        # With the tensors themselves, so that no other can take their place in memory.
+        state = [(each, each.data_ptr(), each._version) for each in read]
+        made_of, made = self._kept_rows or ([], None)
+        is_same = len(made_of) == len(state) and all(
+            a[0] is b[0] and a[1:] == b[1:] for a, b in zip(made_of, state, strict=True)
+        )
+        if made is None or not is_same:
+            made = self._item_rows(rows)
+            self._kept_rows = state, made
+        return made
 
     def _item_rows(self, rows: UniMPRows, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of some items, or of all."""

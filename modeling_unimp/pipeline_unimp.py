@@ -86,6 +86,7 @@ class PersonalizationPipeline(Pipeline):
         if placed:
             model.hf_device_map = placed
         self.model.check_processor(self.processor)
+        self.model.model.item_embeddings.keeps_rows = not placed
         self._picture_index: tuple[Any, PictureIndex] | None = None
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

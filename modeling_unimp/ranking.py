@@ -27,11 +27,15 @@ def highest(scores: torch.Tensor, k: int) -> torch.Tensor:
     """
     if k == 0:
         return torch.zeros(len(scores), 0, dtype=torch.long, device=scores.device)
-    scores = scores.nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("-inf"))
+    if torch.isnan(scores.sum()):  # or infinities that cancel out
+        scores = scores.nan_to_num(nan=float("inf"), posinf=float("inf"), neginf=float("-inf"))
     last = scores.topk(k, dim=-1).values[:, -1:]
-    above, ties = scores > last, scores == last
-    first_ties = ties & (ties.cumsum(dim=-1, dtype=torch.int32) <= k - above.sum(dim=-1, keepdim=True))
-    numbers = (above | first_ties).nonzero()[:, 1].view(-1, k)
+    numbers = (scores >= last).nonzero()[:, 1]
+    if len(numbers) > k * len(scores):  # ties for the last places
+        above, ties = scores > last, scores == last
+        first_ties = ties & (ties.cumsum(dim=-1, dtype=torch.int32) <= k - above.sum(dim=-1, keepdim=True))
+        numbers = (above | first_ties).nonzero()[:, 1]
+    numbers = numbers.view(-1, k)
     best_first = scores.gather(1, numbers).argsort(dim=-1, descending=True, stable=True)
     return numbers.gather(1, best_first)
 
@@ -67,5 +71,5 @@ def rank_items(
     scores = scores.clamp(min=torch.finfo(scores.dtype).min).masked_fill(~allowed, float("-inf"))
     order = highest(scores, k)
     kept = allowed.gather(1, order)
-    probabilities = scores.softmax(dim=-1).gather(1, order)
+    probabilities = (scores.gather(1, order) - scores.logsumexp(dim=-1, keepdim=True)).exp()
     return probabilities.masked_fill(~kept, 0.0), order.masked_fill(~kept, -1)

@@ -9,7 +9,7 @@ import itertools
 import logging
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from .item_pictures import ItemPictures, Source
 from .processor_manifest import check_hash
 from .shop_lock import ShopLock
 from .table_columns import (
+    ROWS_AT_ONCE,
     attribute_column,
     checked_rows,
     ids_as_text,
@@ -124,6 +125,7 @@ class Catalogue:
         self._kinds: dict[str, Any] = {field.name: field.type for field in self._table.schema}
         retired = _retired_column(table["retired"]) if "retired" in table.column_names else None
         self._retired = np.zeros(len(ids), dtype=bool) if retired is None else retired
+        self._offered: np.ndarray | None = None
         self._codes = _codes_column(table["picture_codes"]) if "picture_codes" in table.column_names else None
         self._digest: Any = None
         self.num_updates = 0
@@ -232,6 +234,14 @@ class Catalogue:
         """Returns item_id, all attributes (None where missing) and, if the table has one, domain; not the picture."""
         return dict(self._row(self.number(item_id)))
 
+    def items(self) -> Iterator[dict[str, Any]]:
+        """Yields what `item` returns of each item in the order of their numbers, much faster than one by one."""
+        size = len(self)
+        for start in range(0, len(self._table), ROWS_AT_ONCE):
+            for number, row in enumerate(self._table.slice(start, ROWS_AT_ONCE).to_pylist(), start):
+                yield dict(self._newer.get(number, row))
+        yield from (dict(self._newer[number]) for number in range(len(self._table), size))
+
     def column(self, name: str) -> list[Any]:
         """Returns one column (an attribute, item_id or domain) in catalogue order, None where a value is missing."""
         if name == "domain" and name not in self._kinds:
@@ -305,6 +315,14 @@ class Catalogue:
         """`np.ndarray` of `bool`, one an item: False for retired items (a copy)."""
         return ~self._retired
 
+    @property
+    def offered(self) -> np.ndarray:
+        """Numbers of the available items, in their order; kept from one call to the next."""
+        offered = self._offered
+        if offered is None:
+            self._offered = offered = np.flatnonzero(~self._retired)
+        return offered
+
     def is_available(self, item_id: str) -> bool:
         """Returns whether an item is sold, that is, not retired."""
         return not self._retired[self.number(item_id)]
@@ -361,7 +379,7 @@ class Catalogue:
         self._newer.update({n: nothing | row for n, row in zip(numbers, added._table.to_pylist(), strict=True)})
         self._pictures.replace({n: added._pictures.source(place) for place, n in enumerate(numbers)})
         self._kinds |= added._kinds
-        self._retired = np.concatenate([self._retired, added._retired])
+        self._retired, self._offered = np.concatenate([self._retired, added._retired]), None
         if self._digest is not None:
             self._digest = _digest_of(self._digest.copy(), added.item_ids)
         self._number.update(zip(added.item_ids, numbers, strict=True))
@@ -418,10 +436,12 @@ class Catalogue:
     def retire(self, item_ids: Iterable[str]) -> None:
         """Marks items as no longer sold: they keep their numbers, stay readable, and are not `available`."""
         self._retired[self._numbers(item_ids)] = True
+        self._offered = None
 
     def unretire(self, item_ids: Iterable[str]) -> None:
         """Sells items again that were retired."""
         self._retired[self._numbers(item_ids)] = False
+        self._offered = None
 
     def _numbers(self, item_ids: Iterable[str]) -> list[int]:
         return [self.number(item_id) for item_id in ([item_ids] if isinstance(item_ids, str) else item_ids)]

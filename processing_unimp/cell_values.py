@@ -98,6 +98,8 @@ def id_as_text(value: Any, name: str) -> str | None:
     Raises:
         ValueError: a value of another kind, or a float so large that it has lost digits.
     """
+    if type(value) is str and value.isascii():  # nearly all, and a batch has thousands of them
+        return value if value.strip() else None
     value = _of_python(value)
     if is_missing(value):
         return None

@@ -50,8 +50,8 @@ class ItemTerms:
         """
         read = list(attributes or catalogue.attributes)
         frequency: Counter[str] = Counter()
-        for item_id in catalogue.item_ids:
-            frequency.update(terms_of(catalogue.item(item_id), read).keys())
+        for item in catalogue.items():
+            frequency.update(terms_of(item, read).keys())
         most = max(2, MOST_SHARE * len(catalogue))
         kept = sorted(term for term, count in frequency.items() if 2 <= count <= most)
         kept = sorted(sorted(kept, key=lambda term: -frequency[term])[:MOST_TERMS])

@@ -79,7 +79,8 @@ def clean_value(value: Any, max_words: int) -> str | None:
         read = (clean_value(part, max_words) for part in islice(value, MAX_VALUES))
         value = ", ".join(islice(filter(None, read), max_words))
     text = readable(str(value)[:MAX_CHARACTERS].strip()[: 2 * max_words * MAX_WORD_CHARACTERS])
-    text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
+    if not text.isprintable():  # of which all but the space is in other categories
+        text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
     words = re.split(r" +", text.strip())[:max_words]
     return " ".join(word[:MAX_WORD_CHARACTERS] for word in words) or None
 
@@ -157,13 +158,13 @@ class ItemText:
             entry = str(entry)
         if isinstance(entry, str):
             entry = {"item_id": entry}
-        if not isinstance(entry, Mapping):
+        if not isinstance(entry, dict | Mapping):
             raise ValueError(
                 f"{where} is a {type(entry).__name__}: expected an item id, or a dict with an 'item_id', attributes "
                 "or both."
             )
         rating = stars_of(entry.get("rating"))
-        given = {key: value for key, value in entry.items() if key not in NOT_ATTRIBUTES}
+        given = {} if entry.keys() <= NOT_ATTRIBUTES else {k: v for k, v in entry.items() if k not in NOT_ATTRIBUTES}
         item_id = entry.get("item_id")
         item_id = None if item_id is None else str(item_id)
         if item_id is not None and item_id in self.catalogue:

@@ -158,7 +158,7 @@ class UniMPProcessor(ProcessorMixin):
             read = attributes_to_read(catalogue, kwargs.get("attributes"))
             items = (
                 describe({name: item[name] for name in read}, kwargs.get("max_words", 12))
-                for item in map(catalogue.item, catalogue.item_ids)
+                for item in catalogue.items()
             )
             tokenizer: PreTrainedTokenizerBase = train_byte_level_bpe(
                 [RATING, ID, *instructions, *items, *extra_texts]
@@ -367,14 +367,16 @@ class UniMPProcessor(ProcessorMixin):
 
         blocks: list[tuple[ItemEntry, TokenSequence]] = []
         room = self.max_length - 1 - len(tail) - len(answer.ids)
+        item_text, is_compact = self.item_text, self.history_format == "compact"
         for number, item in reversed(list(enumerate(history))):
-            entry = self.item_text.resolve(item, f"history item {number}")
+            entry = item_text.resolve(item, f"history item {number}")
             block = TokenSequence()
-            self.item_text.write(block, entry, pictures.key(entry), is_compact=self.history_format == "compact")
+            item_text.write(block, entry, pictures.key(entry), is_compact)
             room -= len(block)
             if room < 0:
                 break
-            blocks.insert(0, (entry, block))
+            blocks.append((entry, block))
+        blocks.reverse()
         if not blocks and (history or room < 0):
             raise ValueError(
                 f"its latest item and its instruction need {-room} tokens more than max_length="
@@ -389,9 +391,10 @@ class UniMPProcessor(ProcessorMixin):
         row.append([self.control.cls])
         ends = [len(row.ids)]
         for entry, block in blocks:
-            kind = CONTEXT if context != "none" else 0
-            wanted = [token if self._in_context(token, context) else IGNORED for token in block.ids]
-            kinds = [kind if label != IGNORED else 0 for label in wanted]
+            wanted, kinds = [IGNORED] * len(block), [0] * len(block)
+            if context != "none":
+                wanted = [token if self._in_context(token, context) else IGNORED for token in block.ids]
+                kinds = [CONTEXT if label != IGNORED else 0 for label in wanted]
             if next_item and entry.rating is not None:
                 stars = block.ids.index(self.control.star(entry.rating))
                 wanted[stars], kinds[stars] = block.ids[stars], NEXT_ITEM
@@ -427,8 +430,6 @@ class UniMPProcessor(ProcessorMixin):
             return token != self.control.image
         if context == "id":
             return self.control.item_number(token) is not None
-        if context == "none":
-            return False
         raise ValueError(f"context={context!r}: expected 'attributes', 'id' or 'none'.")
 
     def _answer(self, name: str, request: Request, labels: bool) -> SequenceRow:
@@ -497,7 +498,7 @@ class UniMPProcessor(ProcessorMixin):
                 "folder of the model, or make it with UniMPProcessor.from_backbones."
             )
         if items is None:
-            items = map(self.catalogue.item, self.catalogue.item_ids)
+            items = self.catalogue.items()
         else:
             items = list(items)
             if unknown := self.item_terms.num_unknown(items):

@@ -49,7 +49,7 @@ def read_request(request: Any) -> dict[str, Any]:
 
 def _entry(entry: Any, where: str) -> Any:
     """An item as a request names it: an id, or a dict with an id, attributes, or both."""
-    if not isinstance(entry, Mapping):
+    if not isinstance(entry, dict | Mapping):  # a dict is known at once, an abstract class is looked up
         return None if is_missing(entry) else _id(entry, where)
     check_length(entry, MAX_ATTRIBUTES, where)
     read: dict[str, Any] = {}

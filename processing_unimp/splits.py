@@ -291,13 +291,15 @@ def hold_out_domain(histories: Histories, catalogue: Catalogue, domain: str) -> 
 
 
 def _seen_before(targets: Targets) -> str:
-    """How often the target is an item of the user's own history: what excluding seen items would make impossible."""
+    """How often the target, of which a user has one, is an item of the user's own history: what excluding seen items
+    would make impossible."""
     histories = targets.histories
-    seen = [
-        histories.item_numbers[row] in histories.item_numbers[row - position : row]
-        for row, position in zip(targets.rows, targets.positions, strict=True)
-    ]
-    return f"{_percent(np.array(seen, dtype=bool))} of the test targets are items the user had before."
+    asked, rows = np.full(len(histories), -1), np.zeros(len(histories), dtype=np.int64)
+    asked[targets.users], rows[targets.users] = histories.item_numbers[targets.rows], targets.rows
+    user_of = histories.user_numbers
+    is_again = (histories.item_numbers == asked[user_of]) & (np.arange(len(user_of)) < rows[user_of])
+    seen = np.bincount(user_of[is_again], minlength=len(histories))[targets.users] > 0
+    return f"{_percent(seen)} of the test targets are items the user had before."
 
 
 def _percent(shares: np.ndarray) -> str:

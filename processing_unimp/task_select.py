@@ -31,13 +31,13 @@ class Select(Task):
         touched = {event.item_id for event in (*case.history, case.target, *upcoming)}
         following = list(dict.fromkeys(event.item_id for event in (case.target, *upcoming)))
         positives = following[: int(source.rng.integers(1, MAX_POSITIVES + 1))]
-        offered = np.flatnonzero(source.catalogue.available)
+        offered = source.catalogue.offered
         wanted = min(source.num_candidates - len(positives), len(offered) - len(touched))
         if wanted < 1:
             return None
         negatives: dict[str, None] = {}
         while len(negatives) < wanted:
-            item_id = source.catalogue.item_id(int(source.rng.choice(offered)))
+            item_id = source.catalogue.item_id(offered[source.rng.integers(len(offered))])
             if item_id not in touched:
                 negatives[item_id] = None
         candidates = [*positives, *negatives]

@@ -506,7 +506,7 @@ def test_items_can_be_changed(tmp_path):
     expected = [{"item_id": item_id, "title": title, "price": price} for item_id, title, price in rows]
     catalogue.save(tmp_path)
     for each in (catalogue, Catalogue.load(tmp_path), pickle.loads(pickle.dumps(catalogue))):
-        assert [each.item(item_id) for item_id in "abc"] == expected
+        assert [each.item(item_id) for item_id in "abc"] == expected == list(each.items())
         assert each.column("title") == [None, "y", "z"] and each.fingerprint == before
         assert each.picture("a").getpixel((0, 0)) == (0, 0, 255) and each.picture("b") is not None
         assert not each.has_picture("c")
@@ -546,6 +546,10 @@ def test_items_are_sold_again():
     catalogue.retire(["a", "b"])
     catalogue.unretire("a")
     assert catalogue.available.tolist() == [True, False] and catalogue.is_available("a")
+    assert catalogue.offered.tolist() == [0] and catalogue.add([{"item_id": "n"}]) == [2]
+    assert catalogue.offered.tolist() == [0, 2]
+    catalogue.retire("n")
+    assert catalogue.offered.tolist() == [0]
     with pytest.raises(ValueError, match="'q'"):
         catalogue.retire(["a", "q"])
     assert catalogue.is_available("a"), "all or none"

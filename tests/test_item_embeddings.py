@@ -146,6 +146,30 @@ def test_changed_content_changes_the_rows():
     torch.testing.assert_close(module("output_rows"), first.flip(0))
 
 
+@pytest.mark.parametrize("item_rows", KINDS)
+def test_kept_rows_are_those_of_now(item_rows):
+    module = embeddings_of(item_rows)
+    module.keeps_rows = True
+    rows, content = module.output_rows, item_rows != "free"
+
+    def changes():
+        yield lambda: None
+        yield lambda: rows.content.terms.mul_(2) if content else rows.items.mul_(2)
+        if content:
+            yield lambda: module.update_items(torch.tensor([0]), content_of(1, module.config, seed=3))
+            for seed in (4, 5):
+                yield lambda seed=seed: module.set_content(content_of(6, module.config, seed))
+        yield lambda: module.add_items(1, content_of(1, module.config) if content else None)
+        yield module.double
+
+    with torch.no_grad():
+        for change in changes():
+            change()
+            assert torch.equal(module("output_rows"), module._item_rows(rows))
+            assert module("output_rows") is module("output_rows")
+    assert module("output_rows").requires_grad, "made anew where something is learnt"
+
+
 def test_content_is_cut_and_filled():
     module = embeddings_of("content", content_picture_size=0)
     module.set_content(ItemContent(torch.full((6, 2), 7), torch.ones(6, 2)))

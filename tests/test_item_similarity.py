@@ -148,10 +148,35 @@ def test_terms_by_hand():
     assert text_similarity(Catalogue.from_items([{"item_id": "a"}, {"item_id": "b"}])) is None
 
 
-def test_pictures_by_hand():
+def test_pictures_by_hand(monkeypatch):
     vectors = np.array([[1, 0], [1, 0], [-1, 0], [0, 0]], dtype=np.float32)  # the last has none
     found = dense(picture_similarity(vectors), 4)
     assert found[0, 1] == pytest.approx(1) and found[0, 2] == 0 and not found[3].any()
+    monkeypatch.setattr(item_similarity, "MOST_PICTURES", 2)
+    assert picture_similarity(vectors) is None
+
+
+def test_of_more_pairs_than_are_affordable_the_longest_lists_are_cut(monkeypatch, caplog):
+    items = [{"item_id": name, "colour": "red" if name in "abc" else None} for name in "abcdef"]
+    items[0]["title"] = items[3]["title"] = "wool"
+    catalogue = Catalogue.from_items(items)
+    rows = [{"user_id": "u", "item_id": name, "timestamp": time} for time, name in enumerate("abcd")]
+    rows += [{"user_id": "v", "item_id": name, "timestamp": time} for time, name in enumerate("ab")]
+    train = Histories.from_interactions(rows, catalogue)
+    whole = dense(item_knn(train), 6), dense(text_similarity(catalogue), 6)
+    assert (whole[0] > 0).sum() == 12 and (whole[1] > 0).sum() == 8
+    # Two items have one term and three the other, two are of v and four of u: 4 pairs and 9, or 4 and 16.
+    monkeypatch.setattr(item_similarity, "MOST_PAIRS", 12)
+    with caplog.at_level("INFO", logger="train"):
+        knn, text = dense(item_knn(train), 6), dense(text_similarity(catalogue), 6)
+    assert np.argwhere(knn).tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
+    assert knn[0, 1] == pytest.approx(1 / (2 + 10)) and knn[2, 3] == whole[0][2, 3]
+    assert np.argwhere(text).tolist() == [[0, 3], [3, 0]] and text[0, 3] == whole[1][0, 3]
+    assert "of 1 histories the latest 2" in caplog.text and "1 of 2 terms are left out, which 3 items" in caplog.text
+
+
+def test_a_large_catalogue_keeps_fewer_neighbours_an_item():
+    assert [item_similarity.num_neighbours(size) for size in (1_000, 50_000, 100_000, 10**6)] == [200, 200, 100, 50]
 
 
 def test_items_rated_alike_are_found(train):

@@ -14,6 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 IS_FILLER = "is_filler"
+ROWS_AT_ONCE = 100_000  # numbers of Python take four times the memory of numpy's
 
 
 class EpochIndex(NamedTuple):
@@ -67,7 +68,9 @@ class RandomOrder(torch.utils.data.Sampler[int]):
         return self.num_rows
 
     def __iter__(self) -> Iterator[int]:
-        yield from np.random.default_rng((self.seed, self.epoch)).permutation(self.num_rows).tolist()
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_rows)
+        for part in np.array_split(order, max(1, self.num_rows // ROWS_AT_ONCE)):
+            yield from part.tolist()
 
 
 class EpochSampler(torch.utils.data.Sampler[EpochIndex]):

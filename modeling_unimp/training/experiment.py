@@ -44,7 +44,7 @@ from ..modeling_unimp import UniMPForConditionalGeneration
 from . import checkpoints
 from .codec_training import measure_codec, train_codec
 from .feature_store import FeatureStore
-from .hybrid_fitting import MOST_ITEMS, closed_form_scores, fit_hybrid
+from .hybrid_fitting import closed_form_scores, fit_hybrid
 from .low_rank_adapters import add_lora
 from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
 from .taming_vqgan import load_image_codec
@@ -330,12 +330,6 @@ def add_closed_forms(
         `HybridScores`: their best blend without the network; `None` where the recipe wants none.
     """
     if model_args.hybrid == "none" or not {"recommend", "search", "rate"} & {*data_args.tasks}:
-        return None
-    if len(split.train.catalogue) > MOST_ITEMS:
-        logger.warning(
-            f"hybrid: closed-form scores are made for at most {MOST_ITEMS} items, and there are "
-            f"{len(split.train.catalogue)}: the network answers alone."
-        )
         return None
     features = trainer.vision_features
     pictures = None if features is None else features.pooled().numpy()

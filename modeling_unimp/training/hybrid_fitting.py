@@ -1,11 +1,12 @@
 """Closed-form scores of a shop, and how much each counts beside the network: fitted on validation, in seconds.
 
-Shapes: C cases, N items, F closed-form scores.
+Shapes: C cases, N items, M of them that compete in a case, F closed-form scores.
 """
 
+import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ..hybrid_scores import (
     TermIndex,
     numbers_of,
     query_texts,
+    squash,
     stars_of_history,
     texts_of,
 )
@@ -46,8 +48,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("train")
 
 MOST_CASES = 2_000
-MOST_ITEMS = 50_000  # beyond it, similarities of all pairs take hours
-BYTES_OF_SCORES = 2**30  # C x F x N numbers are in memory during the fit
+BEST_OF_SCORE, NUM_DRAWN = 50, 2_000  # items that compete in a case: the best of each score, and some of the others
+LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
 EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
 TIE_BREAK = 0.01  # weight of popularity where rankings are better without: it decides between equals
@@ -100,7 +102,7 @@ def closed_form_scores(
 
 def term_indices(catalogue: Catalogue, query_attribute: str | None) -> dict[str, TermIndex]:
     """What queries are looked up in: words of all attributes, whole values, and what the query attribute says."""
-    texts = [texts_of(catalogue.item(item_id)) for item_id in catalogue.item_ids]
+    texts = [texts_of(item) for item in catalogue.items()]
     found = {WORDS: TermIndex.of(texts, are_words=True), VALUES: TermIndex.of(texts, are_words=False)}
     if query_attribute is not None:
         queries = [query_texts(value) for value in catalogue.column(query_attribute)]
@@ -124,12 +126,12 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
     weights: dict[str, list[float]] = {}
     for task in RANKINGS:
         if task in by_task:
-            requests = _sample(by_task[task].requests, hybrid)
+            requests = _sample(by_task[task].requests)
             features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
             weights[task] = [0.0, *_fit_ranking(hybrid, *features)]
     if "select" in by_task and "recommend" in weights:
-        requests = _sample(by_task["select"].requests, hybrid)
-        nothing = torch.zeros(len(requests), len(catalogue))
+        requests = _sample(by_task["select"].requests)
+        nothing = itertools.repeat(np.zeros(len(catalogue), dtype=np.float32))
         fitted = _candidate_weight(hybrid.with_weights(weights, None), requests, nothing, catalogue)
         if fitted is not None:
             weights["select"] = [fitted]
@@ -170,28 +172,32 @@ def fit_hybrid(
     catalogue = processor.catalogue
     together: dict[str, list[float]] = {}
 
-    def outputs(requests: Sequence[Any], group: str) -> np.ndarray:
-        found = outputs_of(model, processor, requests, group, batch_size=batch_size, vision_features=vision_features)
-        return np.stack(list(found))
+    def outputs(requests: Sequence[Any], group: str) -> Iterator[np.ndarray]:
+        # Logits of all items for all cases would be too many at once.
+        size = max(1, min(batch_size, LOGITS_AT_ONCE // len(catalogue))) if group == "items" else batch_size
+        return outputs_of(model, processor, requests, group, batch_size=size, vision_features=vision_features)
 
     search_reads = "search"
     for task in RANKINGS:
         if task not in by_task:
             continue
-        requests = _sample(by_task[task].requests, hybrid)
-        features, truth, hidden = _ranking_features(
-            hybrid, task, requests, catalogue, by_task[task].exclude_seen, outputs(requests, "items")
+        requests = _sample(by_task[task].requests)
+        exclude_seen = by_task[task].exclude_seen
+        features, truth, added = _ranking_features(
+            hybrid, task, requests, catalogue, exclude_seen, outputs(requests, "items")
         )
-        closed = _ndcg(features, truth, hidden, alone.weights[task])
-        found = {task: _fit_ranking(hybrid, features, truth, hidden)}
-        reached = {task: _ndcg(features, truth, hidden, found[task])}
-        by_network = _ndcg(features, truth, hidden, [1.0] + [0.0] * len(hybrid.scores))
+        closed = _ndcg(features, truth, added, alone.weights[task])
+        found = {task: _fit_ranking(hybrid, features, truth, added)}
+        reached = {task: _ndcg(features, truth, added, found[task])}
+        by_network = _ndcg(features, truth, added, [1.0] + [0.0] * len(hybrid.scores))
         # Wishes such as "teal mug", which validation does not hold, are what the network was taught to search for.
         if task == "search" and not processor.wish_attributes:
             asked = [{"task": "recommend", "history": request["history"]} for request in requests]
-            features[:, 0] = torch.from_numpy(outputs(asked, "items")).log_softmax(dim=-1).numpy()
-            found["recommend"] = _fit_ranking(hybrid, features, truth, hidden)
-            reached["recommend"] = _ndcg(features, truth, hidden, found["recommend"])
+            features, truth, added = _ranking_features(
+                hybrid, task, requests, catalogue, exclude_seen, outputs(asked, "items")
+            )
+            found["recommend"] = _fit_ranking(hybrid, features, truth, added)
+            reached["recommend"] = _ndcg(features, truth, added, found["recommend"])
         best = max(reached, key=lambda name: reached[name])
         logger.info(
             f"hybrid {task}: NDCG@10 on {len(truth)} validation cases: network {by_network:.4f}, closed form "
@@ -202,24 +208,22 @@ def fit_hybrid(
         together[task] = found[best] if reached[best] > closed else alone.weights[task]
         search_reads = best if task == "search" else search_reads
     if "select" in by_task and "recommend" in together:
-        requests = _sample(by_task["select"].requests, hybrid)
+        requests = _sample(by_task["select"].requests)
         asked = [{"task": "recommend", "history": request["history"]} for request in requests]
-        logits = torch.from_numpy(outputs(asked, "items"))
+        logits = outputs(asked, "items")
         fitted = _candidate_weight(hybrid.with_weights(together, None), requests, logits, catalogue)
         if fitted is not None:
             together["select"] = [fitted]
     stars = None
     if "rate" in by_task and train.has_ratings:
         requests = by_task["rate"].requests[:MOST_CASES]
-        stars = _fit_stars(train, requests, outputs(requests, "stars"), catalogue)
+        stars = _fit_stars(train, requests, np.stack(list(outputs(requests, "stars"))), catalogue)
     return hybrid.with_weights(together, stars, search_reads), alone
 
 
-def _sample(requests: Sequence[Any], hybrid: HybridScores) -> list[Any]:
+def _sample(requests: Sequence[Any]) -> list[Any]:
     """As many as the fit has room for, spread over all."""
-    room = BYTES_OF_SCORES // (4 * (len(hybrid.scores) + 1) * hybrid.num_items)
-    most = max(100, min(MOST_CASES, room))
-    return list(requests[:: max(1, math.ceil(len(requests) / most))])
+    return list(requests[:: max(1, math.ceil(len(requests) / MOST_CASES))])
 
 
 def _ranking_features(
@@ -228,62 +232,105 @@ def _ranking_features(
     requests: list[Any],
     catalogue: Catalogue,
     exclude_seen: bool,
-    logits: np.ndarray | None = None,
+    logits: Iterable[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The closed-form scores `(C, F, N)`, the right items `(C,)`, and those left out `(C, N)`; with the network's
-    logits `(C, N)` their log-probabilities come first, `(C, 1 + F, N)`.
+    """The closed-form scores of the items that compete `(C, F, M)`, the place of the right one `(C,)`, and what is
+    added to the sums `(C, M)`; with the network's logits `(N,)` of each case their log-probabilities come first,
+    `(C, 1 + F, M)`.
+
+    The best items of each score compete, and a random draw of the others. Each of these stands for as many as it was
+    drawn from, by whose logarithm its sum is raised: the softmax is over all items, of which the drawn are an
+    unbiased estimate (https://huggingface.co/papers/1412.2007). Where all compete, nothing is estimated.
 
     Scales of the scores are set in `hybrid`: those of a history for all tasks, those of a query for search.
     """
-    histories = [numbers_of(request["history"], catalogue) for request in requests]
-    queries = [request.get("query") for request in requests]
-    truth = np.array([catalogue.number(request["answer"]) for request in requests])
+    num_items, rng = len(catalogue), np.random.default_rng(0)
+    raw = torch.zeros(len(hybrid.scores), num_items)
+    tenth = np.zeros((len(requests), len(hybrid.scores)))
+    popular = np.zeros(0, dtype=np.int64)
+    for place, score in enumerate(hybrid.scores):
+        if score.source == POPULARITY:
+            hybrid.add_raw(raw[place], score, ())
+            popular = raw[place].topk(min(BEST_OF_SCORE, num_items)).indices.numpy()
+    found: list[tuple[torch.Tensor, np.ndarray]] = []
+    each_logits = itertools.repeat(None) if logits is None else logits
+    for case, (request, own) in enumerate(zip(requests, each_logits, strict=False)):
+        history, truth = numbers_of(request["history"], catalogue), catalogue.number(request["answer"])
+        best, touched = [popular], dict[str, torch.Tensor]()
+        for place, score in enumerate(hybrid.scores):
+            if score.source == POPULARITY:
+                continue
+            numbers = hybrid.add_raw(raw[place], score, history, request.get("query"))
+            numbers = touched.setdefault(score.source, numbers if score.source in touched else numbers.unique())
+            values, order = raw[place][numbers].topk(min(BEST_OF_SCORE, len(numbers)))
+            best.append(numbers[order].numpy())
+            tenth[case, place] = values[min(9, num_items - 1)] if len(values) >= min(10, num_items) else 0
+        features = raw
+        if own is not None:
+            features = torch.cat([torch.from_numpy(own).float().log_softmax(dim=-1)[None], raw])
+            best.append(features[0].topk(min(BEST_OF_SCORE, num_items)).indices.numpy())
+        allowed = np.array(catalogue.available)
+        if exclude_seen:
+            allowed[[number for number in history if number >= 0]] = False
+        allowed[truth] = False
+        competing = np.unique(np.concatenate(best))
+        competing = competing[allowed[competing]]
+        allowed[competing] = False
+        others = np.flatnonzero(allowed)
+        drawn = rng.choice(others, NUM_DRAWN, replace=False) if len(others) > NUM_DRAWN else others
+        chosen = np.concatenate([[truth], competing, drawn])
+        added = np.zeros(len(chosen), dtype=np.float32)
+        added[len(chosen) - len(drawn) :] = math.log(max(len(others), 1) / max(len(drawn), 1))
+        found.append((features[:, torch.from_numpy(chosen)], added))
+        for place, score in enumerate(hybrid.scores):
+            if score.source != POPULARITY:
+                raw[place, touched[score.source]] = 0
+    width = max(len(added) for _, added in found)
+    all_features = np.zeros((len(found), len(found[0][0]), width), dtype=np.float32)
+    all_added = np.full((len(found), width), -np.inf, dtype=np.float32)
+    for case, (own_features, added) in enumerate(found):
+        all_features[case, :, : len(added)], all_added[case, : len(added)] = own_features, added
+    first = all_features.shape[1] - len(hybrid.scores)
     for place, score in enumerate(hybrid.scores):
         can_be_measured = score.source in hybrid.neighbours or (score.source in hybrid.terms and task == "search")
+        of_score = all_features[:, first + place]
         if score.scale is None and can_be_measured:
-            raw = hybrid.raw(score, histories, queries)
-            tenth = raw.topk(min(10, raw.shape[1]), dim=1).values[:, -1].mean().item()
-            hybrid.scores[place] = score._replace(scale=tenth or float(raw.max()) or 1.0)
-    features = [] if logits is None else [torch.from_numpy(logits).log_softmax(dim=-1)]
-    features += [hybrid.squashed(score, histories, queries, len(catalogue)) for score in hybrid.scores]
-    hidden = np.repeat(~np.asarray(catalogue.available)[None], len(truth), axis=0)
-    if exclude_seen:
-        for row, history in enumerate(histories):
-            hidden[row, [number for number in history if number >= 0]] = True
-    hidden[np.arange(len(truth)), truth] = False
-    return torch.stack(features, dim=1).numpy(), truth, hidden
+            score = score._replace(scale=float(tenth[:, place].mean()) or float(of_score.max()) or 1.0)
+            hybrid.scores[place] = score
+        of_score[:] = squash(score, torch.from_numpy(of_score))
+    return all_features, np.zeros(len(found), dtype=np.int64), all_added
 
 
-def _ndcg(features: np.ndarray, truth: np.ndarray, hidden: np.ndarray, weights: Sequence[float]) -> float:
-    """NDCG@10 on the cases of the fit."""
+def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: Sequence[float]) -> float:
+    """NDCG@10 on the cases of the fit; an item counts as all those that it stands for."""
     scores = np.matmul(np.asarray(weights, dtype=np.float32), features)
-    scores[hidden] = -np.inf
-    ranks = (scores >= scores[np.arange(len(truth)), truth][:, None]).sum(axis=1)
-    return float(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean())
+    above = (scores >= scores[np.arange(len(truth)), truth][:, None]) * np.exp(added)
+    ranks = above.sum(axis=1)
+    return float(np.where(ranks < 10.5, 1 / np.log2(ranks + 1), 0).mean())
 
 
-def _fit_ranking(hybrid: HybridScores, features: np.ndarray, truth: np.ndarray, hidden: np.ndarray) -> list[float]:
+def _fit_ranking(hybrid: HybridScores, features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
     """Weights by cross-entropy, with popularity or without, whichever has the higher NDCG@10.
 
     Most of the cross-entropy is about items far down, where popularity tells more than at the top.
     """
     popularity = next(place for place, score in enumerate(hybrid.scores) if score.source == POPULARITY)
     bounds: list[Any] = [(0.0, None)] * features.shape[1]
-    with_popularity = fit_softmax(features, truth, hidden, bounds).tolist()
+    with_popularity = fit_softmax(features, truth, added, bounds).tolist()
     bounds[features.shape[1] - len(hybrid.scores) + popularity] = (TIE_BREAK, TIE_BREAK)
-    without = fit_softmax(features, truth, hidden, bounds).tolist()
-    return max(without, with_popularity, key=lambda weights: _ndcg(features, truth, hidden, weights))
+    without = fit_softmax(features, truth, added, bounds).tolist()
+    return max(without, with_popularity, key=lambda weights: _ndcg(features, truth, added, weights))
 
 
 def fit_softmax(
-    features: np.ndarray, truth: np.ndarray, hidden: np.ndarray, bounds: Any = None, ridge: float = RIDGE
+    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Any = None, ridge: float = RIDGE
 ) -> np.ndarray:
     """Weights that minimise the mean cross-entropy of the softmax over items, plus a small ridge.
 
     Args:
-        features (`np.ndarray` of shape `(C, F, N)`)
-        truth (`np.ndarray` of shape `(C,)`): the right item.
-        hidden (`np.ndarray` of shape `(C, N)`): items that are left out.
+        features (`np.ndarray` of shape `(C, F, M)`)
+        truth (`np.ndarray` of shape `(C,)`): the place of the right item.
+        added (`np.ndarray` of shape `(C, M)`): to the sums; -inf for what is left out.
         bounds (`list[tuple]`, *optional*): of each weight; by default none is below 0.
         ridge (`float`, *optional*)
     """
@@ -291,8 +338,7 @@ def fit_softmax(
     right = features[rows, :, truth]
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = np.matmul(weights.astype(features.dtype), features)
-        scores[hidden] = -np.inf
+        scores = np.matmul(weights.astype(features.dtype), features) + added
         largest = scores.max(axis=1, keepdims=True)
         exponentials = np.exp(scores - largest)
         total = exponentials.sum(axis=1, keepdims=True)
@@ -307,24 +353,23 @@ def fit_softmax(
 
 
 def _candidate_weight(
-    hybrid: HybridScores, requests: Sequence[Any], logits: torch.Tensor, catalogue: Catalogue
+    hybrid: HybridScores, requests: Sequence[Any], logits: Iterable[np.ndarray], catalogue: Catalogue
 ) -> float | None:
     """By what the scores of candidates are multiplied before their softmax; from cases with one right candidate."""
-    found = [
-        (row, request, numbers_of(request["candidates"], catalogue))
-        for row, request in enumerate(requests)
-        if sum(request["answer"]) == 1
-    ]
+    found: list[tuple[np.ndarray, int]] = []
+    for request, own in zip(requests, logits, strict=False):  # of which there may be no end
+        if sum(request["answer"]) == 1:
+            history = numbers_of(request["history"], catalogue)
+            scores = hybrid.add("recommend", torch.from_numpy(own)[None], [history])[0].numpy()
+            found.append((scores[numbers_of(request["candidates"], catalogue)], request["answer"].index(True)))
     if not found:
         return None
-    width = max(len(numbers) for _, _, numbers in found)
+    width = max(len(scores) for scores, _ in found)
     features = np.zeros((len(found), 1, width), dtype=np.float32)
-    hidden = np.ones((len(found), width), dtype=bool)
-    for place, (row, request, numbers) in enumerate(found):
-        scores = hybrid.add("recommend", logits[row : row + 1], [numbers_of(request["history"], catalogue)])[0]
-        features[place, 0, : len(numbers)], hidden[place, : len(numbers)] = scores[numbers], False
-    truth = np.array([request["answer"].index(True) for _, request, _ in found])
-    return float(fit_softmax(features, truth, hidden)[0])
+    added = np.full((len(found), width), -np.inf, dtype=np.float32)
+    for place, (scores, _) in enumerate(found):
+        features[place, 0, : len(scores)], added[place, : len(scores)] = scores, 0
+    return float(fit_softmax(features, np.array([truth for _, truth in found]), added)[0])
 
 
 def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, catalogue: Catalogue) -> StarScores:
@@ -362,7 +407,7 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         axis=1,
     )
     free = [(0.0, None)] * 4 + [(None, None)] * len(stars)
-    weights = fit_softmax(features, truth, np.zeros(network.shape, dtype=bool), bounds=free, ridge=STAR_RIDGE)
+    weights = fit_softmax(features, truth, np.zeros(network.shape), bounds=free, ridge=STAR_RIDGE)
     of_network, expected, alike, factored = map(float, weights[:4])
     return found._replace(
         network=of_network, expected=expected, alike=alike, factored=factored, intercepts=weights[4:]
