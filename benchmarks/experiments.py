@@ -32,11 +32,12 @@ TASKS_OF_NUMBERS = ("recommend", "search", "rate", "select")
 def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     """The recipe of one run: that of the experiment with its changes, and where data and results are."""
     recipe = yaml.safe_load(Path(experiment["of"]).read_text())
-    data = Path(given.h_and_m if "h_and_m" in experiment["of"] else given.movielens)
+    shop = "h_and_m" if "h_and_m" in experiment["of"] else "movielens"
+    data, pictures = Path(getattr(given, shop)), getattr(given, f"{shop}_images")
     recipe |= {"items": str(data / "items.parquet"), "interactions": str(data / "interactions.parquet")}
     recipe |= {"output_dir": str(folder), "seed": seed, "report_to": "none"}
-    if given.image_root:
-        recipe["image_root"] = given.image_root
+    if pictures:
+        recipe["image_root"] = pictures
     if recipe.get("vision_model"):
         recipe["vision_model"] = given.vision_model
         # The same pictures through the same frozen tower for all runs.
@@ -192,7 +193,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--h_and_m", default="data/h-and-m")
     parser.add_argument("--movielens", default="data/ml-100k")
-    parser.add_argument("--image_root", help="of H&M; by default the folder of its table")
+    for shop in ("h_and_m", "movielens"):
+        parser.add_argument(f"--{shop}_images", help="folder of the pictures; by default that of the table")
     parser.add_argument("--vision_model", default="mobilenet-v1-block12", help="folder or name of the frozen tower")
     parser.add_argument("--feature_store", default="runs/experiments/vision_features")
     parser.add_argument("--output_dir", default="runs/experiments")

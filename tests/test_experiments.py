@@ -32,7 +32,8 @@ def given(tmp_path):
     return argparse.Namespace(
         h_and_m=str(tmp_path / "h_and_m"),
         movielens=str(tmp_path / "movielens"),
-        image_root=None,
+        h_and_m_images=None,
+        movielens_images=None,
         vision_model="tower",
         feature_store="features",
         output_dir=str(tmp_path / "runs"),
