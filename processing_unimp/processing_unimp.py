@@ -225,6 +225,8 @@ class UniMPProcessor(ProcessorMixin):
         next_item: bool = False,
         vision_features: VisionFeatures | None = None,
         positions: Sequence[int] | None = None,
+        latents: Mapping[str, torch.Tensor] | None = None,
+        history_only: bool = False,
         **kwargs: Any,
     ) -> BatchFeature:
         """Encode a batch of requests.
@@ -242,6 +244,10 @@ class UniMPProcessor(ProcessorMixin):
             vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
                 instead of opening the pictures.
             positions (`Sequence[int]`, *optional*): numbers of the requests in error messages, by default from 0.
+            latents (`Mapping[str, torch.Tensor]`, *optional*): what a model made of pictures that it has looked at, by
+                digest of the picture; these are not opened again.
+            history_only (`bool`, *optional*, defaults to `False`): whether to end after the history: `[CLS]` and its
+                items, with which every request of that shopper begins.
             kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway; for `images`
                 and `text` also those of tokenizer and image processor, flat or in `text_kwargs`, `images_kwargs`.
 
@@ -249,7 +255,9 @@ class UniMPProcessor(ProcessorMixin):
             `BatchFeature` with `input_ids`, `attention_mask`, `media_index` `(B, T)`, left-padded; `pixel_values`
             `(U, 3, H, W)` or `vision_features` `(U, P, F)`, each distinct picture once, absent when there is none;
             `task_ids` `(B,)`; with labels also `labels` and `label_kinds` `(B, T)`: 1 answer, 2 context, 3 next item.
-            `media_index` is 0 where a token sees no picture, else 1 + the picture's row.
+            `media_index` is 0 where a token sees no picture, else 1 + the picture's row. With `latents` there is a
+            list of that name, for each of the U pictures its digest and latents; pixels and features are then of those
+            pictures alone whose latents are `None`.
 
         Raises:
             ValueError: unknown task or item, no history (an empty one is legal), a query, item or candidates that are
@@ -263,14 +271,23 @@ class UniMPProcessor(ProcessorMixin):
         check_arguments(kwargs, known)
         item_text, cache = self.item_text, self._pixel_cache
         assert cache is not None  # there is one where there is a catalogue
-        pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features)
+        pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features, latents)
         if isinstance(requests, (Mapping, str)) or not len(requests):
             raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
         rows, task_ids = [], []
         for position, request in zip(positions or range(len(requests)), requests, strict=True):
             try:
                 request = self.read_request(request)
-                rows.append(self._encode(request, pictures, labels=labels, context=context, next_item=next_item))
+                rows.append(
+                    self._encode(
+                        request,
+                        pictures,
+                        labels=labels,
+                        context=context,
+                        next_item=next_item,
+                        history_only=history_only,
+                    )
+                )
                 task_ids.append(TASK_NAMES.index(request["task"]))
             except ValueError as error:
                 raise ValueError(f"request {position}: {error}") from error
@@ -338,6 +355,7 @@ class UniMPProcessor(ProcessorMixin):
         labels: bool,
         context: str,
         next_item: bool,
+        history_only: bool,
     ) -> SequenceRow:
         task = self.task_of(request)
         history = request.get("history")
@@ -353,7 +371,7 @@ class UniMPProcessor(ProcessorMixin):
             )
             history = history[-self.history_length :]
         tail = TokenSequence()
-        asks_nothing = task.is_next_item and self.history_format == "compact"
+        asks_nothing = history_only or (task.is_next_item and self.history_format == "compact")
         for piece in () if asks_nothing else self.question_of(request):
             if isinstance(piece, ItemEntry):
                 self.item_text.write(tail, piece, pictures.key(piece))
@@ -363,7 +381,7 @@ class UniMPProcessor(ProcessorMixin):
                 tail.extend(self.item_text.phrase(piece))
         if not asks_nothing:
             tail.extend([self.control.answer])
-        answer = self._answer(task.name, request, labels)
+        answer = SequenceRow() if history_only else self._answer(task.name, request, labels)
 
         blocks: list[tuple[ItemEntry, TokenSequence]] = []
         room = self.max_length - 1 - len(tail) - len(answer.ids)

@@ -7,6 +7,7 @@ import threading
 import pytest
 from shop import ITEMS, make_catalogue, make_imagining_model, make_model, make_processor, picture
 
+from hub_cards.space import answers as space_answers
 from hub_cards.space.answers import Answers
 from hub_cards.space.panels import Panels
 from hub_cards.space.product_cards import ProductCards
@@ -58,6 +59,29 @@ def test_the_page_shows_what_the_pipeline_answers(panels):
     found = answers.pipeline({"task": "search", "history": HISTORY, "query": "hat"}, top_k=12)["items"]
     assert items_in(panels.found(HISTORY, "hat")) == [item["item_id"] for item in found]
     assert "width:100.0%" in panels.found(HISTORY, "hat"), "bars are relative to the first"
+
+
+def test_a_shopper_is_read_once_and_each_further_item_alone(panels, monkeypatch):
+    monkeypatch.setattr(space_answers, "MAX_STATES", 3)
+    answers = answers_of(panels.answers.pipeline.model, panels.answers.pipeline.processor)
+    lengths: list[int] = []
+    network = answers.pipeline.model.model.language_model
+    hook = network.register_forward_hook(
+        lambda module, args, kwargs, output: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    try:
+        recommended = answers.recommend(HISTORY)
+        whole, question = lengths
+        assert answers.recommend(HISTORY) == recommended and lengths[2:] == [question]
+        answers.recommend([*HISTORY, "h2"])
+        assert lengths[3] < whole and lengths[4:] == [question]
+        # After others it is forgotten, and read again.
+        for item in ITEMS[:3]:
+            answers.recommend([item["item_id"]])
+        del lengths[:]
+        assert answers.recommend(HISTORY) == recommended and lengths == [whole, question]
+    finally:
+        hook.remove()
 
 
 def test_the_first_has_a_full_bar_and_the_others_their_share(panels):

@@ -5,10 +5,11 @@ import ctypes
 import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from .trainer import UniMPTrainer
 
 logger = logging.getLogger("train")
 FREE_BYTES_NEEDED = 2**30
+MOST_CODEC_PICTURES = 50_000  # that a codec is trained on, from all over the catalogue; they are kept in memory
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -167,11 +169,13 @@ def image_codec_of(
         # A resumed training goes on with the codes it began with.
         codec, metrics = load_image_codec(str(folder)), json.loads((folder / "codec.json").read_text())
     else:
-        small = [picture for _, picture in pictures_of(catalogue, 2 * model_args.codec_side)]
+        pictured = [number for number, item_id in enumerate(catalogue.item_ids) if catalogue.has_picture(item_id)]
+        spread = pictured[:: max(math.ceil(len(pictured) / MOST_CODEC_PICTURES), 1)]
+        small = [picture for _, picture in pictures_of(catalogue, spread, 2 * model_args.codec_side)]
         codec, metrics = train_codec(small, model_args, folder, seed=args.seed, use_cpu=args.use_cpu)
     codes = np.full((len(catalogue), codec.codes_per_picture), NO_CODE, dtype=np.int32)
     shown: list[Image.Image] = []
-    pictures = pictures_of(catalogue)
+    pictures = pictures_of(catalogue, range(len(catalogue)))
     codec.to(args.device)
     while part := list(itertools.islice(pictures, 256)):
         codes[[number for number, _ in part]] = codec.encode([picture for _, picture in part]).numpy()
@@ -188,9 +192,12 @@ def image_codec_of(
     return codec, {"metrics": metrics, "pictures": list(zip(shown, codec.decode(codec.encode(shown)), strict=True))}
 
 
-def pictures_of(catalogue: Catalogue, side: int | None = None) -> Iterator[tuple[int, Image.Image]]:
-    """Row and picture of every item whose picture can be read; made small on request."""
-    for number, item_id in enumerate(catalogue.item_ids):
+def pictures_of(
+    catalogue: Catalogue, numbers: Iterable[int], side: int | None = None
+) -> Iterator[tuple[int, Image.Image]]:
+    """Row and picture of those of the items whose picture can be read; made small on request."""
+    for number in numbers:
+        item_id = catalogue.item_id(number)
         picture = catalogue.picture(item_id) if catalogue.has_picture(item_id) else None
         if picture is not None:
             if side is not None:
