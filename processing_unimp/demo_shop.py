@@ -363,16 +363,39 @@ def make_demo_shop(
     return items, interactions
 
 
-def favourite_colours(num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> dict[str, frozenset[str]]:
-    """The two colours that each shopper of the same [`make_demo_shop`] likes at the end of the year: the truth behind
-    what they did, which no table holds.
+def true_tastes(num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> dict[str, dict[str, frozenset[str]]]:
+    """What each shopper of the same [`make_demo_shop`] likes at the end of the year: the truth behind what they did,
+    which no table holds.
 
     Returns:
-        `dict[str, frozenset[str]]`: by `user_id`.
+        `dict[str, dict[str, frozenset[str]]]`: by `user_id` the two `"colour"`s, two or three values of `"category"`,
+        and one `"pattern"`.
     """
     _, _, tastes = _make_shop(num_items, num_shoppers, seed)
-    names = list(COLOURS)
-    return {user_id: frozenset(names[colour] for colour in taste.colours) for user_id, taste in tastes.items()}
+    colours = list(COLOURS)
+    return {
+        user_id: {
+            "colour": frozenset(colours[colour] for colour in taste.colours),
+            "category": frozenset(CATEGORIES[category] for category in taste.categories),
+            "pattern": frozenset({PATTERNS[taste.pattern]}),
+        }
+        for user_id, taste in tastes.items()
+    }
+
+
+def true_looks(num_items: int = 240, seed: int = 0) -> dict[str, dict[str, str]]:
+    """What each item of the same [`make_demo_shop`] is, pictures or text aside.
+
+    Returns:
+        `dict[str, dict[str, str]]`: by `item_id` its `"category"`, `"colour"` and `"pattern"`.
+    """
+    items, looks = _make_items(num_items, np.random.default_rng(seed))
+    colours = list(COLOURS)
+    rows = zip(looks.category, looks.colour, looks.pattern, strict=True)
+    return {
+        item["item_id"]: {"category": CATEGORIES[a], "colour": colours[b], "pattern": PATTERNS[c]}
+        for item, (a, b, c) in zip(items, rows, strict=True)
+    }
 
 
 def _make_shop(

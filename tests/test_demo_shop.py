@@ -19,6 +19,7 @@ from processing_unimp.demo_shop import (
     _make_items,
     draw_item,
     make_demo_shop,
+    true_looks,
 )
 from processing_unimp.history import Histories
 from processing_unimp.metrics.ranking import hit_rate
@@ -76,7 +77,14 @@ def test_the_pattern_is_in_no_text_of_an_item(shop):
 
 def test_the_looks_of_the_picture_are_the_truth(shop, looks):
     items, _ = shop
+    true = true_looks()
     for number in (0, 100, 239):
+        found = (
+            CATEGORIES[looks.category[number]],
+            list(COLOURS)[looks.colour[number]],
+            PATTERNS[looks.pattern[number]],
+        )
+        assert tuple(true[items[number]["item_id"]].values()) == found
         expected = {
             draw_item(
                 CATEGORIES[looks.category[number]],
