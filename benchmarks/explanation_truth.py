@@ -207,7 +207,7 @@ def evaluate(
     """
     rng = np.random.default_rng(seed)
     cases = [split.test[int(place)] for place in rng.permutation(len(split.test))[:number]]
-    requests = [
+    requests: list[Request] = [
         {"task": "explain", "history": history_of(case, source), "item": case.target.item_id} for case in cases
     ]
     written = split.train.explanations()
