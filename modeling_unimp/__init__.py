@@ -21,6 +21,7 @@ Answers:
     pipeline_unimp.py           requests to answers: preprocess, forward, postprocess
     answering.py                the steps that pipeline and evaluation share
     ranking.py                  the best items of logits
+    attribution.py              what the score of a ranked item is made of
     imagining.py                search for items, write codes, compare pictures
     image_codec.py              pictures as codes and back
     interfaces.py               types of what comes from the other package
