@@ -3,17 +3,15 @@
 python -m benchmarks.explanation_truth --model unimp --requests 200
 
 After `make demo`, from the root of the repository. Test shoppers of recipes/demo.yaml have the item explained that
-they took next. A claim about the item ("this mug is teal") is compared with what the item is. A claim about the
-shopper ("you like things in teal") is compared twice: with the history that the model was shown, in which at least two
-items have to be so, or one that got 4 or 5 stars; and with the taste by which the shop was made up, which no table
-holds.
+they took next. A claim about the item ("this mug is teal") is compared with what the item is, and one about the
+shopper ("you liked 2 teal things") with the history that the model was shown; the number has to be the right one.
+Whether what was liked is also of the taste by which the shop was made up, which no table holds, is counted beside it.
 """
 
 import argparse
 import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +20,10 @@ import numpy as np
 
 from benchmarks.imagine_demo import demo_model, demo_shop, wilson
 from processing_unimp import Case, ExampleSource, Split
-from processing_unimp.demo_shop import CATEGORIES, COLOURS, PATTERNS, true_looks, true_tastes
+from processing_unimp.demo_shop import CATEGORIES, COLOURS, explanation, true_looks, true_tastes
+from processing_unimp.grounds import LIKED
 from processing_unimp.task import history_of
 
-OFTEN = 2  # items of a history, to be a taste
-GOOD = 4  # stars
 ITEM, SHOPPER = "item", "shopper"
 
 Request = dict[str, Any]
@@ -36,100 +33,80 @@ Taste = Mapping[str, frozenset[str]]
 
 
 class Claim(NamedTuple):
-    """One thing that an explanation says.
+    """One thing that an explanation says: what the item is, or what the history has of it.
 
     Args:
-        about (`str`): `"item"` (it is so) or `"shopper"` (who likes it).
-        attribute (`str`): `"category"`, `"colour"` or `"pattern"`.
+        attribute (`str`): `"category"` or `"colour"`.
         value (`str`)
-        holds (`bool`): `False` where it is denied: "not dotted", "not your colour".
+        taken (`int`, *optional*): so many items of the history have it.
+        liked (`int`, *optional*): so many of them got 4 or 5 stars. With neither the claim is about the item.
     """
 
-    about: str
     attribute: str
     value: str
-    holds: bool = True
+    taken: int | None = None
+    liked: int | None = None
+
+    @property
+    def about(self) -> str:
+        return ITEM if self.taken is None and self.liked is None else SHOPPER
 
 
 # --- reading ---
 
-_WORDS = {
-    "category": "|".join(CATEGORIES),
-    "colour": "|".join(COLOURS),
-    "pattern": "|".join(PATTERNS),
-}
-_USUAL = "(?P<usual_pattern>{pattern}) things in (?P<usual_colour>{colour}) or (?P<other_colour>{colour})"
-_ITEM = "(?P<item_colour>{colour}) and (?P<item_pattern>{pattern})"
-# The sentences of the made-up shop; what a group claims is in its name.
-FORMS = [
-    re.compile(form.format(**{name: f"(?:{words})" for name, words in _WORDS.items()}))
-    for form in (
-        "You like (?P<likes_pattern>{pattern}) things in (?P<likes_colour>{colour}); "
-        f"this (?P<item_category>{{category}}) is {_ITEM}\\.",
-        "You like things in (?P<likes_colour>{colour}); this (?P<item_category>{category}) is "
-        "(?P<item_colour>{colour}), though (?P<item_pattern>{pattern}) "
-        "and not (?P<not_pattern>(?P<usual_pattern>{pattern}))\\.",
-        "You like (?P<likes_pattern>{pattern}) things; this (?P<item_category>{category}) is "
-        "(?P<item_pattern>{pattern}), though (?P<item_colour>(?P<dislikes_colour>{colour})) is not your colour\\.",
-        f"You often look for a (?P<likes_category>(?P<item_category>{{category}})); this one is {_ITEM}, "
-        f"but you prefer {_USUAL}\\.",
-        f"This (?P<item_category>{{category}}) is {_ITEM}; you prefer {_USUAL}\\.",
-    )
-]
-_CLAIMS = {"item": (ITEM, True), "not": (ITEM, False), "dislikes": (SHOPPER, False)}
+_CATEGORY, _COLOUR = "|".join(CATEGORIES), "|".join(COLOURS)
+_THING = f"(?:(?P<category>{_CATEGORY})|(?P<colour>{_COLOUR}) thing)"
+# The sentences of the made-up shop.
+OF_ITEM = re.compile(f"This (?P<category>{_CATEGORY}) is (?P<colour>{_COLOUR})")
+OF_HISTORY = re.compile(f"You (?:(?P<none>took no) |(?P<verb>liked|did not like) (?P<number>[1-9]) ){_THING}s?")
 
 
 def claims_of(text: str) -> list[Claim] | None:
-    """What a text claims; `None` when it is no sentence of the made-up shop."""
-    for form in FORMS:
-        if found := form.fullmatch(text.strip()):
-            claims = []
-            for name, value in found.groupdict().items():
-                verb, attribute = name.split("_")
-                about, holds = _CLAIMS.get(verb, (SHOPPER, True))
-                claims.append(Claim(about, attribute, value, holds))
-            return claims
-    return None
+    """What a text claims; `None` when a sentence of it is none of the made-up shop's."""
+    claims: list[Claim] = []
+    for sentence in text.strip().removesuffix(".").split(". "):
+        if found := OF_ITEM.fullmatch(sentence):
+            claims += [Claim(attribute, value) for attribute, value in found.groupdict().items()]
+        elif found := OF_HISTORY.fullmatch(sentence):
+            attribute = "category" if found["category"] else "colour"
+            number = 0 if found["none"] else int(found["number"])
+            taken, liked = (None, number) if found["verb"] == "liked" else (number, 0)
+            claims.append(Claim(attribute, found[attribute], taken, liked))
+        else:
+            return None
+    return claims
 
 
 def contradicts_itself(claims: Sequence[Claim]) -> bool:
-    """Whether a claim is made and denied, or one item is said to have two values of an attribute."""
-    made = {claim[:3] for claim in claims if claim.holds}
-    denied = {claim[:3] for claim in claims if not claim.holds}
-    of_item = Counter(attribute for about, attribute, _ in made if about == ITEM)
-    return bool(made & denied) or any(count > 1 for count in of_item.values())
+    """Whether an item is said to have two values of an attribute, or the history two numbers of one value."""
+    said: dict[tuple[str, ...], set[Any]] = {}
+    for claim in claims:
+        if claim.about == ITEM:
+            said.setdefault((claim.attribute,), set()).add(claim.value)
+        else:
+            said.setdefault((claim.attribute, claim.value), set()).add((claim.taken, claim.liked))
+    return any(len(values) > 1 for values in said.values())
 
 
 # --- judging ---
 
 
-def is_borne_out(claim: Claim, item: Looks, history: Sequence[tuple[Looks, float | None]]) -> bool:
-    """Whether a claim is so: about the item by what it is, about the shopper by the items shown, with their stars."""
+def is_so(claim: Claim, item: Looks, history: Sequence[tuple[Looks, float | None]]) -> bool:
+    """Whether a claim is true of the item, or of the items shown with their stars."""
     if claim.about == ITEM:
-        return (item[claim.attribute] == claim.value) == claim.holds
+        return item[claim.attribute] == claim.value
     stars = [rating for looks, rating in history if looks[claim.attribute] == claim.value]
-    likes = len(stars) >= OFTEN or any(rating is not None and rating >= GOOD for rating in stars)
-    return likes == claim.holds
+    liked = sum(rating is not None and rating >= LIKED for rating in stars)
+    return claim.taken in (None, len(stars)) and claim.liked in (None, liked)
 
 
-def by_counting(item: Looks, history: Sequence[tuple[Looks, float | None]]) -> str:
-    """A sentence of the shop for what the item and the shown history bear out."""
+def by_counting(item: Mapping[str, Any], history: Sequence[tuple[Mapping[str, Any], float]]) -> str:
+    """The shop's own sentences, from the table alone: colours that are in pictures only do not count."""
 
-    def likes(attribute: str) -> bool:
-        return is_borne_out(Claim(SHOPPER, attribute, item[attribute]), item, history)
+    def stars_of(attribute: str) -> list[float]:
+        return [stars for other, stars in history if other[attribute] == item[attribute]]
 
-    category, colour, pattern = item["category"], item["colour"], item["pattern"]
-    usual = [looks["pattern"] for looks, _ in history] or [pattern]
-    most = max(usual, key=usual.count)
-    if likes("colour") and likes("pattern"):
-        return f"You like {pattern} things in {colour}; this {category} is {colour} and {pattern}."
-    if likes("colour"):
-        return f"You like things in {colour}; this {category} is {colour}, though {pattern} and not {most}."
-    if likes("pattern"):
-        return f"You like {pattern} things; this {category} is {pattern}, though {colour} is not your colour."
-    colours = [looks["colour"] for looks, _ in history] or [colour]
-    first, second = ([name for name, _ in Counter(colours).most_common(2)] * 2)[:2]
-    return f"This {category} is {colour} and {pattern}; you prefer {most} things in {first} or {second}."
+    return explanation(item["category"], item["colour"], stars_of("category"), stars_of("colour"))
 
 
 # --- counting ---
@@ -152,8 +129,8 @@ def judge(
         tastes (`Mapping[str, Mapping[str, frozenset[str]]]`): by user id, as `true_tastes` tells.
 
     Returns:
-        `dict`: of the texts the numbers `texts`, `read` and `contradictions`; of their claims `item`, `shopper` (by
-        the history shown) and `taste` (the same claims by the taste), each a pair: how many are so, of how many; and
+        `dict`: of the texts the numbers `texts`, `read` and `contradictions`; of their claims `item`, `shopper` and
+        `taste` (claims that something was liked), each a pair: how many are so, of how many; and
         `wrong`, a few texts that say what is not so.
     """
     read, contradictions, wrong = 0, 0, []
@@ -168,14 +145,14 @@ def judge(
         read += 1
         contradictions += contradicts_itself(claims)
         history = [(looks[entry["item_id"]], entry["rating"]) for entry in history_of(case, source)]
-        judged = [is_borne_out(claim, looks[case.target.item_id], history) for claim in claims]
+        judged = [is_so(claim, looks[case.target.item_id], history) for claim in claims]
         if not all(judged):
             wrong.append(text)
         for claim, so in zip(claims, judged, strict=True):
             counts[claim.about][0] += so
             counts[claim.about][1] += 1
-            if claim.about == SHOPPER:
-                counts["taste"][0] += (claim.value in tastes[case.user_id][claim.attribute]) == claim.holds
+            if claim.liked:
+                counts["taste"][0] += claim.value in tastes[case.user_id][claim.attribute]
                 counts["taste"][1] += 1
     return {"texts": number, "read": read, "contradictions": contradictions} | counts | {"wrong": wrong[:5]}
 
@@ -203,20 +180,21 @@ def evaluate(
     Returns:
         `dict[str, dict]`: by level what [`judge`] finds. `"written by the shop"`: the true explanations, which no
         model that learns from their like can be expected to pass; `"by counting"`: those of [`by_counting`], which
-        knows what every item is; `"of somebody else"`: training explanations drawn by chance.
+        reads the table; `"of somebody else"`: training explanations drawn by chance.
     """
     rng = np.random.default_rng(seed)
     cases = [split.test[int(place)] for place in rng.permutation(len(split.test))[:number]]
     requests: list[Request] = [
         {"task": "explain", "history": history_of(case, source), "item": case.target.item_id} for case in cases
     ]
-    written = split.train.explanations()
+    written, item_of = split.train.explanations(), source.catalogue.item
     texts = {
         "UniMP": explain(requests),
         "written by the shop": [str(case.target.explanation) for case in cases],
         "by counting": [
             by_counting(
-                looks[request["item"]], [(looks[entry["item_id"]], entry["rating"]) for entry in request["history"]]
+                item_of(request["item"]),
+                [(item_of(entry["item_id"]), entry["rating"]) for entry in request["history"]],
             )
             for request in requests
         ],
@@ -228,8 +206,8 @@ def evaluate(
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The numbers as text, with texts of the model that say what is not so."""
     lines = [
-        "| explanations | can be read | contradict themselves | so of the item "
-        "| so of the shopper, by the history shown | so of the shopper, by the taste |",
+        "| explanations | can be read | contradict themselves | true of the item "
+        "| true of the history shown | liked, and of the taste |",
         "| --- |" + " ---: |" * 5,
     ]
     for level, found in results.items():
@@ -239,7 +217,7 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             low, high = wilson(so, claims) if claims else (0.0, 1.0)
             cells.append(f"{so} of {claims} [{low:.0%} - {high:.0%}]" if claims else "-")
         lines.append(f"| {level} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", "[95 %: Wilson.]", *(f"not so: {text}" for text in results["UniMP"]["wrong"])])
+    return "\n".join([*lines, "", "[95 %: Wilson.]", *(f"not true: {text}" for text in results["UniMP"]["wrong"])])
 
 
 def main(model: str, requests: int, json_path: str = "") -> dict[str, dict[str, Any]]:

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFilter
 
+from .grounds import LIKED
+
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
@@ -70,6 +72,7 @@ BACKGROUNDS: tuple[Colour, ...] = ((246, 240, 230), (236, 240, 241), (243, 236, 
 YEAR_START = 1_735_689_600  # 2025-01-01 00:00 UTC, in seconds
 YEAR_SECONDS = 365 * 24 * 3600
 MIN_HISTORY, MAX_HISTORY = 6, 14
+MOST_SHOWN = 6  # items that explanations look back on, as many as recipes/demo.yaml shows a model
 
 
 # --- pictures ---
@@ -484,7 +487,8 @@ def _shop(
     turn = int(rng.integers(2, length)) if rng.random() < 0.25 else length
     free = np.ones(len(items), dtype=bool)
     previous = None
-    rows = []
+    rows: list[dict[str, Any]] = []
+    shown: list[tuple[int, int]] = []
     for step, moment in enumerate(moments):
         if step == turn:  # tastes drift: one favourite colour gives way to another
             taste.colours[0] = int(rng.choice([c for c in range(len(COLOURS)) if c not in taste.colours]))
@@ -509,9 +513,17 @@ def _shop(
                 "item_id": items[number]["item_id"],
                 "timestamp": int(moment),
                 "rating": float(rating),
-                "explanation": _explanation(taste, looks, number, rating),
+                "explanation": explanation(
+                    CATEGORIES[looks.category[number]],
+                    list(COLOURS)[looks.colour[number]],
+                    *(
+                        [stars for other, stars in shown[-MOST_SHOWN:] if values[other] == values[number]]
+                        for values in (looks.category, looks.colour)
+                    ),
+                ),
             }
         )
+        shown.append((number, rating))
     return rows, taste
 
 
@@ -536,21 +548,23 @@ def _enjoyment(taste: _Taste, looks: _Looks) -> np.ndarray:
     return 1.5 + 1.3 * colour + 0.7 * category + 0.9 * pattern + 0.3 * price
 
 
-def _explanation(taste: _Taste, looks: _Looks, number: int, rating: int) -> str:
-    """One sentence on why the item suits this shopper or not, in terms of what is seen and what is liked."""
-    colours = list(COLOURS)
-    category = CATEGORIES[looks.category[number]]
-    colour, pattern = colours[looks.colour[number]], PATTERNS[looks.pattern[number]]
-    colour_fits = looks.colour[number] in taste.colours
-    pattern_fits = looks.pattern[number] == taste.pattern
-    usual_pattern = PATTERNS[taste.pattern]
-    usual = f"{usual_pattern} things in {colours[taste.colours[0]]} or {colours[taste.colours[1]]}"
-    if colour_fits and pattern_fits:
-        return f"You like {pattern} things in {colour}; this {category} is {colour} and {pattern}."
-    if rating >= 3 and colour_fits:
-        return f"You like things in {colour}; this {category} is {colour}, though {pattern} and not {usual_pattern}."
-    if rating >= 3 and pattern_fits:
-        return f"You like {pattern} things; this {category} is {pattern}, though {colour} is not your colour."
-    if rating >= 3 and looks.category[number] in taste.categories:
-        return f"You often look for a {category}; this one is {colour} and {pattern}, but you prefer {usual}."
-    return f"This {category} is {colour} and {pattern}; you prefer {usual}."
+def explanation(category: str, colour: str | None, of_category: Sequence[float], of_colour: Sequence[float]) -> str:
+    """What somebody says of an item who sees it, and what the shopper took lately; who knows nothing of tastes.
+
+    Nor of patterns: what the models of the demo see of a picture does not tell them, and they would learn to guess.
+
+    Args:
+        category (`str`): of the item.
+        colour (`str`, *optional*): of the item; without it nothing is said of colours.
+        of_category, of_colour (`Sequence[float]`): stars of the latest items that have the same.
+    """
+    said = [] if colour is None else [f"This {category} is {colour}.", _of_history(of_colour, f"{colour} thing")]
+    return " ".join([*said, _of_history(of_category, category)])
+
+
+def _of_history(stars: Sequence[float], thing: str) -> str:
+    liked = sum(rating >= LIKED for rating in stars)
+    number = liked or len(stars)
+    if not number:
+        return f"You took no {thing}."
+    return f"You {'liked' if liked else 'did not like'} {number} {thing}{'' if number == 1 else 's'}."

@@ -12,23 +12,17 @@ from benchmarks.explanation_truth import (
     contradicts_itself,
     evaluate,
     format_table,
-    is_borne_out,
+    is_so,
 )
 from processing_unimp import Catalogue, ExampleSource, Histories, leave_last_out
 from processing_unimp.demo_shop import make_demo_shop, true_looks, true_tastes
 
-MUG = {"category": "mug", "colour": "teal", "pattern": "striped"}
-
-
-def looks(category, colour, pattern):
-    return {"category": category, "colour": colour, "pattern": pattern}
-
-
+MUG = {"category": "mug", "colour": "teal"}
 HISTORY = [
-    (looks("lamp", "teal", "plain"), 3.0),
-    (looks("lamp", "teal", "dotted"), 2.0),
-    (looks("hat", "red", "striped"), 5.0),
-    (looks("bag", "blue", "plain"), None),
+    ({"category": "lamp", "colour": "teal"}, 5.0),
+    ({"category": "lamp", "colour": "teal"}, 2.0),
+    ({"category": "mug", "colour": "red"}, 3.0),
+    ({"category": "bag", "colour": None}, 5.0),
 ]
 
 
@@ -36,56 +30,60 @@ HISTORY = [
     ("text", "claims"),
     [
         (
-            "You like striped things in teal; this mug is teal and striped.",
+            "This mug is teal. You liked 2 teal things. You took no mug.",
             [
-                Claim(SHOPPER, "pattern", "striped"),
-                Claim(SHOPPER, "colour", "teal"),
-                Claim(ITEM, "category", "mug"),
-                Claim(ITEM, "colour", "teal"),
-                Claim(ITEM, "pattern", "striped"),
+                Claim("category", "mug"),
+                Claim("colour", "teal"),
+                Claim("colour", "teal", liked=2),
+                Claim("category", "mug", 0, 0),
             ],
         ),
-        (
-            "You like dotted things; this hat is dotted, though red is not your colour.",
-            [
-                Claim(SHOPPER, "pattern", "dotted"),
-                Claim(ITEM, "category", "hat"),
-                Claim(ITEM, "pattern", "dotted"),
-                Claim(ITEM, "colour", "red"),
-                Claim(SHOPPER, "colour", "red", False),
-            ],
-        ),
-        ("You like striped things in mauve; this mug is teal and striped.", None),
-        ("You like striped things in teal; this mug is teal and", None),
+        (" You did not like 1 red thing. ", [Claim("colour", "red", 1, 0)]),
+        ("This mug is mauve. You took no mug.", None),
+        ("This mug is teal. You liked 2 teal", None),
+        ("", None),
     ],
 )
 def test_claims_by_hand(text, claims):
     assert claims_of(text) == claims
 
 
-def test_who_contradicts_herself():
-    def does(text):
-        return contradicts_itself(claims_of(text))
-
-    assert does("You like things in red; this mug is red, though dotted and not dotted.")
-    assert not does("You like things in red; this mug is red, though dotted and not plain.")
-    assert contradicts_itself([Claim(ITEM, "colour", "red"), Claim(ITEM, "colour", "teal")])
-    assert not contradicts_itself([Claim(SHOPPER, "colour", "red"), Claim(SHOPPER, "colour", "teal")])
+@pytest.mark.parametrize(
+    ("text", "does"),
+    [
+        ("This mug is teal. You took no mug. You liked 1 teal thing.", False),
+        ("This mug is teal. This mug is red.", True),
+        ("You liked 1 mug. You took no mug.", True),
+        ("You liked 1 mug. You liked 2 mugs.", True),
+        ("You liked 1 mug. You liked 2 hats.", False),
+    ],
+)
+def test_who_contradicts_herself(text, does):
+    assert contradicts_itself(claims_of(text)) is does
 
 
 def test_what_is_so_by_hand():
     so = {
-        Claim(ITEM, "colour", "teal"): True,
-        Claim(ITEM, "colour", "red"): False,
-        Claim(ITEM, "pattern", "dotted", False): True,
-        Claim(SHOPPER, "colour", "teal"): True,  # twice
-        Claim(SHOPPER, "colour", "red"): True,  # once, with five stars
-        Claim(SHOPPER, "colour", "blue"): False,  # once, and nobody knows how it was liked
-        Claim(SHOPPER, "colour", "pink", False): True,
-        Claim(SHOPPER, "category", "lamp"): True,
-        Claim(SHOPPER, "pattern", "dotted"): False,
+        Claim("colour", "teal"): True,
+        Claim("colour", "red"): False,
+        Claim("colour", "teal", liked=1): True,
+        Claim("colour", "teal", liked=2): False,  # two were taken, one was liked
+        Claim("colour", "teal", 2, 0): False,
+        Claim("colour", "red", 1, 0): True,
+        Claim("category", "mug", 1, 0): True,
+        Claim("category", "mug", 0, 0): False,
+        Claim("category", "hat", 0, 0): True,
     }
-    assert {claim: is_borne_out(claim, MUG, HISTORY) for claim in so} == so
+    assert {claim: is_so(claim, MUG, HISTORY) for claim in so} == so
+    assert {claim.about for claim in list(so)[:2]} == {ITEM} and {claim.about for claim in list(so)[2:]} == {SHOPPER}
+
+
+def test_counting_says_what_the_table_says():
+    assert by_counting(MUG, HISTORY) == "This mug is teal. You liked 1 teal thing. You did not like 1 mug."
+    assert by_counting(MUG | {"colour": None}, HISTORY[:2]) == "You took no mug."
+    assert by_counting({"category": "lamp", "colour": "pink"}, HISTORY[:2] * 2) == (
+        "This lamp is pink. You took no pink thing. You liked 2 lamps."
+    )
 
 
 def test_the_shop_by_hand():
@@ -98,24 +96,22 @@ def test_the_shop_by_hand():
 
     def explain(requests):
         asked.extend(requests)
-        return ["I do not know."] + ["This mug is pink and plain; you prefer plain things in pink or red."] * 9
+        return ["I do not know."] + ["This mug is pink. You liked 9 pink things. You took no pink thing."] * 9
 
     found = evaluate(split, source, explain, true, tastes, number=10)
     assert all(set(request) == {"task", "history", "item"} for request in asked), "and not the answer"
     mine = found["UniMP"]
-    assert (mine["texts"], mine["read"], mine["contradictions"]) == (10, 9, 0)
+    assert (mine["texts"], mine["read"], mine["contradictions"]) == (10, 9, 9)
     own = [true[request["item"]] for request in asked[1:]]
-    expected = sum(sum(a == b for a, b in zip(each.values(), ("mug", "pink", "plain"), strict=True)) for each in own)
-    assert mine[ITEM] == [expected, 27] and mine[SHOPPER][1] == mine["taste"][1] == 27
+    assert mine[ITEM] == [sum((each["category"] == "mug") + (each["colour"] == "pink") for each in own), 18]
+    without = sum(
+        all(true[entry["item_id"]]["colour"] != "pink" for entry in request["history"]) for request in asked[1:]
+    )
+    assert mine[SHOPPER] == [without, 18] and mine["taste"][1] == 9
+    for level in ("written by the shop", "by counting"):
+        assert found[level]["read"] == 10 and found[level]["contradictions"] == 0
+        assert found[level][ITEM][0] == found[level][ITEM][1]
+    # What the shop writes is true of what a model of the recipe is shown.
     written = found["written by the shop"]
-    assert written["read"] == 10 and written["contradictions"] == 0
-    assert written[ITEM][0] == written[ITEM][1] and written["taste"][0] == written["taste"][1]
-    counted = found["by counting"]
-    assert counted["read"] == 10 and counted[ITEM][0] == counted[ITEM][1]
+    assert written[SHOPPER] == [20, 20] and written["wrong"] == []
     assert "I do not know." in format_table(found)
-
-
-def test_counting_says_what_the_history_says():
-    assert by_counting(MUG, HISTORY) == "You like striped things in teal; this mug is teal and striped."
-    plain = MUG | {"pattern": "zigzag"}
-    assert by_counting(plain, HISTORY) == "You like things in teal; this mug is teal, though zigzag and not plain."
