@@ -48,9 +48,11 @@ def grounds_of(item: Mapping[str, Any], history: Sequence[Mapping[str, Any]], te
 
 
 def in_words(grounds: Sequence[Ground]) -> str:
-    """`" colour teal 2 liked 1 category mug 0 liked 0"`: by value, how many items share it and how many were liked."""
+    """`" colour teal 2 liked 1 category mug 0"`: by value, how many items share it and how many of them were liked."""
+    # Where there are none, "liked" is left out: a small model takes "2 liked 0" and "0 liked 0" for the same.
     return "".join(
-        f" {clean_value(each['attribute'], MOST_WORDS)} {each['value']} {len(each['items'])} liked {each['liked']}"
+        f" {clean_value(each['attribute'], MOST_WORDS)} {each['value']} {len(each['items'])}"
+        + (f" liked {each['liked']}" if each["items"] else "")
         for each in grounds
     )
 

@@ -30,6 +30,7 @@ def test_by_hand():
         " kind mug 1 liked 0 colours Teal 2 liked 0 colours red 1 liked 1"
     )
     assert len(grounds_of(A | {"colours": ["teal", "red"] * 9}, history, TERMS)) == MOST_GROUNDS
+    assert in_words(grounds_of(A, history[1:2], TERMS)) == " kind mug 0 colours Teal 0 colours red 1 liked 1"
     assert in_words([]) == ""
 
 
