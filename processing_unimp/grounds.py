@@ -29,12 +29,12 @@ def grounds_of(item: Mapping[str, Any], history: Sequence[Mapping[str, Any]], te
         `list[dict]`: for each of up to four values `{"attribute", "value", "items", "liked"}`: the ids of the items of
         the history that have it (`None` for one that is only described), and how many of them got 4 or 5 stars.
     """
-    found = []
+    found: list[Ground] = []
     for name in terms.attributes:
-        for value in _values(item.get(name)):
-            if not terms.has_value(name, value):
-                continue
-            alike = [entry for entry in history if value.lower() in map(str.lower, _values(entry.get(name)))]
+        values = [value for value in dict.fromkeys(_values(item.get(name))) if terms.has_value(name, value)]
+        of_history = [{value.lower() for value in _values(entry.get(name))} for entry in history] if values else []
+        for value in values[: MOST_GROUNDS - len(found)]:
+            alike = [entry for entry, own in zip(history, of_history, strict=True) if value.lower() in own]
             stars = [stars_of(entry.get("rating")) for entry in alike]
             found.append(
                 {
@@ -44,7 +44,7 @@ def grounds_of(item: Mapping[str, Any], history: Sequence[Mapping[str, Any]], te
                     "liked": sum(own is not None and own >= LIKED for own in stars),
                 }
             )
-    return found[:MOST_GROUNDS]
+    return found
 
 
 def in_words(grounds: Sequence[Ground]) -> str:

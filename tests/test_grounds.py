@@ -29,7 +29,11 @@ def test_by_hand():
     assert in_words(grounds_of(A, history, TERMS)) == (
         " kind mug 1 liked 0 colours Teal 2 liked 0 colours red 1 liked 1"
     )
-    assert len(grounds_of(A | {"colours": ["teal", "red"] * 9}, history, TERMS)) == MOST_GROUNDS
+    assert grounds_of(A | {"colours": ["Teal", "red"] * 9}, history, TERMS) == grounds_of(A, history, TERMS)
+    many = [{"item_id": str(number), "tags": list("uvwxyz")} for number in range(2)]
+    others = [{"item_id": str(number)} for number in range(2, 4)]
+    found = grounds_of(many[0], many[1:], ItemTerms.of(Catalogue.from_items(many + others)))
+    assert [each["value"] for each in found] == list("uvwxyz")[:MOST_GROUNDS]
     assert in_words(grounds_of(A, history[1:2], TERMS)) == " kind mug 0 colours Teal 0 colours red 1 liked 1"
     assert in_words([]) == ""
 
