@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.imagine_demo import demo_model, demo_shop, wilson
 from processing_unimp import Case, ExampleSource, Split
-from processing_unimp.demo_shop import CATEGORIES, COLOURS, explanation, true_looks, true_tastes
+from processing_unimp.demo_shop import CATEGORIES, COLOURS, true_looks, true_tastes
 from processing_unimp.grounds import LIKED
 from processing_unimp.task import history_of
 
@@ -100,15 +100,6 @@ def is_so(claim: Claim, item: Looks, history: Sequence[tuple[Looks, float | None
     return claim.taken in (None, len(stars)) and claim.liked in (None, liked)
 
 
-def by_counting(item: Mapping[str, Any], history: Sequence[tuple[Mapping[str, Any], float]]) -> str:
-    """The shop's own sentences, from the table alone: colours that are in pictures only do not count."""
-
-    def stars_of(attribute: str) -> list[float]:
-        return [stars for other, stars in history if other[attribute] == item[attribute]]
-
-    return explanation(item["category"], item["colour"], stars_of("category"), stars_of("colour"))
-
-
 # --- counting ---
 
 
@@ -167,7 +158,7 @@ def evaluate(
     number: int = 200,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """Ask for explanations and judge them, beside those of nobody and those by counting.
+    """Ask for explanations and judge them, beside those that the shop wrote.
 
     Args:
         split (`Split`): the made-up shop's; its test part is asked.
@@ -178,26 +169,19 @@ def evaluate(
         seed (`int`, *optional*, defaults to 0): chooses them, and the training explanations.
 
     Returns:
-        `dict[str, dict]`: by level what [`judge`] finds. `"written by the shop"`: the true explanations, which no
-        model that learns from their like can be expected to pass; `"by counting"`: those of [`by_counting`], which
-        reads the table; `"of somebody else"`: training explanations drawn by chance.
+        `dict[str, dict]`: by level what [`judge`] finds. `"written by the shop"`: the true explanations, which fill in
+        sentences by counting in the table; a model that learns from their like cannot be expected to pass them.
+        `"of somebody else"`: training explanations drawn by chance.
     """
     rng = np.random.default_rng(seed)
     cases = [split.test[int(place)] for place in rng.permutation(len(split.test))[:number]]
     requests: list[Request] = [
         {"task": "explain", "history": history_of(case, source), "item": case.target.item_id} for case in cases
     ]
-    written, item_of = split.train.explanations(), source.catalogue.item
+    written = split.train.explanations()
     texts = {
         "UniMP": explain(requests),
         "written by the shop": [str(case.target.explanation) for case in cases],
-        "by counting": [
-            by_counting(
-                item_of(request["item"]),
-                [(item_of(entry["item_id"]), entry["rating"]) for entry in request["history"]],
-            )
-            for request in requests
-        ],
         "of somebody else": [written[int(place)] for place in rng.integers(len(written), size=len(cases))],
     }
     return {name: judge(those, cases, source, looks, tastes) for name, those in texts.items()}

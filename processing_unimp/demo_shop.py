@@ -7,7 +7,7 @@ stripes; colour and category are in both. Everything follows from one seed.
 import functools
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -488,7 +488,7 @@ def _shop(
     free = np.ones(len(items), dtype=bool)
     previous = None
     rows: list[dict[str, Any]] = []
-    shown: list[tuple[int, int]] = []
+    shown: list[tuple[dict[str, Any], int]] = []
     for step, moment in enumerate(moments):
         if step == turn:  # tastes drift: one favourite colour gives way to another
             taste.colours[0] = int(rng.choice([c for c in range(len(COLOURS)) if c not in taste.colours]))
@@ -513,17 +513,10 @@ def _shop(
                 "item_id": items[number]["item_id"],
                 "timestamp": int(moment),
                 "rating": float(rating),
-                "explanation": explanation(
-                    CATEGORIES[looks.category[number]],
-                    list(COLOURS)[looks.colour[number]],
-                    *(
-                        [stars for other, stars in shown[-MOST_SHOWN:] if values[other] == values[number]]
-                        for values in (looks.category, looks.colour)
-                    ),
-                ),
+                "explanation": explained(items[number], list(COLOURS)[looks.colour[number]], shown[-MOST_SHOWN:]),
             }
         )
-        shown.append((number, rating))
+        shown.append((items[number], rating))
     return rows, taste
 
 
@@ -548,18 +541,22 @@ def _enjoyment(taste: _Taste, looks: _Looks) -> np.ndarray:
     return 1.5 + 1.3 * colour + 0.7 * category + 0.9 * pattern + 0.3 * price
 
 
-def explanation(category: str, colour: str | None, of_category: Sequence[float], of_colour: Sequence[float]) -> str:
-    """What somebody says of an item who sees it, and what the shopper took lately; who knows nothing of tastes.
+def explained(item: Mapping[str, Any], colour: str, shown: Sequence[tuple[Mapping[str, Any], float]]) -> str:
+    """What somebody says of an item who sees it, and reads in the table what the shopper took lately.
 
-    Nor of patterns: what the models of the demo see of a picture does not tell them, and they would learn to guess.
+    Nothing of tastes, which nobody is shown, nor of patterns, which the models of the demo do not read in pictures:
+    they would learn to guess.
 
     Args:
-        category (`str`): of the item.
-        colour (`str`, *optional*): of the item; without it nothing is said of colours.
-        of_category, of_colour (`Sequence[float]`): stars of the latest items that have the same.
+        item (`Mapping`): its row of the table.
+        colour (`str`): which it has. Where the table does not say so, nothing is said of colours of the history.
+        shown (`Sequence[tuple[Mapping, float]]`): rows of the latest items, with their stars.
     """
-    said = [] if colour is None else [f"This {category} is {colour}.", _of_history(of_colour, f"{colour} thing")]
-    return " ".join([*said, _of_history(of_category, category)])
+    said = [f"This {item['category']} is {colour}."]
+    for attribute, thing in (("colour", f"{colour} thing"), ("category", item["category"])):
+        if item[attribute] is not None:
+            said.append(_of_history([stars for other, stars in shown if other[attribute] == item[attribute]], thing))
+    return " ".join(said)
 
 
 def _of_history(stars: Sequence[float], thing: str) -> str:

@@ -18,6 +18,7 @@ from processing_unimp.demo_shop import (
     PATTERNS,
     _make_items,
     draw_item,
+    explained,
     make_demo_shop,
     true_looks,
 )
@@ -135,19 +136,22 @@ def test_histories_are_6_to_14_items_each_once(histories):
     assert all(len({number for number, _ in history}) == len(history) for history in histories)
 
 
-def test_explanations_are_true_of_the_item_and_of_what_was_taken_lately(shop, true):
-    _, interactions = shop
-    taken = defaultdict(list)
+def test_an_explanation_by_hand():
+    mug, lamp = {"category": "mug", "colour": "teal"}, {"category": "lamp", "colour": "teal"}
+    unknown = {"category": "mug", "colour": None}
+    assert explained(mug, "teal", []) == "This mug is teal. You took no teal thing. You took no mug."
+    shown = [(lamp, 5), (lamp, 4), (lamp, 2), (unknown, 3), (mug, 1)]
+    assert explained(mug, "teal", shown) == "This mug is teal. You liked 2 teal things. You did not like 2 mugs."
+    assert explained(unknown, "red", shown[3:4]) == "This mug is red. You did not like 1 mug."
+
+
+def test_explanations_are_of_the_item_and_of_the_latest_six(shop, true):
+    items, interactions = shop
+    rows, taken = {item["item_id"]: item for item in items}, defaultdict(list)
     for row in interactions:
-        item, latest = true[row["item_id"]], taken[row["user_id"]][-6:]
-        for attribute, none in (("colour", f"no {item['colour']} thing"), ("category", f"no {item['category']}")):
-            stars = [rating for other, rating in latest if other[attribute] == item[attribute]]
-            liked = sum(rating >= 4 for rating in stars)
-            said = f"liked {liked}" if liked else f"did not like {len(stars)}" if stars else f"took {none}"
-            thing = item[attribute] + " thing" * (attribute == "colour") + "s" * ((liked or len(stars)) > 1)
-            assert f"You {said}{'' if not stars else ' ' + thing}." in row["explanation"]
-        assert row["explanation"].startswith(f"This {item['category']} is {item['colour']}. ")
-        taken[row["user_id"]].append((item, row["rating"]))
+        item, latest = rows[row["item_id"]], taken[row["user_id"]]
+        assert row["explanation"] == explained(item, true[row["item_id"]]["colour"], latest[-6:])
+        latest.append((item, row["rating"]))
 
 
 def test_all_stars_occur_and_none_rules(histories):
