@@ -41,8 +41,8 @@ from benchmarks.imagine_questions import (
 from benchmarks.imagine_sheet import draw_grid
 from modeling_unimp import DataArguments, PersonalizationPipeline
 from modeling_unimp.training.experiment import load_shop, split_histories
-from processing_unimp import ExampleSource, Histories, Split
-from processing_unimp.demo_shop import favourite_colours
+from processing_unimp import Catalogue, ExampleSource, Histories, Split
+from processing_unimp.demo_shop import true_tastes
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
 KIND, WISH = "asked for a kind", "asked for a colour and a kind"  # the two sets of questions
@@ -239,7 +239,7 @@ def evaluate(
         answer (`Callable`): imagine requests in, answers as the pipeline gives them out: `"picture"`, `"retrieved"`
             and `"nearest"`.
         favourites (`Mapping[str, frozenset[str]]`): by user id the colours that are right when a kind is asked for;
-            `favourite_colours` of the same shop.
+            of `true_tastes` of the same shop.
         number (`int`, *optional*, defaults to 100): shoppers to ask, each once for a kind and once for a wish.
         seed (`int`, *optional*, defaults to 0): chooses them, and the colours of the wishes.
         wishes (`bool`, *optional*, defaults to `True`): ask for a colour and a kind, too.
@@ -306,6 +306,18 @@ def demo_shop() -> tuple[Split, ExampleSource]:
     return split, source
 
 
+def demo_model(model: str, catalogue: Catalogue) -> PersonalizationPipeline:
+    """A model of recipes/demo.yaml in a folder."""
+    unimp = PersonalizationPipeline(
+        model=AutoModel.from_pretrained(model), processor=AutoProcessor.from_pretrained(model)
+    )
+    if unimp.processor.catalogue.fingerprint != catalogue.fingerprint:
+        raise SystemExit(
+            f"{model} knows other items than the made-up shop has: expected a model of recipes/demo.yaml."
+        )
+    return unimp
+
+
 def main(
     model: str,
     requests: int,
@@ -317,13 +329,7 @@ def main(
 ) -> dict[str, Any]:
     logging.basicConfig(format="%(message)s")
     split, source = demo_shop()
-    unimp = PersonalizationPipeline(
-        model=AutoModel.from_pretrained(model), processor=AutoProcessor.from_pretrained(model)
-    )
-    if unimp.processor.catalogue.fingerprint != source.catalogue.fingerprint:
-        raise SystemExit(
-            f"{model} knows other items than the made-up shop has: expected a model of recipes/demo.yaml."
-        )
+    unimp = demo_model(model, source.catalogue)
     codec = unimp.model.image_codec
     if codec is None:
         raise SystemExit(
@@ -334,7 +340,9 @@ def main(
         split,
         source,
         lambda asked: unimp(asked, seed=0, **options),
-        favourite_colours(),  # of the shop that `load_shop` makes up
+        {
+            user_id: taste["colour"] for user_id, taste in true_tastes().items()
+        },  # of the shop that `load_shop` makes up
         number=requests,
         wishes=wishes,
         reconstruct=lambda pictures: codec.decode(codec.encode(pictures)),

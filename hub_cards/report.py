@@ -17,7 +17,7 @@ from modeling_unimp.training.evaluation import rows_of
 from processing_unimp import Catalogue, EvaluationCases
 from processing_unimp.picture import UnreadablePicture, open_picture
 
-from .html_pieces import TEMPLATES, data_uri, percent, thumbnail, title_of
+from .html_pieces import TEMPLATES, counted, data_uri, percent, thumbnail, title_of
 from .run_record import PARTS, Results, TaskResult, number, standing
 from .untrusted_text import one_line
 
@@ -260,7 +260,12 @@ def _rate(views: _ItemViews, request: Mapping[str, Any], answer: Mapping[str, An
 
 
 def _explain(views: _ItemViews, request: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {"item": views.of(request["item"]), "text": answer["text"], "true": request["answer"]}
+    return {
+        "item": views.of(request["item"]),
+        "text": answer["text"],
+        "grounds": counted(answer["grounds"]),
+        "true": request["answer"],
+    }
 
 
 def _select(views: _ItemViews, request: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:

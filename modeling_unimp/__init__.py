@@ -24,6 +24,7 @@ Answers:
     picture_latents.py          what is kept of pictures that were looked at
     weights_version.py          whether weights are still those that something was made with
     ranking.py                  the best items of logits
+    attribution.py              what the score of a ranked item is made of
     imagining.py                search for items, write codes, compare pictures
     image_codec.py              pictures as codes and back
     interfaces.py               types of what comes from the other package

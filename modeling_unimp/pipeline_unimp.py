@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
 
 from .answering import answer, answering, as_read, split
+from .attribution import because as parts_of_scores
 from .imagining import PictureIndex, retrieve
 from .interfaces import PictureFeatures, Processor, Request
 from .item_embeddings import ItemContent
@@ -61,6 +62,8 @@ class PersonalizationPipeline(Pipeline):
         top_k (`int`, *optional*, defaults to 10): items of a ranking, or nearest to a picture.
         exclude_seen (`bool`, *optional*): leave the history's items out of a ranking; by default of recommend only.
         allowed (`Iterable[str]`, *optional*): rank these item ids only, such as those in stock.
+        because (`int`, *optional*): say of each item of recommend and search why it is there, by so many items of the
+            history at most: it gets `"because": [{"item_id", "source", "share"}]`, see `attribution.py`.
         batch_size (`int`, *optional*, defaults to 32): requests a forward.
         vision_features (`FeatureStore`, *optional*): features of the catalogue's pictures, instead of the pictures.
         seed (`int`, *optional*, defaults to 0): another seed, another picture.
@@ -256,6 +259,7 @@ class PersonalizationPipeline(Pipeline):
         top_k: int | None = None,
         exclude_seen: bool | None = None,
         allowed: Iterable[str] | None = None,
+        because: int | None = None,
         vision_features: PictureFeatures | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict, dict, dict]:
@@ -268,7 +272,9 @@ class PersonalizationPipeline(Pipeline):
             if isinstance(allowed, str) or not isinstance(allowed, Iterable):
                 raise ValueError(f"allowed={allowed!r}: expected a list of item ids.")
             ranking["allowed"] = list(allowed)
-        own = ["top_k", "exclude_seen", "allowed", "batch_size", "vision_features", "seed"]
+        if because is not None:
+            ranking["because"] = _at_least_one(because, "because")
+        own = ["top_k", "exclude_seen", "allowed", "because", "batch_size", "vision_features", "seed"]
         known = [*own, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters]
         for name in generate_kwargs:
             if name not in known:
@@ -379,7 +385,7 @@ class PersonalizationPipeline(Pipeline):
 
     def call_arguments(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Arguments of a call, with those of the pipeline's construction: of `preprocess` (`vision_features`), of
-        `_forward` (those of `generate`), of `postprocess` (`top_k`, `exclude_seen`, `allowed`)."""
+        `_forward` (those of `generate`), of `postprocess` (`top_k`, `exclude_seen`, `allowed`, `because`)."""
         reading, generating, ranking = self._sanitize_parameters(**kwargs)
         return (
             self._preprocess_params | reading,
@@ -424,6 +430,7 @@ class PersonalizationPipeline(Pipeline):
         top_k: int = 10,
         exclude_seen: bool | None = None,
         allowed: list[str] | None = None,
+        because: int | None = None,
     ) -> list[dict[str, Any]]:
         """Rank what has to be ranked, and say it in plain dicts."""
         group, requests = work["group"], work["requests"]
@@ -431,10 +438,13 @@ class PersonalizationPipeline(Pipeline):
         if group == "items":
             masks = torch.stack([self.allowed_items(request, exclude_seen, allowed) for request in requests])
             scores, numbers = rank_items(work["outputs"], top_k, masks)
-            outputs = [
-                (own[own >= 0].tolist(), of_own[own >= 0].tolist())
-                for own, of_own in zip(numbers, scores, strict=True)
-            ]
+            outputs = []
+            for request, logits, own, of_own in zip(requests, work["outputs"], numbers, scores, strict=True):
+                items, results = own[own >= 0].tolist(), {"score": of_own[own >= 0].tolist()}
+                if because is not None:
+                    hybrid, catalogue = self.model.hybrid_scores, self.processor.catalogue
+                    results["because"] = parts_of_scores(hybrid, request, logits, items, catalogue, because)
+                outputs.append((items, results))
         elif group == "codes":
             outputs = [
                 (output, self._nearest(request, output["similarity"], top_k, bool(exclude_seen), allowed))

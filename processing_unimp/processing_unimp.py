@@ -29,6 +29,7 @@ from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
 from .catalogue import Catalogue
 from .catalogue_file import CATALOGUE_FILE
 from .control_tokens import ControlTokens
+from .grounds import Ground, grounds_of
 from .item_terms import TERMS_FILE, ItemTerms
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
@@ -69,6 +70,8 @@ class UniMPProcessor(ProcessorMixin):
         max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
         query_attribute (`str`, *optional*): attribute the search queries of training were made from.
         wish_attributes (`list[str]`, *optional*): attributes that the wishes of imagine name beside the query.
+        tell_grounds (`bool`, *optional*, defaults to `False`): whether the prompt of explain says what the history has
+            in common with the item, counted (see `grounds.py`); the paper's does not.
         catalogue (`Catalogue`, *optional*): the shop; loaded from the folder by `from_pretrained`.
         item_terms (`ItemTerms`, *optional*): for content rows; loaded likewise.
     """
@@ -88,6 +91,7 @@ class UniMPProcessor(ProcessorMixin):
         max_length: int = 2048,
         query_attribute: str | None = None,
         wish_attributes: list[str] | None = None,
+        tell_grounds: bool = False,
         catalogue: Catalogue | None = None,
         item_terms: ItemTerms | None = None,
     ) -> None:
@@ -116,6 +120,7 @@ class UniMPProcessor(ProcessorMixin):
         self.max_length = max_length
         self.query_attribute = query_attribute
         self.wish_attributes = wish_attributes or None
+        self.tell_grounds = tell_grounds
         self.control = ControlTokens(first_token_id, num_codes)
         self.item_terms = item_terms
         self._catalogue: Catalogue | None = None
@@ -344,8 +349,31 @@ class UniMPProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
     def read_request(self, request: Any) -> Request:
-        """A request in the form that the tasks read, as a copy; see `request_reading.py`."""
-        return read_request(request)
+        """A request in the form that the tasks read, as a copy; see `request_reading.py`. One to explain gets its
+        `"grounds"`, see `grounds.py`."""
+        read = read_request(request)
+        if read.get("task") == "explain" and self.item_terms is not None:
+            read["grounds"] = self._grounds(read)
+        return read
+
+    def _grounds(self, request: Request) -> list[Ground]:
+        """Of the item that a request is about, in the part of its history that is read; none where something is
+        missing, which is refused where it is needed."""
+        history = request.get("history")
+        if not isinstance(history, list | tuple) or request.get("item") is None:
+            return []
+        assert self.item_terms is not None
+        item = self._attributes(request["item"], "the item")
+        latest = list(history)[-self.history_length :]
+        shown = [self._attributes(entry, f"history item {number}") for number, entry in enumerate(latest)]
+        return grounds_of(item, shown, self.item_terms)
+
+    def _attributes(self, item: Any, where: str) -> dict[str, Any]:
+        """What is known of an item of a request, with its id and stars."""
+        entry = self.item_text.resolve(item, where)
+        named = item.get("item_id") if isinstance(item, Mapping) else str(item)
+        known = {} if entry.number is None else self.catalogue.item(self.catalogue.item_id(entry.number))
+        return {**known, **entry.attributes, "item_id": named, "rating": entry.rating}
 
     def _encode(
         self,
@@ -438,6 +466,8 @@ class UniMPProcessor(ProcessorMixin):
         """
         task = self.task_of(request)
         where = {"select": "a candidate", "imagine": "a retrieved item"}.get(task.name, "the item")
+        if not self.tell_grounds:
+            request = {name: value for name, value in request.items() if name != "grounds"}
         return [
             self.item_text.resolve(piece.entry, where) if isinstance(piece, ItemSlot) else piece
             for piece in task.prompt(request)

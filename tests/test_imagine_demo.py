@@ -28,7 +28,7 @@ from benchmarks.imagine_sheet import draw_grid
 from modeling_unimp.training.experiment import split_histories
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, ExampleSource, Histories, Interaction, Targets, leave_last_out
-from processing_unimp.demo_shop import CATEGORIES, COLOURS, draw_item, favourite_colours, make_demo_shop
+from processing_unimp.demo_shop import CATEGORIES, COLOURS, draw_item, make_demo_shop, true_tastes
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
@@ -61,7 +61,7 @@ def looks(shop):
 
 @pytest.fixture(scope="module")
 def favourites():
-    return favourite_colours(num_items=96, num_shoppers=80)
+    return {user: taste["colour"] for user, taste in true_tastes(num_items=96, num_shoppers=80).items()}
 
 
 def stand_in(picture_of, catalogue):

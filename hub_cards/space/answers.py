@@ -23,6 +23,7 @@ MAX_QUICK_QUERY = 40  # characters
 MAX_TYPED = 200  # characters of a line on the page
 MAX_RANKED = 100  # items of an answer
 MAX_STATES = 8  # histories that are kept as the model has read them
+MAX_REASONS = 3  # items of the history that a ranked item is said to be because of
 MAX_SEED = 2**53  # JavaScript has no larger exact whole numbers
 
 Entry = str | dict[str, Any]
@@ -60,14 +61,16 @@ class Answers:
         return int(self.pipeline.processor.history_length)
 
     def recommend(self, history: list[Entry], top_k: int = 12) -> dict[str, Any]:
-        """Recommend the items that a shopper is likeliest to take next, best first, each with its probability.
+        """Recommend the items that a shopper is likeliest to take next, best first, each with its probability and,
+        where the model can tell, with what carried its score.
 
         Args:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating;
                 empty for somebody new.
             top_k: how many items, at most 100.
         """
-        return self._ask("recommend", history, top_k=whole_number(top_k, "top_k", 1, MAX_RANKED))
+        top_k = whole_number(top_k, "top_k", 1, MAX_RANKED)
+        return self._ask("recommend", history, top_k=top_k, **self._because("recommend"))
 
     def search(self, history: list[Entry], query: str, top_k: int = 12) -> dict[str, Any]:
         """Search the shop for items that fit both the query and the shopper, best first, each with its probability.
@@ -77,7 +80,13 @@ class Answers:
             query: what is looked for, in a few words.
             top_k: how many items, at most 100.
         """
-        return self._ask("search", history, {"query": query}, top_k=whole_number(top_k, "top_k", 1, MAX_RANKED))
+        top_k = whole_number(top_k, "top_k", 1, MAX_RANKED)
+        return self._ask("search", history, {"query": query}, top_k=top_k, **self._because("search"))
+
+    def _because(self, task: str) -> dict[str, Any]:
+        """The argument that asks for reasons, where the model has closed-form scores, whose parts they are."""
+        hybrid = self.pipeline.model.hybrid_scores
+        return {} if hybrid is None or task not in hybrid.weights else {"because": MAX_REASONS}
 
     def rate(self, history: list[Entry], item: str) -> dict[str, Any]:
         """Predict how many stars a shopper would give an item: the mean, the likeliest, and each star's probability.

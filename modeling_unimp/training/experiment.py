@@ -247,6 +247,7 @@ def processor_of(
         num_image_tokens=image_tokens_of(fusion, model_args.config_fields.get("num_latents", UniMPConfig.num_latents)),
         num_retrieved=data_args.num_retrieved,
         wish_attributes=data_args.wish_attributes,
+        tell_grounds=data_args.tell_grounds,
     )
 
 

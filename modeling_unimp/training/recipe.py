@@ -56,6 +56,7 @@ class DataArguments:
     max_length: int = _option(2048, "Tokens of a sequence; older items give way.")
     num_candidates: int = _option(8, "Candidates of a select request.")
     wish_attributes: list[str] = _option([], "Attributes that the wishes of imagine name beside the query: colour.")
+    tell_grounds: bool = _option(False, "The prompt of explain says what history and item have in common, counted.")
     num_retrieved: int = _option(2, "Items that are searched and shown before a picture is imagined.")
     windows: str = _option("random", "random: some windows of each history an epoch; all: every position.")
     windows_per_user: int = _option(1, "Random windows of each history an epoch.")
