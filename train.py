@@ -68,13 +68,13 @@ def main() -> None:
             if publication is not None:
                 logger.warning("push_to_hub: a codec alone is not published. Train a model with it and push that.")
         return
-    split = split_histories(histories, catalogue, data_args, args.seed)
+    split = split_histories(histories, catalogue, data_args)
 
     # The model, and what it learns from.
     processor = processor_of(catalogue, split, codec, data_args, model_args)
     model, features = model_of(processor, codec, model_args, args)
     mixture = mixture_of(split, catalogue, data_args, args.seed)
-    cases_of = partial(evaluation_cases_of, data_args=data_args, catalogue=catalogue, seed=args.seed)
+    cases_of = partial(evaluation_cases_of, data_args=data_args, catalogue=catalogue)
     trainer = UniMPTrainer(
         model=model,
         args=args,
@@ -107,7 +107,7 @@ def main() -> None:
         unimp = PersonalizationPipeline(model=trainer.bare_model, processor=processor)
         answer = partial(unimp, exclude_seen=data_args.exclude_seen)
         # Cases cut to max_test_cases are other shoppers for every task; the report shows all tasks of a few.
-        shown = cases_of(split.test.sample(24, args.seed), max_cases=None)
+        shown = cases_of(split.test.sample(24, data_args.split_seed), max_cases=None)
         report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results, codec=codec_results)
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
         if publication is not None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from hub_cards.run_record import save_by_case
 from modeling_unimp.hybrid_scores import POPULARITY, HybridScores
 from modeling_unimp.training.defaults import fill_from_data
-from modeling_unimp.training.evaluation import bootstrap, closed_form_outputs
+from modeling_unimp.training.evaluation import bootstrap, by_case, closed_form_outputs
 from modeling_unimp.training.experiment import (
     check_names,
     check_output_folder,
@@ -33,10 +34,16 @@ from modeling_unimp.training.experiment import (
 )
 from modeling_unimp.training.feature_store import FeatureStore
 from modeling_unimp.training.hybrid_fitting import MOST_CASES, closed_form_scores, fit_closed_form
-from modeling_unimp.training.item_similarity import picture_similarity, text_similarity, windowed_transitions
+from modeling_unimp.training.item_similarity import (
+    picture_similarity,
+    term_vectors,
+    text_similarity,
+    windowed_transitions,
+)
 from modeling_unimp.training.recipe import ModelArguments, UniMPTrainingArguments, given_on_command_line, parse_recipe
 from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Histories
 from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.metrics.lists import ListMeasures
 from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task_search import query_of
 
@@ -48,6 +55,7 @@ from .ranking_baselines import (
     blocks_of,
     bm25,
     constant,
+    ease_with_content,
     history_weights,
     nearest,
     of_maximum,
@@ -102,7 +110,7 @@ def blend_parameters(blend: HybridScores, task: str) -> dict[str, Any]:
     """What a blend consists of for a task, rounded."""
     if task == "rate":
         assert blend.stars is not None
-        return {name: round(getattr(blend.stars, name), 3) for name in ("strength", "expected", "alike")}
+        return {name: round(getattr(blend.stars, name), 3) for name in ("strength", "expected", "alike", "factored")}
     if task == "select":
         return {"as in recommend, times": round(blend.weights[task][0], 3)}
     found = {}
@@ -276,6 +284,7 @@ def choose_all(
         add("windowed transitions", nearest(windowed_transitions(train, NEIGHBOURS[-1]), tie_break), rankings)
         add("item-kNN", tuned_knn(train, tie_break), rankings)
         linear = add("EASE", tuned_ease(train, tie_break), rankings)
+        add("EASE with content", ease_with_content(train, attributes, pictures, tie_break), rankings)
         for cases in rankings:
             task = cases.task.name
             if task in same and task in linear:
@@ -303,7 +312,7 @@ def choose_all(
     return chosen
 
 
-def evaluate(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any]:
+def evaluate(cases: EvaluationCases, chosen: dict[str, Chosen], lists: ListMeasures | None = None) -> dict[str, Any]:
     """Metrics of the chosen baselines on one part of the split, with 95 % intervals of the headline."""
     result: dict[str, Any] = {
         "cases": len(cases),
@@ -314,11 +323,12 @@ def evaluate(cases: EvaluationCases, chosen: dict[str, Chosen]) -> dict[str, Any
     for name, best in chosen.items():
         scores = cases.scores(best.outputs(cases))
         result["baselines"][name] = {
-            "metrics": summarise(cases.task, scores),
+            "metrics": summarise(cases.task, scores, lists),
             "interval": bootstrap(cases.task, scores),
             # JSON has no infinity.
             "parameters": {name: "infinite" if value == np.inf else value for name, value in best.parameters.items()},
             "validation": best.validation,
+            "by_case": by_case(cases.task, scores),
         }
     return result
 
@@ -373,11 +383,11 @@ def main() -> None:
     if "config" not in (given := given_on_command_line()):
         data_args, model_args, args = fill_from_data(data_args, model_args, args, given, catalogue, histories)
     check_names(catalogue, data_args)
-    split = split_histories(histories, catalogue, data_args, args.seed)
+    split = split_histories(histories, catalogue, data_args)
     pictures = pictures_of(catalogue, model_args, args)
 
     # Those that train.py fits the weights of UniMP's closed form on.
-    validation = evaluation_cases_of(split.validation, data_args, catalogue, args.seed, MOST_CASES)
+    validation = evaluation_cases_of(split.validation, data_args, catalogue, MOST_CASES)
     for cases in validation:
         if not len(cases) or cases.task.name not in OUTPUTS:
             reason = "no validation case" if not len(cases) else "there is no baseline for it here"
@@ -388,11 +398,12 @@ def main() -> None:
     chose = round(time.time() - started, 1)
 
     # As in train.py: here, once, the test parts are touched.
+    lists = ListMeasures(split.train.item_counts(), term_vectors(catalogue))
     parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}
     results = {
         part: {
-            cases.task.name: evaluate(cases, chosen[cases.task.name])
-            for cases in evaluation_cases_of(targets, data_args, catalogue, args.seed, data_args.max_test_cases)
+            cases.task.name: evaluate(cases, chosen[cases.task.name], lists)
+            for cases in evaluation_cases_of(targets, data_args, catalogue, data_args.max_test_cases)
             if len(cases) and chosen.get(cases.task.name)
         }
         for part, targets in parts.items()
@@ -403,11 +414,20 @@ def main() -> None:
         "split": {"name": split.name, "leaks": split.leaks, "removed": split.removed},
         "data": dataclasses.asdict(data_args),
         "catalogue": catalogue.fingerprint,
-        "seed": args.seed,
+        "split_seed": data_args.split_seed,
         "pictures": pictures is not None,
         "seconds_to_choose": chose,
         "seconds": round(time.time() - started, 1),
     }
+    save_by_case(
+        folder,
+        {
+            (part, task, who): row.pop("by_case")
+            for part, by_task in results.items()
+            for task, result in by_task.items()
+            for who, row in result["baselines"].items()
+        },
+    )
     table = markdown(results)
     (folder / "baselines.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "baselines.md").write_text(table)

@@ -39,10 +39,10 @@ from benchmarks.imagine_questions import (
     seen_of,
 )
 from benchmarks.imagine_sheet import draw_grid
-from modeling_unimp import DataArguments, PersonalizationPipeline, UniMPTrainingArguments
+from modeling_unimp import DataArguments, PersonalizationPipeline
 from modeling_unimp.training.experiment import load_shop, split_histories
-from processing_unimp import ExampleSource, Histories, Split
-from processing_unimp.demo_shop import favourite_colours
+from processing_unimp import Catalogue, ExampleSource, Histories, Split
+from processing_unimp.demo_shop import true_tastes
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.yaml"
 KIND, WISH = "asked for a kind", "asked for a colour and a kind"  # the two sets of questions
@@ -239,7 +239,7 @@ def evaluate(
         answer (`Callable`): imagine requests in, answers as the pipeline gives them out: `"picture"`, `"retrieved"`
             and `"nearest"`.
         favourites (`Mapping[str, frozenset[str]]`): by user id the colours that are right when a kind is asked for;
-            `favourite_colours` of the same shop.
+            of `true_tastes` of the same shop.
         number (`int`, *optional*, defaults to 100): shoppers to ask, each once for a kind and once for a wish.
         seed (`int`, *optional*, defaults to 0): chooses them, and the colours of the wishes.
         wishes (`bool`, *optional*, defaults to `True`): ask for a colour and a kind, too.
@@ -295,16 +295,27 @@ def demo_shop() -> tuple[Split, ExampleSource]:
     recipe = yaml.safe_load(RECIPE.read_text())
     known = {field.name for field in dataclasses.fields(DataArguments)}
     data_args = DataArguments(**{name: value for name, value in recipe.items() if name in known})
-    seed = recipe.get("seed", UniMPTrainingArguments.seed)
     catalogue, histories = load_shop(data_args)
-    split = split_histories(histories, catalogue, data_args, seed)
+    split = split_histories(histories, catalogue, data_args)
     source = ExampleSource(
         catalogue,
-        np.random.default_rng(seed),
+        np.random.default_rng(data_args.split_seed),
         history_length=data_args.history_length,
         query_attribute=data_args.query_attribute,
     )
     return split, source
+
+
+def demo_model(model: str, catalogue: Catalogue) -> PersonalizationPipeline:
+    """A model of recipes/demo.yaml in a folder."""
+    unimp = PersonalizationPipeline(
+        model=AutoModel.from_pretrained(model), processor=AutoProcessor.from_pretrained(model)
+    )
+    if unimp.processor.catalogue.fingerprint != catalogue.fingerprint:
+        raise SystemExit(
+            f"{model} knows other items than the made-up shop has: expected a model of recipes/demo.yaml."
+        )
+    return unimp
 
 
 def main(
@@ -318,13 +329,7 @@ def main(
 ) -> dict[str, Any]:
     logging.basicConfig(format="%(message)s")
     split, source = demo_shop()
-    unimp = PersonalizationPipeline(
-        model=AutoModel.from_pretrained(model), processor=AutoProcessor.from_pretrained(model)
-    )
-    if unimp.processor.catalogue.fingerprint != source.catalogue.fingerprint:
-        raise SystemExit(
-            f"{model} knows other items than the made-up shop has: expected a model of recipes/demo.yaml."
-        )
+    unimp = demo_model(model, source.catalogue)
     codec = unimp.model.image_codec
     if codec is None:
         raise SystemExit(
@@ -335,7 +340,9 @@ def main(
         split,
         source,
         lambda asked: unimp(asked, seed=0, **options),
-        favourite_colours(),  # of the shop that `load_shop` makes up
+        {
+            user_id: taste["colour"] for user_id, taste in true_tastes().items()
+        },  # of the shop that `load_shop` makes up
         number=requests,
         wishes=wishes,
         reconstruct=lambda pictures: codec.decode(codec.encode(pictures)),

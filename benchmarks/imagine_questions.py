@@ -140,7 +140,7 @@ def make_questions(
         if case.user_id not in favourites:
             raise ValueError(
                 f"no favourite colours of shopper {case.user_id!r} among those of {len(favourites)} shoppers: "
-                "expected those of the same shop, favourite_colours(num_items, num_shoppers, seed)."
+                "expected those of the same shop, true_tastes(num_items, num_shoppers, seed)."
             )
         history = history_of(case, source)
         shown, ratings = [entry["item_id"] for entry in history], [entry["rating"] for entry in history]

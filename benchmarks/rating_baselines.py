@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from modeling_unimp.training.hybrid_fitting import biases
+from modeling_unimp.training.rating_factors import biases, factorise
 from processing_unimp import EvaluationCases, Histories
 
 from .ranking_baselines import Scorer, Variant, constant
 
 RATING_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 RANKS = (2, 4, 8, 16)
-SWEEPS = 30
 
 
 def constant_stars(train: Histories, of: Callable[[np.ndarray], Any]) -> Iterator[Variant]:
@@ -47,38 +46,6 @@ def matrix_factorisation(train: Histories, user_penalty: float, item_penalty: fl
             mean, of_items, factors = factorise(train, user_penalty, item_penalty, rank, penalty)
             parameters = {"rank": rank, "penalty": penalty, "user_penalty": user_penalty, "item_penalty": item_penalty}
             yield parameters, stars_of_factors(mean, of_items, factors, user_penalty, penalty)
-
-
-def factorise(
-    train: Histories, user_penalty: float, item_penalty: float, rank: int, penalty: float, sweeps: int = SWEEPS
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Mean, biases of items `(N,)` and their factors `(N, rank)`, for the least squared error with ridge penalties.
-
-    Least squares for one factor of all users, then of all items, and so on: no more than R numbers at once.
-    """
-    mean, of_users, of_items = biases(train, user_penalty, item_penalty)
-    rated = np.isfinite(train.ratings)
-    users, items = train.user_numbers[rated], train.item_numbers[rated]
-    p = np.zeros((len(train), rank))
-    q = np.random.default_rng(0).normal(0, 0.1, size=(len(of_items), rank))
-    residual = train.ratings[rated] - mean - of_users[users] - of_items[items]
-
-    def solved(rows: np.ndarray, size: int, other: np.ndarray | float, ridge: float) -> np.ndarray:
-        weights = np.broadcast_to(np.square(other), residual.shape)
-        return np.bincount(rows, residual * other, size) / (np.bincount(rows, weights, size) + ridge)
-
-    for _ in range(sweeps):
-        residual += of_users[users]
-        of_users = solved(users, len(p), 1.0, user_penalty)
-        residual += of_items[items] - of_users[users]
-        of_items = solved(items, len(q), 1.0, item_penalty)
-        residual -= of_items[items]
-        for factor in range(rank):
-            residual += p[users, factor] * q[items, factor]
-            p[:, factor] = solved(users, len(p), q[items, factor], penalty)
-            q[:, factor] = solved(items, len(q), p[users, factor], penalty)
-            residual -= p[users, factor] * q[items, factor]
-    return mean, of_items, q
 
 
 def stars_of_factors(

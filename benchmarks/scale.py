@@ -182,7 +182,7 @@ class Shop:
 
     def split(self) -> Any:
         catalogue, histories = self.loaded()
-        return split_histories(histories, catalogue, self.data_args, self.args.seed)
+        return split_histories(histories, catalogue, self.data_args)
 
 
 def loading(shop: Shop) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def loading(shop: Shop) -> dict[str, Any]:
     with timed(found, "interactions, read"):
         histories = Histories.load(str(shop.data_args.interactions), catalogue)
     with timed(found, "split"):
-        split_histories(histories, catalogue, shop.data_args, shop.args.seed)
+        split_histories(histories, catalogue, shop.data_args)
     return found
 
 
@@ -241,7 +241,7 @@ def closed_forms(shop: Shop) -> dict[str, Any]:
     split = shop.split()
     with timed(found, "closed form"):
         hybrid = closed_form_scores(split.train, None, "category", exclude_seen=True)
-    validation = evaluation_cases_of(split.validation, shop.data_args, split.train.catalogue, 0, max_cases=2_000)
+    validation = evaluation_cases_of(split.validation, shop.data_args, split.train.catalogue, max_cases=2_000)
     with timed(found, "closed form, fitted"):
         fitted = fit_closed_form(hybrid, validation, split.train)
     fitted.save_pretrained(shop.folder / "model")

@@ -65,7 +65,7 @@ def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dic
         sys.argv = ["train.py", *words, "--tasks", "recommend", "search", "rate", "select"]
         data_args, model_args, args = parse_recipe()
         catalogue, histories = load_shop(data_args)
-        split = split_histories(histories, catalogue, data_args, args.seed)
+        split = split_histories(histories, catalogue, data_args)
         processor = processor_of(catalogue, split, None, data_args, model_args)
         model, features = model_of(processor, None, model_args, args)
         mixture = mixture_of(split, catalogue, data_args, args.seed)
@@ -78,7 +78,7 @@ def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dic
         training = _training(trainer, mixture, collator, steps)
         recommend = next(
             cases
-            for cases in evaluation_cases_of(split.test, data_args, catalogue, args.seed, max_cases=users)
+            for cases in evaluation_cases_of(split.test, data_args, catalogue, max_cases=users)
             if cases.task.name == "recommend"
         )
         pipeline = PersonalizationPipeline(model=trainer.bare_model.eval(), processor=processor)

@@ -62,7 +62,7 @@ def export(folder: Path) -> None:
         named = ", ".join(data_args.tasks) or "none"
         raise ValueError(f"tasks: {named}: expected recommend among them, which is what is ranked here.")
     catalogue, histories = load_shop(data_args)
-    split = split_histories(histories, catalogue, data_args, args.seed)
+    split = split_histories(histories, catalogue, data_args)
     folder.mkdir(parents=True, exist_ok=True)
     train, ids = split.train, pa.array(catalogue.item_ids, pa.string())
     pq.write_table(pa.table({"item_id": ids}), folder / "items.parquet")
@@ -83,7 +83,7 @@ def export(folder: Path) -> None:
         (folder / f"{part}.parquet").unlink(missing_ok=True)  # of an earlier export
         if targets is None:
             continue
-        by_task = evaluation_cases_of(targets, data_args, catalogue, args.seed, max_cases)
+        by_task = evaluation_cases_of(targets, data_args, catalogue, max_cases)
         cases = next(cases for cases in by_task if cases.task.name == "recommend")
         if not len(cases):
             logger.info(f"{part} is left out: no case ({cases.skipped} skipped)")

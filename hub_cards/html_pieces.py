@@ -27,6 +27,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
+def counted(grounds: Sequence[Mapping[str, Any]]) -> str:
+    """What an explained item has in common with the history, see `processing_unimp/grounds.py`; empty for nothing."""
+    words = [
+        f'{each["attribute"]} "{each["value"]}" {len(each["items"])} times, {each["liked"]} with 4 or 5 stars'
+        for each in grounds
+    ]
+    return f"Counted in the history: {'; '.join(words)}." if words else ""
+
+
 def title_of(item: Mapping[str, Any], attributes: Sequence[str], max_characters: int) -> str:
     """The attribute called title or name, else the first text in the order of the shop's columns, else the id."""
     for name in (*TITLES, *attributes):

@@ -17,7 +17,7 @@ from modeling_unimp.training.evaluation import rows_of
 from processing_unimp import Catalogue, EvaluationCases
 from processing_unimp.picture import UnreadablePicture, open_picture
 
-from .html_pieces import TEMPLATES, data_uri, percent, thumbnail, title_of
+from .html_pieces import TEMPLATES, counted, data_uri, percent, thumbnail, title_of
 from .run_record import PARTS, Results, TaskResult, number, standing
 from .untrusted_text import one_line
 
@@ -31,7 +31,7 @@ TRUTH = ("answer", "next", "others")  # what a request knows of the right answer
 
 LOWER_IS_BETTER = {"mae", "rmse", "frechet", "nll"}
 # High for a picture of anything, low for a picture of nothing; highest of all for chance.
-NEITHER_IS_BETTER = {"similarity_to_other", "coverage@10"}
+NEITHER_IS_BETTER = {"similarity_to_other", "coverage@10", "novelty@10", "diversity@10"}
 
 QUESTIONS = {
     "recommend": "Which item comes next? Ranked over the whole catalogue.",
@@ -260,7 +260,12 @@ def _rate(views: _ItemViews, request: Mapping[str, Any], answer: Mapping[str, An
 
 
 def _explain(views: _ItemViews, request: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
-    return {"item": views.of(request["item"]), "text": answer["text"], "true": request["answer"]}
+    return {
+        "item": views.of(request["item"]),
+        "text": answer["text"],
+        "grounds": counted(answer["grounds"]),
+        "true": request["answer"],
+    }
 
 
 def _select(views: _ItemViews, request: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:

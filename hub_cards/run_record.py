@@ -14,12 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import yaml
 
 from modeling_unimp import DataArguments, ModelArguments
 from processing_unimp import TASKS
 
 RESULTS = "results.json"
+CASES = "case_headlines.npz"
 TaskResult = Mapping[str, Any]  # what `evaluate_model` returns for a task
 Results = Mapping[str, Mapping[str, TaskResult]]  # by part of the split and task
 
@@ -51,9 +53,19 @@ def write_results(
     minutes: float,
     codec_metrics: dict[str, Any] | None = None,
 ) -> None:
-    """Write results.json: numbers with the protocol that produced them."""
+    """Write results.json: numbers with the protocol that produced them; and the headline of each case beside it."""
+    written = {part: {task: dict(result) for task, result in by_task.items()} for part, by_task in results.items()}
+    save_by_case(
+        folder,
+        {
+            (part, task, who): values
+            for part, by_task in written.items()
+            for task, result in by_task.items()
+            for who, values in result.pop("by_case", {}).items()
+        },
+    )
     record = {
-        "results": results,
+        "results": written,
         "image_codec": codec_metrics,
         "split": {"name": split.name, "leaks": split.leaks, "removed": split.removed},
         "training_cases": mixture.num_cases,
@@ -68,6 +80,12 @@ def write_results(
         "machine": {"processor": platform.machine(), "device": str(args.device), "processes": args.world_size},
     }
     (folder / RESULTS).write_text(json.dumps(_without_nan(record), indent=2, default=str) + "\n")
+
+
+def save_by_case(folder: Path, values: Mapping[tuple[str, str, str], np.ndarray]) -> None:
+    """Write the headline of each case, by part of the split, task and who answers, for comparisons in pairs."""
+    columns: dict[str, Any] = {"/".join(names): each for names, each in values.items()}
+    np.savez_compressed(folder / CASES, **columns)
 
 
 def read_json(file: Path, expected: str) -> dict[str, Any]:

@@ -20,7 +20,11 @@ The network:
 Answers:
     pipeline_unimp.py           requests to answers: preprocess, forward, postprocess
     answering.py                the steps that pipeline and evaluation share
+    user_state.py               a history read once, for any number of requests
+    picture_latents.py          what is kept of pictures that were looked at
+    weights_version.py          whether weights are still those that something was made with
     ranking.py                  the best items of logits
+    attribution.py              what the score of a ranked item is made of
     imagining.py                search for items, write codes, compare pictures
     image_codec.py              pictures as codes and back
     interfaces.py               types of what comes from the other package
@@ -43,6 +47,7 @@ from .configuration_unimp import UniMPConfig
 from .image_codec import ImageCodec
 from .modeling_unimp import UniMPForConditionalGeneration, UniMPModel
 from .pipeline_unimp import PersonalizationPipeline
+from .user_state import UserState
 
 if TYPE_CHECKING:
     from .training.feature_store import FeatureStore
@@ -61,6 +66,7 @@ __all__ = [
     "UniMPModel",
     "UniMPTrainer",
     "UniMPTrainingArguments",
+    "UserState",
     "add_lora",
     "load_image_processor",
 ]

@@ -70,6 +70,20 @@ def mask_pictures(media_index_BT: torch.Tensor, num_pictures: int, accumulate: b
     return PictureMask(pictures_BI, visible_BTI)
 
 
+class MediaKeysValues:
+    """Keys and values of pictures for as long as the same are looked at, as in `generate`: no text changes them, so
+    that each block makes its own once."""
+
+    def __init__(self) -> None:
+        self._of_block: dict[nn.Module, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def of(self, block: "UniMPGatedCrossAttention", media_ULD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        known = self._of_block.get(block)
+        if known is None or known[0] is not media_ULD:
+            known = self._of_block[block] = (media_ULD, block.k_proj(media_ULD), block.v_proj(media_ULD))
+        return known[1:]
+
+
 class UniMPGatedCrossAttention(nn.Module):
     """`x + tanh(a) * attention(x, media)`, then `x + tanh(f) * feed_forward(x)`, on tokens that see a picture.
 
@@ -95,21 +109,35 @@ class UniMPGatedCrossAttention(nn.Module):
         self.feed_forward_gate = nn.Parameter(torch.empty(1))
 
     def forward(
-        self, text_BTD: torch.Tensor, media_ULD: torch.Tensor, media_mask: FoldedSpans | PictureMask
+        self,
+        text_BTD: torch.Tensor,
+        media_ULD: torch.Tensor,
+        media_mask: FoldedSpans | PictureMask,
+        keys_values: MediaKeysValues | None = None,
     ) -> torch.Tensor:
         """
         Args:
             text_BTD (`torch.FloatTensor`): hidden states of the language model.
             media_ULD (`torch.FloatTensor`): latents of the batch's distinct pictures.
             media_mask (`FoldedSpans` or `PictureMask`): which token sees which picture.
+            keys_values (`MediaKeysValues`, *optional*): where those of `media_ULD` are found, or kept.
         """
+        # Of each distinct picture once, then handed to all that see it.
+        if keys_values is None:
+            key_ULD, value_ULD = self.k_proj(media_ULD), self.v_proj(media_ULD)
+        else:
+            key_ULD, value_ULD = keys_values.of(self, media_ULD)
         if isinstance(media_mask, FoldedSpans):
             text_ND = text_BTD.flatten(0, 1)[media_mask.tokens_N]
-            changed = self._gated(text_ND, self._folded_attention(self.text_norm(text_ND), media_ULD, media_mask))
+            changed = self._gated(
+                text_ND, self._folded_attention(self.text_norm(text_ND), key_ULD, value_ULD, media_mask)
+            )
             return (
                 text_BTD.flatten(0, 1).index_copy(0, media_mask.tokens_N, changed.to(text_BTD.dtype)).view_as(text_BTD)
             )
-        changed = self._gated(text_BTD, self._masked_attention(self.text_norm(text_BTD), media_ULD, media_mask))
+        changed = self._gated(
+            text_BTD, self._masked_attention(self.text_norm(text_BTD), key_ULD, value_ULD, media_mask)
+        )
         return torch.where(media_mask.visible_BTI.any(-1, keepdim=True), changed.to(text_BTD.dtype), text_BTD)
 
     def _gated(self, text: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -117,26 +145,22 @@ class UniMPGatedCrossAttention(nn.Module):
         return text + self.feed_forward_gate.tanh() * self.feed_forward(text)
 
     def _folded_attention(
-        self, text_ND: torch.Tensor, media_ULD: torch.Tensor, media_mask: FoldedSpans
+        self, text_ND: torch.Tensor, key_ULD: torch.Tensor, value_ULD: torch.Tensor, media_mask: FoldedSpans
     ) -> torch.Tensor:
         """Spans are the batch; their padding is computed and thrown away."""
         query = self.q_proj(text_ND)
         folded = query.new_zeros(len(media_mask.pictures_S) * media_mask.longest, query.shape[-1])
         folded = folded.index_copy(0, media_mask.slots_N, query).unflatten(0, (-1, media_mask.longest))
-        # Projected once a distinct picture, then handed to each of its spans.
-        key, value = self.k_proj(media_ULD)[media_mask.pictures_S], self.v_proj(media_ULD)[media_mask.pictures_S]
+        key, value = key_ULD[media_mask.pictures_S], value_ULD[media_mask.pictures_S]
         return self._attend(folded, key, value).flatten(0, 1)[media_mask.slots_N]
 
     def _masked_attention(
-        self, text_BTD: torch.Tensor, media_ULD: torch.Tensor, media_mask: PictureMask
+        self, text_BTD: torch.Tensor, key_ULD: torch.Tensor, value_ULD: torch.Tensor, media_mask: PictureMask
     ) -> torch.Tensor:
         """Keys are the latents of all of a row's pictures, behind an additive mask."""
-        key, value = (
-            projected[media_mask.pictures_BI].flatten(1, 2)
-            for projected in (self.k_proj(media_ULD), self.v_proj(media_ULD))
-        )
+        key, value = (projected[media_mask.pictures_BI].flatten(1, 2) for projected in (key_ULD, value_ULD))
         query = self.q_proj(text_BTD)
-        hidden = ~media_mask.visible_BTI.repeat_interleave(media_ULD.shape[1], dim=-1).unsqueeze(1)
+        hidden = ~media_mask.visible_BTI.repeat_interleave(key_ULD.shape[1], dim=-1).unsqueeze(1)
         mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, torch.finfo(query.dtype).min)
         attended = self._attend(query, key, value, mask)
         # A token that sees nothing got the mean over everything: the mask alone does not make it zero.
@@ -163,19 +187,20 @@ class UniMPGatedMixin:
 
     def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         # Positional, because reentrant activation checkpointing loses the gradient of keyword arguments.
-        media_states, media_mask = kwargs.pop("media_states", None), kwargs.pop("media_mask", None)
-        return super().__call__(hidden_states, media_states, media_mask, *args, **kwargs)  # type: ignore[misc]
+        media = (kwargs.pop(name, None) for name in ("media_states", "media_mask", "media_keys_values"))
+        return super().__call__(hidden_states, *media, *args, **kwargs)  # type: ignore[misc]
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         media_states: torch.Tensor | None,
         media_mask: FoldedSpans | PictureMask | None,
+        media_keys_values: MediaKeysValues | None,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
         if self.gated_cross_attention is not None and media_mask is not None:
-            hidden_states = self.gated_cross_attention(hidden_states, media_states, media_mask)
+            hidden_states = self.gated_cross_attention(hidden_states, media_states, media_mask, media_keys_values)
         return super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
 
 

@@ -4,9 +4,10 @@ Shapes: B requests, P codes of a picture, N items, G width of what pictures are 
 """
 
 import copy
+import itertools
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -153,28 +154,43 @@ def codec_of(model: "UniMPForConditionalGeneration") -> ImageCodec:
 def picture_features(
     model: "UniMPForConditionalGeneration",
     processor: Processor,
-    pictures: Sequence[Image.Image | None],
+    pictures: Iterable[Image.Image | None],
     batch_size: int = 32,
 ) -> np.ndarray:
-    """What pictures are compared by `(n, G)`, zeros where there is none: see `config.picture_features`."""
-    present = [picture for picture in pictures if picture is not None]
+    """What pictures are compared by `(n, G)`, zeros where there is none: see `config.picture_features`.
+
+    No more than `batch_size` of the pictures are held at a time.
+    """
+    look = _looking(model, processor)
+    parts = [look([])]
+    pictures = iter(pictures)
+    while batch := list(itertools.islice(pictures, batch_size)):
+        parts.append(np.zeros((len(batch), parts[0].shape[1]), dtype=np.float32))
+        if present := [picture for picture in batch if picture is not None]:
+            parts[-1][[picture is not None for picture in batch]] = look(present)
+    return np.concatenate(parts)
+
+
+def _looking(
+    model: "UniMPForConditionalGeneration", processor: Processor
+) -> Callable[[list[Image.Image]], np.ndarray]:
+    """From pictures, perhaps none, to what they are compared by `(n, G)`."""
     if model.config.picture_features == "codec":
         codec = codec_of(model)
-        features = codec.vectors(codec.encode(present, batch_size)).numpy()
-    elif model.model.vision_tower is None:
+        return lambda pictures: codec.vectors(codec.encode(pictures)).numpy()
+    if model.model.vision_tower is None:
         raise ValueError(
             "this model has no vision tower to compare pictures by: set config.picture_features = 'codec'."
         )
-    else:
-        parts = [np.zeros((0, model.config.vision_feature_size), dtype=np.float32)]
-        for start in range(0, len(present), batch_size):
-            pixels = [processor.pixels_of(picture) for picture in present[start : start + batch_size]]
-            patches = model.model.encode_pictures(torch.stack(pixels).to(model.device))
-            parts.append(patches.float().mean(dim=1).cpu().numpy())
-        features = np.concatenate(parts)
-    spread = np.zeros((len(pictures), features.shape[1]), dtype=np.float32)
-    spread[[picture is not None for picture in pictures]] = features
-    return spread
+
+    def patches(pictures: list[Image.Image]) -> np.ndarray:
+        if not pictures:
+            return np.zeros((0, model.config.vision_feature_size), dtype=np.float32)
+        pixels = torch.stack([processor.pixels_of(picture) for picture in pictures]).to(model.device)
+        features: np.ndarray = model.model.encode_pictures(pixels).float().mean(dim=1).cpu().numpy()
+        return features
+
+    return patches
 
 
 @dataclass(frozen=True)
@@ -204,10 +220,10 @@ class PictureIndex:
             features = vision_features.pooled().float().numpy()
         else:
             known = np.array([by == "codec" and _is_coded(catalogue, item_id) for item_id in catalogue.item_ids])
-            pictures = [
+            pictures = (
                 None if is_known else catalogue.picture(item_id)
                 for is_known, item_id in zip(known, catalogue.item_ids, strict=True)
-            ]
+            )
             features = picture_features(model, processor, pictures)
             if known.any():
                 features[known] = codec_of(model).vectors(catalogue.picture_codes[known]).numpy()

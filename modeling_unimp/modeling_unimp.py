@@ -24,6 +24,7 @@ from .assembly import from_backbones
 from .backbones import whole_weights
 from .configuration_unimp import UniMPConfig
 from .focal_loss import supervised_rows, token_nll
+from .gated_cross_attention import MediaKeysValues
 from .hybrid_scores import HybridScores, hybrid_beside, save_hybrid_beside
 from .image_codec import ImageCodec
 from .imagining import check_codec, codec_beside, fit_codes_to_codec, imagine, save_codec_beside
@@ -184,6 +185,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         vision_features: torch.Tensor | None = None,
         media_index: torch.Tensor | None = None,
         media_states: torch.Tensor | None = None,
+        media_keys_values: MediaKeysValues | None = None,
         code_places: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -224,6 +226,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             vision_features=vision_features,
             media_index=media_index,
             media_states=media_states,
+            media_keys_values=media_keys_values,
             code_places=code_places,
             use_cache=use_cache,
             return_dict=True,
@@ -366,18 +369,21 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[Any, dict[str, Any]]:
-        """Pictures are encoded once, before beams; they are distinct, not a batch, so beams do not repeat them."""
+        """Pictures are encoded once, before beams; they are distinct, not a batch, so beams do not repeat them.
+        A cache to go on from is of the batch."""
         pictures = {name: model_kwargs.pop(name, None) for name in ("pixel_values", "vision_features")}
         pictures = self.own_inputs({name: tensor for name, tensor in pictures.items() if tensor is not None})
         media_states = model_kwargs.pop("media_states", None)
         if media_states is None and pictures:
             media_states = self(**pictures, return_dict=True).media_states
+        if expand_size > 1 and model_kwargs.get("cache") is not None:
+            model_kwargs["cache"].batch_repeat_interleave(expand_size)
         mixin: Any = super()
         expanded_ids, model_kwargs = mixin._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs
         )
         if media_states is not None:
-            model_kwargs["media_states"] = media_states
+            model_kwargs |= {"media_states": media_states, "media_keys_values": MediaKeysValues()}
         return expanded_ids, model_kwargs
 
     def prepare_inputs_for_generation(  # type: ignore[override]
@@ -441,11 +447,13 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
 
     # ------------------------------------------------------------------------------------------------------ answers
 
-    def own_inputs(self, batch: Any) -> dict[str, torch.Tensor]:
+    def own_inputs(self, batch: Any) -> dict[str, Any]:
         """A batch of the processor on this model's device; of an offloaded model the hooks decide where it goes."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "task_ids"}
+        inputs = {name: value for name, value in batch.items() if name != "task_ids"}
         device = self.device
-        return inputs if device.type == "meta" else {name: tensor.to(device) for name, tensor in inputs.items()}
+        if device.type == "meta":
+            return inputs
+        return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
 
     def answer_logits(self, group: str, num_positions: int = 1, **inputs: Any) -> torch.Tensor:
         """Logits of one group of tokens at the last positions; nothing else goes through the head.
@@ -453,7 +461,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         Args:
             group (`str`): `"words"`, `"stars"`, `"decisions"`, `"codes"` or `"items"`.
             num_positions (`int`, *optional*, defaults to 1)
-            inputs: those of [`UniMPModel.forward`], padded on the left.
+            inputs: those of [`UniMPModel.forward`], padded on the left; tokens that a `cache` holds may be among them,
+                as in `generate`.
 
         Returns:
             `torch.FloatTensor` of shape `(B, num_positions, size of the group)`.
@@ -461,6 +470,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: another group, one that this model does not have, or logits that are no numbers.
         """
+        if "cache" in inputs and inputs["input_ids"].shape == inputs["attention_mask"].shape:
+            inputs["input_ids"] = inputs["input_ids"][:, inputs["cache"].get_seq_length() :]
         outputs = self(
             **inputs,
             answer_group=group,

@@ -19,6 +19,7 @@ from .backbones import check_text_config, is_unused_vision_part, vision_outputs
 from .configuration_unimp import UniMPConfig
 from .gated_cross_attention import (
     FoldedSpans,
+    MediaKeysValues,
     PictureMask,
     UniMPGatedCrossAttention,
     fold_spans,
@@ -208,6 +209,7 @@ class UniMPModel(UniMPPreTrainedModel):
         vision_features: torch.Tensor | None = None,
         media_index: torch.Tensor | None = None,
         media_states: torch.Tensor | None = None,
+        media_keys_values: MediaKeysValues | None = None,
         code_places: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -226,6 +228,8 @@ class UniMPModel(UniMPPreTrainedModel):
             media_index (`torch.LongTensor` of shape `(B, T)` or `(B, past + T)`, *optional*): 0 for a token without a
                 picture, else 1 + its picture's row. With a cache, fusions `"all"` and `"late"` need the long form.
             media_states (`torch.FloatTensor` of shape `(U, L, D)`, *optional*): instead of pixels or features.
+            media_keys_values (`MediaKeysValues`, *optional*): the same in each call with the same `media_states`, of
+                which cross-attention then makes keys and values once.
             code_places (`torch.LongTensor` of shape `(B, T)`, *optional*): see [`UniMPModel.code_places`]; needed only
                 when a picture's first codes are in the cache, or with `inputs_embeds`.
             use_cache (`bool`, *optional*)
@@ -256,7 +260,7 @@ class UniMPModel(UniMPPreTrainedModel):
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         if media_mask is not None and self.late_cross_attention is None:
-            kwargs |= {"media_states": media_states, "media_mask": media_mask}
+            kwargs |= {"media_states": media_states, "media_mask": media_mask, "media_keys_values": media_keys_values}
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -268,7 +272,7 @@ class UniMPModel(UniMPPreTrainedModel):
         )
         hidden_states = outputs.last_hidden_state
         if media_mask is not None and self.late_cross_attention is not None:
-            hidden_states = self.late_cross_attention(hidden_states, media_states, media_mask)
+            hidden_states = self.late_cross_attention(hidden_states, media_states, media_mask, media_keys_values)
         if code_places is not None:
             hidden_states = self.item_embeddings("after_codes", hidden_states, code_places)
         return UniMPModelOutput(
@@ -282,7 +286,8 @@ class UniMPModel(UniMPPreTrainedModel):
     def _checked_media_index(
         self, media_index: torch.Tensor | None, media_states: torch.Tensor | None, past: int, length: int
     ) -> torch.Tensor | None:
-        """`media_index` up to the last token of this call: all of the sequence, or of this call alone."""
+        """`media_index` up to the last token of this call: all of the sequence where tokens see pictures of earlier
+        ones, else of this call alone; `None` when no token of it sees any."""
         if media_index is None:
             if media_states is not None:
                 raise ValueError("pictures came without a media_index: it says which token sees which picture.")
@@ -294,6 +299,8 @@ class UniMPModel(UniMPPreTrainedModel):
                 f"media_index covers {media_index.shape[1]} tokens; the cache holds {past} and {length} came: "
                 f"expected {past + length}, those of the cache first."
             )
+        if self.config.fusion not in ("all", "late"):
+            media_index = media_index[:, -length:]
         most = int(media_index.max()) if media_index.numel() else 0
         num_pictures = 0 if media_states is None else len(media_states)
         if most > num_pictures and self.config.fusion != "none":
@@ -303,7 +310,7 @@ class UniMPModel(UniMPPreTrainedModel):
     def _media_mask(self, index_BS: torch.Tensor, num_pictures: int, length: int) -> FoldedSpans | PictureMask | None:
         """Which of the last `length` tokens sees which picture."""
         if self.config.fusion == "exclusive":
-            return fold_spans(index_BS[:, -length:])
+            return fold_spans(index_BS)
         media_mask = mask_pictures(index_BS, num_pictures, accumulate=True)
         return None if media_mask is None else PictureMask(media_mask.pictures_BI, media_mask.visible_BTI[:, -length:])
 
@@ -311,12 +318,11 @@ class UniMPModel(UniMPPreTrainedModel):
         self,
         input_ids: torch.Tensor | None,
         embeds_BTW: torch.Tensor,
-        index_BS: torch.Tensor,
+        index_BT: torch.Tensor,
         media_ULD: torch.Tensor,
     ) -> torch.Tensor:
         """Early and pooled fusion: latents in place of the `[IMG]` tokens, or their mean added to them."""
         assert self.media_proj is not None
-        index_BT = index_BS[:, -embeds_BTW.shape[1] :]
         if input_ids is None:
             row = self.embed(torch.tensor([[self.config.image_token_id]], device=embeds_BTW.device))
             is_image = (embeds_BTW == row.to(embeds_BTW.dtype)).all(-1)

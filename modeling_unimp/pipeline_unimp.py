@@ -6,17 +6,21 @@ import itertools
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
 
 from .answering import answer, answering, as_read, split
+from .attribution import because as parts_of_scores
 from .imagining import PictureIndex, retrieve
 from .interfaces import PictureFeatures, Processor, Request
 from .item_embeddings import ItemContent
+from .picture_latents import PictureLatents
 from .ranking import highest, rank_items
+from .user_state import UserState, cache_of, chooses_cache, read_histories, tokens_of
+from .weights_version import weights_fingerprint, weights_version
 
 if TYPE_CHECKING:
     from .modeling_unimp import UniMPForConditionalGeneration
@@ -38,6 +42,9 @@ class PersonalizationPipeline(Pipeline):
     A request is a dict with a `"task"` and a `"history"`, latest item last. An item is an id of the catalogue, a dict
     with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know.
 
+    A history that several requests of a call share is read once. For several calls [`~PersonalizationPipeline.read`]
+    it, and pass the [`UserState`] in its place: the answers are the same.
+
     By task:
 
     - `"recommend"`: `{"items": [{"item_id", attributes..., "score"}]}`, best first.
@@ -55,6 +62,8 @@ class PersonalizationPipeline(Pipeline):
         top_k (`int`, *optional*, defaults to 10): items of a ranking, or nearest to a picture.
         exclude_seen (`bool`, *optional*): leave the history's items out of a ranking; by default of recommend only.
         allowed (`Iterable[str]`, *optional*): rank these item ids only, such as those in stock.
+        because (`int`, *optional*): say of each item of recommend and search why it is there, by so many items of the
+            history at most: it gets `"because": [{"item_id", "source", "share"}]`, see `attribution.py`.
         batch_size (`int`, *optional*, defaults to 32): requests a forward.
         vision_features (`FeatureStore`, *optional*): features of the catalogue's pictures, instead of the pictures.
         seed (`int`, *optional*, defaults to 0): another seed, another picture.
@@ -88,6 +97,8 @@ class PersonalizationPipeline(Pipeline):
         self.model.check_processor(self.processor)
         self.model.model.item_embeddings.keeps_rows = not placed
         self._picture_index: tuple[Any, PictureIndex] | None = None
+        self._latents = PictureLatents()
+        self._fingerprint: tuple[Any, Any] = (None, None)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads."""
@@ -115,7 +126,7 @@ class PersonalizationPipeline(Pipeline):
             if added is None:
                 return []
             new = [added.item(item_id) for item_id in added.item_ids]
-            content = self._content(new, [added.picture(item_id) for item_id in added.item_ids])
+            content = self._content(new, map(added.picture, added.item_ids))
             hybrid = self.model.hybrid_scores
             if hybrid is not None:
                 hybrid = hybrid.with_items(added=dict(enumerate(new, start=len(catalogue))))
@@ -146,7 +157,7 @@ class PersonalizationPipeline(Pipeline):
             changes = catalogue.checked_changes(items)
             if changes is None:
                 return []
-            exchanged = [catalogue.picture_of(changes.sources.get(number)) for number in changes.numbers]
+            exchanged = (catalogue.picture_of(changes.sources.get(number)) for number in changes.numbers)
             content = self._content(changes.rows, exchanged)
             kept = torch.tensor([number not in changes.sources for number in changes.numbers])
             hybrid = self.model.hybrid_scores
@@ -159,8 +170,9 @@ class PersonalizationPipeline(Pipeline):
                 numbers: list[int] = catalogue.change(changes)
         return numbers
 
-    def _content(self, items: Sequence[Mapping[str, Any]], pictures: Sequence[Any]) -> ItemContent | None:
-        """What item rows are made from: terms of the attributes, and pooled features of the picture."""
+    def _content(self, items: Sequence[Mapping[str, Any]], pictures: Iterable[Any]) -> ItemContent | None:
+        """What item rows are made from: terms of the attributes, and pooled features of the picture, which are opened
+        one by one."""
         config = self.model.config
         if config.item_rows == "free":
             return None
@@ -174,11 +186,80 @@ class PersonalizationPipeline(Pipeline):
                         features[row] = self.model.model.encode_pictures(pixels).float().mean(dim=1)[0].cpu()
         return ItemContent(*self.processor.content_terms(config.content_length, items), features)
 
+    def read(self, history: Any, *, vision_features: PictureFeatures | None = None) -> UserState:
+        """Read a shopper's history once, for any number of requests about it.
+
+        ```python
+        >>> state = unimp.read(["mug-014", "lamp-003"])
+        >>> unimp({"task": "recommend", "history": state})
+        >>> unimp({"task": "search", "history": state, "query": "chair"})
+        ```
+
+        Args:
+            history (`list`): as in a request.
+            vision_features (`FeatureStore`, *optional*): see the class; the same as in the calls that follow.
+
+        Returns:
+            [`UserState`]: also of a model or catalogue that is changed later; it is then read again in every call.
+
+        Raises:
+            ValueError: no history.
+        """
+        return self._read_state(history, None, vision_features)
+
+    def extend(self, state: UserState, event: Any, *, vision_features: PictureFeatures | None = None) -> UserState:
+        """The state after one more event, an item as a history has it; nothing but this item is read.
+
+        A history longer than the processor's `history_length`, or than its `max_length`, loses its first item, which
+        moves all others: it is read as a whole then.
+
+        Args:
+            state ([`UserState`]): stays as it is.
+            event (`str` or `dict`): what the shopper took last.
+            vision_features (`FeatureStore`, *optional*): see the class.
+        """
+        return self._read_state([*state.history, event], state, vision_features)
+
+    def _read_state(self, history: Any, after: UserState | None, vision_features: PictureFeatures | None) -> UserState:
+        with self.processor.catalogue.lock.answering():
+            self.model.check_processor(self.processor)
+            self._latents.belong_to(self.model)
+            read = self.processor.read_request({"task": "recommend", "history": history})
+            reading, _, _ = self.call_arguments(vision_features=vision_features)
+            valid = self._still_valid(after)
+            return self._read([read], [0], self._weights_fingerprint(), after=[valid], **reading)[0]
+
+    def _read(
+        self, requests: Sequence[Request], positions: Sequence[int], fingerprint: Any = None, **options: Any
+    ) -> list[UserState]:
+        """States of the histories of requests that were read; without a fingerprint for this call alone."""
+        histories = [request.get("history") for request in requests]
+        with answering(self.model):
+            return read_histories(
+                self.model, self.processor, histories, self._latents, fingerprint, positions=positions, **options
+            )
+
+    def _still_valid(self, state: UserState | None) -> UserState | None:
+        """The state, unless the weights are no longer those that read it; with its pictures, which need not be looked
+        at again. Words and pictures that have changed are seen where a request is compared with it."""
+        if state is None or state.fingerprint != self._weights_fingerprint():
+            return None
+        for digest, latents in state.latents.items():
+            self._latents.keep(digest, latents)
+        return state
+
+    def _weights_fingerprint(self) -> Any:
+        version = weights_version(self.model)
+        if self._fingerprint[0] != version:
+            self._fingerprint = (version, weights_fingerprint(self.model))
+        return self._fingerprint[1]
+
     def _sanitize_parameters(
         self,
         top_k: int | None = None,
         exclude_seen: bool | None = None,
         allowed: Iterable[str] | None = None,
+        because: int | None = None,
         vision_features: PictureFeatures | None = None,
         **generate_kwargs: Any,
     ) -> tuple[dict, dict, dict]:
@@ -191,7 +272,9 @@ class PersonalizationPipeline(Pipeline):
             if isinstance(allowed, str) or not isinstance(allowed, Iterable):
                 raise ValueError(f"allowed={allowed!r}: expected a list of item ids.")
             ranking["allowed"] = list(allowed)
-        own = ["top_k", "exclude_seen", "allowed", "batch_size", "vision_features", "seed"]
+        if because is not None:
+            ranking["because"] = _at_least_one(because, "because")
+        own = ["top_k", "exclude_seen", "allowed", "because", "batch_size", "vision_features", "seed"]
         known = [*own, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters]
         for name in generate_kwargs:
             if name not in known:
@@ -235,28 +318,56 @@ class PersonalizationPipeline(Pipeline):
     ) -> list[dict[str, Any]]:
         # Also a catalogue that grew since: the model would have no token for its new items.
         self.model.check_processor(self.processor)
-        read, group_of = [], []
-        for position, request in enumerate(requests):
+        self._latents.belong_to(self.model)
+        asked = []
+        for number, request in enumerate(requests, start=first):
             try:
-                group_of.append(self.processor.task_of(request).answer_group)
-                read.append(self.processor.read_request(request))
+                group, read = self.processor.task_of(request).answer_group, self.processor.read_request(request)
             except ValueError as error:
-                raise ValueError(f"request {first + position}: {error}") from error
+                raise ValueError(f"request {number}: {error}") from error
+            given = request["history"] if isinstance(request.get("history"), UserState) else None
+            asked.append(_Asked(number, group, read, self._still_valid(given)))
         arguments = self.call_arguments(**kwargs)
         answers: dict[int, dict[str, Any]] = {}
-        for group in dict.fromkeys(group_of):
-            positions = [position for position, own in enumerate(group_of) if own == group]
-            for start in range(0, len(positions), size):
-                part = positions[start : start + size]
-                work: dict[str, Any] = {
-                    "group": group,
-                    "requests": [read[position] for position in part],
-                    "positions": [first + position for position in part],
-                }
-                if group == "codes":
-                    work = self._with_retrieved(work, **arguments[0])
-                answers.update(zip(part, self.run_single(work, *arguments), strict=True))
-        return [answers[position] for position in range(len(requests))]
+        for part in self._parts(asked, size, arguments[0]):
+            for group in dict.fromkeys(each.group for each in part):
+                of_group = [each for each in part if each.group == group]
+                for start in range(0, len(of_group), size):
+                    batch = of_group[start : start + size]
+                    work: dict[str, Any] = {
+                        "group": group,
+                        "requests": [each.request for each in batch],
+                        "positions": [each.number for each in batch],
+                        "states": [each.state for each in batch],
+                    }
+                    if group == "codes":
+                        work = self._with_retrieved(work, **arguments[0])
+                    answered = self.run_single(work, *arguments)
+                    answers.update(zip(work["positions"], answered, strict=True))
+        return [answers[each.number] for each in asked]
+
+    def _parts(self, asked: Sequence["_Asked"], size: int, reading: dict[str, Any]) -> Iterator[list["_Asked"]]:
+        """Requests that came with a state, those alone with their history, and those that share theirs: with its
+        state, which is read here, of `size` histories at a time."""
+        by_history: dict[str, list[_Asked]] = {}
+        for each in asked:
+            if each.state is None:
+                # Two that look alike and are not share less than was read, and are answered all the same.
+                by_history.setdefault(repr(each.request.get("history")), []).append(each)
+        # Imagine asks about a history several times itself.
+        shared = {
+            key: alike
+            for key, alike in by_history.items()
+            if alike[0].request.get("history") and (len(alike) > 1 or alike[0].group == "codes")
+        }
+        yield [each for each in asked if each.state is not None]
+        yield [each for key, alike in by_history.items() if key not in shared for each in alike]
+        several = list(shared.values())
+        for start in range(0, len(several), size):
+            together = several[start : start + size]
+            firsts = [alike[0] for alike in together]
+            states = self._read([each.request for each in firsts], [each.number for each in firsts], **reading)
+            yield [each._replace(state=state) for alike, state in zip(together, states, strict=True) for each in alike]
 
     def _with_retrieved(self, work: dict[str, Any], vision_features: PictureFeatures | None = None) -> dict[str, Any]:
         """Requests of imagine with the items that the model's own search finds for them: a pass before theirs."""
@@ -274,7 +385,7 @@ class PersonalizationPipeline(Pipeline):
 
     def call_arguments(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Arguments of a call, with those of the pipeline's construction: of `preprocess` (`vision_features`), of
-        `_forward` (those of `generate`), of `postprocess` (`top_k`, `exclude_seen`, `allowed`)."""
+        `_forward` (those of `generate`), of `postprocess` (`top_k`, `exclude_seen`, `allowed`, `because`)."""
         reading, generating, ranking = self._sanitize_parameters(**kwargs)
         return (
             self._preprocess_params | reading,
@@ -283,22 +394,31 @@ class PersonalizationPipeline(Pipeline):
         )
 
     def preprocess(self, work: dict[str, Any], vision_features: PictureFeatures | None = None) -> dict[str, Any]:
-        """Requests of one answer group to tensors; `work` holds `group`, `requests` and, for errors, `positions`."""
+        """Requests of one answer group to tensors; `work` holds `group`, `requests`, `states` and, for errors,
+        `positions`."""
         inputs = self.processor(
             requests=as_read(self.model, self.processor, work["group"], work["requests"], work["positions"]),
             vision_features=vision_features,
             positions=work["positions"],
+            latents=self._latents,
         )
-        return work | {"inputs": inputs}
+        if all(state is None for state in work["states"]):
+            return work | {"inputs": inputs, "states": None}
+        return work | {"inputs": inputs, "tokens": tokens_of(inputs)}
 
     def _forward(self, work: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
         with answering(self.model):
+            inputs = self._latents.media_states(self.model, work["inputs"])
+            if work["states"] is not None and not chooses_cache(self.model, generate_kwargs):
+                num_answers = max(len(request.get("candidates", ())) for request in work["requests"])
+                cache = cache_of(self.model, inputs, work["tokens"], work["states"], max(num_answers, 1))
+                inputs |= {} if cache is None else {"cache": cache}
             outputs = answer(
                 self.model,
                 self.processor,
                 work["group"],
                 work["requests"],
-                work["inputs"],
+                inputs,
                 index=work.get("index"),
                 **generate_kwargs,
             )
@@ -310,6 +430,7 @@ class PersonalizationPipeline(Pipeline):
         top_k: int = 10,
         exclude_seen: bool | None = None,
         allowed: list[str] | None = None,
+        because: int | None = None,
     ) -> list[dict[str, Any]]:
         """Rank what has to be ranked, and say it in plain dicts."""
         group, requests = work["group"], work["requests"]
@@ -317,10 +438,13 @@ class PersonalizationPipeline(Pipeline):
         if group == "items":
             masks = torch.stack([self.allowed_items(request, exclude_seen, allowed) for request in requests])
             scores, numbers = rank_items(work["outputs"], top_k, masks)
-            outputs = [
-                (own[own >= 0].tolist(), of_own[own >= 0].tolist())
-                for own, of_own in zip(numbers, scores, strict=True)
-            ]
+            outputs = []
+            for request, logits, own, of_own in zip(requests, work["outputs"], numbers, scores, strict=True):
+                items, results = own[own >= 0].tolist(), {"score": of_own[own >= 0].tolist()}
+                if because is not None:
+                    hybrid, catalogue = self.model.hybrid_scores, self.processor.catalogue
+                    results["because"] = parts_of_scores(hybrid, request, logits, items, catalogue, because)
+                outputs.append((items, results))
         elif group == "codes":
             outputs = [
                 (output, self._nearest(request, output["similarity"], top_k, bool(exclude_seen), allowed))
@@ -380,6 +504,15 @@ class PersonalizationPipeline(Pipeline):
     def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
         # Of an offloaded model the hooks decide where inputs go.
         return inputs if device.type == "meta" else super()._ensure_tensor_on_device(inputs, device)
+
+
+class _Asked(NamedTuple):
+    """A request that was read, its number in error messages, and the state of its history, if there is one."""
+
+    number: int
+    group: str
+    request: Request
+    state: UserState | None
 
 
 def _at_least_one(value: Any, name: str) -> int:

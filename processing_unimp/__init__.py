@@ -12,6 +12,7 @@ Exported to the Hub, with a published model:
     request_reading     requests from JSON or Python, brought to one form
     bounds              limits on the size of a request
     task, task_*        the six tasks: example, prompt, answer, score of one answer
+    grounds             what the history has in common with an explained item
     all_tasks           the tasks by name
     case_metrics        rank of the true item, precision and recall, cosine of pictures
     catalogue           the items of a shop

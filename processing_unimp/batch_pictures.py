@@ -1,6 +1,7 @@
-"""The pictures of one batch, each once, and pixels of catalogue pictures kept from one batch to the next."""
+"""The pictures of one batch, each once, and what is kept of catalogue pictures from one batch to the next."""
 
-from collections.abc import Callable, Hashable, Sequence
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,21 +23,36 @@ class VisionFeatures(Protocol):
 
 
 class PixelCache:
-    """Pixels of catalogue pictures by item number, while there is room; a catalogue that was updated empties it."""
+    """Pixels of catalogue pictures by item number, while there is room, and digests of them; a catalogue that was
+    updated empties it."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
         self._pixels: dict[int, torch.Tensor] = {}
+        self._digests: dict[tuple[Any, Any], str] = {}
         self._num_updates = catalogue.num_updates
 
     def get(self, number: int) -> torch.Tensor | None:
-        if self._num_updates != self.catalogue.num_updates:
-            self._pixels, self._num_updates = {}, self.catalogue.num_updates
+        self._empty_if_updated()
         return self._pixels.get(number)
 
     def keep(self, number: int, pixels: torch.Tensor) -> None:
         if (len(self._pixels) + 1) * pixels.nbytes <= PICTURE_CACHE_BYTES:
             self._pixels[number] = pixels
+
+    def digest(self, key: Any, vision_features: VisionFeatures | None) -> str | None:
+        """That of a catalogue picture's pixels, or of its features in a store, where it is known."""
+        self._empty_if_updated()
+        return self._digests.get((key, vision_features))
+
+    def keep_digest(self, key: Any, vision_features: VisionFeatures | None, digest: str) -> None:
+        # A picture of a request's own is known by its place in memory, where another one may come.
+        if isinstance(key, int):
+            self._digests[key, vision_features] = digest
+
+    def _empty_if_updated(self) -> None:
+        if self._num_updates != self.catalogue.num_updates:
+            self._pixels, self._digests, self._num_updates = {}, {}, self.catalogue.num_updates
 
 
 class BatchPictures:
@@ -47,6 +63,8 @@ class BatchPictures:
         pixels_of (`Callable`): a picture as the vision tower wants it, `(3, H, W)`.
         cache (`PixelCache`): of the catalogue's pictures.
         vision_features (`FeatureStore`, *optional*): frozen features that are taken instead of pixels.
+        latents (`Mapping[str, torch.Tensor]`, *optional*): of pictures that the model knows, by digest; what is known
+            is not opened.
     """
 
     def __init__(
@@ -55,13 +73,17 @@ class BatchPictures:
         pixels_of: Callable[[Any], torch.Tensor],
         cache: PixelCache,
         vision_features: "VisionFeatures | None",
+        latents: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.item_text = item_text
         self.pixels_of = pixels_of
         self.cache = cache
         self.vision_features = vision_features
+        self.latents = latents
         self.rows: dict[Hashable, int] = {}
-        self.pixels: list[torch.Tensor] = []
+        # Of the pictures that the model has to look at: pixels, or numbers in the store of features.
+        self.new: list[Any] = []
+        self.known: list[tuple[str, torch.Tensor | None]] = []
 
     def key(self, entry: ItemEntry) -> Hashable | None:
         """The entry's picture, taken into the batch; `None` when there is none or it cannot be read."""
@@ -73,31 +95,57 @@ class BatchPictures:
                 raise ValueError("an item with its own 'image' cannot be read from the feature store of a catalogue.")
             if not self.vision_features.has(key):
                 return None
-        else:
-            pixels = self._pixels_of_item(key) if isinstance(key, int) else self.pixels_of(open_picture(entry.image))
-            if pixels is None:
-                return None
-            self.pixels.append(pixels)
+        if not (self._take(key, entry) if self.latents is None else self._take_unless_known(key, entry, self.latents)):
+            return None
         self.rows[key] = len(self.rows)
         return key
 
-    def _pixels_of_item(self, number: int) -> torch.Tensor | None:
-        pixels = self.cache.get(number)
+    def _take(self, key: Any, entry: ItemEntry) -> bool:
+        """Whether the picture can be read; the model then has to look at it."""
+        new = self._pixels(key, entry) if self.vision_features is None else key
+        if new is not None:
+            self.new.append(new)
+        return new is not None
+
+    def _take_unless_known(self, key: Any, entry: ItemEntry, latents: Mapping[str, torch.Tensor]) -> bool:
+        """As `_take`, but for a picture that the model knows, by the digest of what it would look at."""
+        digest = self.cache.digest(key, self.vision_features)
+        known = None if digest is None else latents.get(digest)
+        if known is None:
+            seen = self._pixels(key, entry) if self.vision_features is None else self.vision_features.features([key])
+            if seen is None:
+                return False
+            if digest is None:
+                digest = hashlib.sha256(seen.contiguous().numpy().tobytes()).hexdigest()
+                known = latents.get(digest)
+                self.cache.keep_digest(key, self.vision_features, digest)
+            if known is None:
+                self.new.append(seen if self.vision_features is None else key)
+        assert digest is not None
+        self.known.append((digest, known))
+        return True
+
+    def _pixels(self, key: Any, entry: ItemEntry) -> torch.Tensor | None:
+        if not isinstance(key, int):
+            return self.pixels_of(open_picture(entry.image))
+        pixels = self.cache.get(key)
         if pixels is None:
             catalogue = self.cache.catalogue
-            picture = catalogue.picture(catalogue.item_id(number))
+            picture = catalogue.picture(catalogue.item_id(key))
             if picture is None:
                 return None
             pixels = self.pixels_of(picture)
-            self.cache.keep(number, pixels)
+            self.cache.keep(key, pixels)
         return pixels
 
     def index(self, key: Hashable | None) -> int:
         return 0 if key is None else 1 + self.rows[key]
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        if not self.rows:
-            return {}
-        if self.vision_features is not None:
-            return {"vision_features": self.vision_features.features(list(self.rows))}
-        return {"pixel_values": torch.stack(self.pixels)}
+    def tensors(self) -> dict[str, Any]:
+        """What the model has to look at, and with `latents` what it knows already."""
+        tensors: dict[str, Any] = {} if self.latents is None else {"latents": self.known}
+        if self.new and self.vision_features is not None:
+            tensors["vision_features"] = self.vision_features.features(self.new)
+        elif self.new:
+            tensors["pixel_values"] = torch.stack(self.new)
+        return tensors

@@ -7,13 +7,15 @@ stripes; colour and category are in both. Everything follows from one seed.
 import functools
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFilter
+
+from .grounds import LIKED
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -70,6 +72,7 @@ BACKGROUNDS: tuple[Colour, ...] = ((246, 240, 230), (236, 240, 241), (243, 236, 
 YEAR_START = 1_735_689_600  # 2025-01-01 00:00 UTC, in seconds
 YEAR_SECONDS = 365 * 24 * 3600
 MIN_HISTORY, MAX_HISTORY = 6, 14
+MOST_SHOWN = 6  # items that explanations look back on, as many as recipes/demo.yaml shows a model
 
 
 # --- pictures ---
@@ -363,16 +366,39 @@ def make_demo_shop(
     return items, interactions
 
 
-def favourite_colours(num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> dict[str, frozenset[str]]:
-    """The two colours that each shopper of the same [`make_demo_shop`] likes at the end of the year: the truth behind
-    what they did, which no table holds.
+def true_tastes(num_items: int = 240, num_shoppers: int = 2000, seed: int = 0) -> dict[str, dict[str, frozenset[str]]]:
+    """What each shopper of the same [`make_demo_shop`] likes at the end of the year: the truth behind what they did,
+    which no table holds.
 
     Returns:
-        `dict[str, frozenset[str]]`: by `user_id`.
+        `dict[str, dict[str, frozenset[str]]]`: by `user_id` the two `"colour"`s, two or three values of `"category"`,
+        and one `"pattern"`.
     """
     _, _, tastes = _make_shop(num_items, num_shoppers, seed)
-    names = list(COLOURS)
-    return {user_id: frozenset(names[colour] for colour in taste.colours) for user_id, taste in tastes.items()}
+    colours = list(COLOURS)
+    return {
+        user_id: {
+            "colour": frozenset(colours[colour] for colour in taste.colours),
+            "category": frozenset(CATEGORIES[category] for category in taste.categories),
+            "pattern": frozenset({PATTERNS[taste.pattern]}),
+        }
+        for user_id, taste in tastes.items()
+    }
+
+
+def true_looks(num_items: int = 240, seed: int = 0) -> dict[str, dict[str, str]]:
+    """What each item of the same [`make_demo_shop`] is, pictures or text aside.
+
+    Returns:
+        `dict[str, dict[str, str]]`: by `item_id` its `"category"`, `"colour"` and `"pattern"`.
+    """
+    items, looks = _make_items(num_items, np.random.default_rng(seed))
+    colours = list(COLOURS)
+    rows = zip(looks.category, looks.colour, looks.pattern, strict=True)
+    return {
+        item["item_id"]: {"category": CATEGORIES[a], "colour": colours[b], "pattern": PATTERNS[c]}
+        for item, (a, b, c) in zip(items, rows, strict=True)
+    }
 
 
 def _make_shop(
@@ -461,7 +487,8 @@ def _shop(
     turn = int(rng.integers(2, length)) if rng.random() < 0.25 else length
     free = np.ones(len(items), dtype=bool)
     previous = None
-    rows = []
+    rows: list[dict[str, Any]] = []
+    shown: list[tuple[dict[str, Any], int]] = []
     for step, moment in enumerate(moments):
         if step == turn:  # tastes drift: one favourite colour gives way to another
             taste.colours[0] = int(rng.choice([c for c in range(len(COLOURS)) if c not in taste.colours]))
@@ -486,9 +513,10 @@ def _shop(
                 "item_id": items[number]["item_id"],
                 "timestamp": int(moment),
                 "rating": float(rating),
-                "explanation": _explanation(taste, looks, number, rating),
+                "explanation": explained(items[number], list(COLOURS)[looks.colour[number]], shown[-MOST_SHOWN:]),
             }
         )
+        shown.append((items[number], rating))
     return rows, taste
 
 
@@ -513,21 +541,27 @@ def _enjoyment(taste: _Taste, looks: _Looks) -> np.ndarray:
     return 1.5 + 1.3 * colour + 0.7 * category + 0.9 * pattern + 0.3 * price
 
 
-def _explanation(taste: _Taste, looks: _Looks, number: int, rating: int) -> str:
-    """One sentence on why the item suits this shopper or not, in terms of what is seen and what is liked."""
-    colours = list(COLOURS)
-    category = CATEGORIES[looks.category[number]]
-    colour, pattern = colours[looks.colour[number]], PATTERNS[looks.pattern[number]]
-    colour_fits = looks.colour[number] in taste.colours
-    pattern_fits = looks.pattern[number] == taste.pattern
-    usual_pattern = PATTERNS[taste.pattern]
-    usual = f"{usual_pattern} things in {colours[taste.colours[0]]} or {colours[taste.colours[1]]}"
-    if colour_fits and pattern_fits:
-        return f"You like {pattern} things in {colour}; this {category} is {colour} and {pattern}."
-    if rating >= 3 and colour_fits:
-        return f"You like things in {colour}; this {category} is {colour}, though {pattern} and not {usual_pattern}."
-    if rating >= 3 and pattern_fits:
-        return f"You like {pattern} things; this {category} is {pattern}, though {colour} is not your colour."
-    if rating >= 3 and looks.category[number] in taste.categories:
-        return f"You often look for a {category}; this one is {colour} and {pattern}, but you prefer {usual}."
-    return f"This {category} is {colour} and {pattern}; you prefer {usual}."
+def explained(item: Mapping[str, Any], colour: str, shown: Sequence[tuple[Mapping[str, Any], float]]) -> str:
+    """What somebody says of an item who sees it, and reads in the table what the shopper took lately.
+
+    Nothing of tastes, which nobody is shown, nor of patterns, which the models of the demo do not read in pictures:
+    they would learn to guess.
+
+    Args:
+        item (`Mapping`): its row of the table.
+        colour (`str`): which it has. Where the table does not say so, nothing is said of colours of the history.
+        shown (`Sequence[tuple[Mapping, float]]`): rows of the latest items, with their stars.
+    """
+    said = [f"This {item['category']} is {colour}."]
+    for attribute, thing in (("colour", f"{colour} thing"), ("category", item["category"])):
+        if item[attribute] is not None:
+            said.append(_of_history([stars for other, stars in shown if other[attribute] == item[attribute]], thing))
+    return " ".join(said)
+
+
+def _of_history(stars: Sequence[float], thing: str) -> str:
+    liked = sum(rating >= LIKED for rating in stars)
+    number = liked or len(stars)
+    if not number:
+        return f"You took no {thing}."
+    return f"You {'liked' if liked else 'did not like'} {number} {thing}{'' if number == 1 else 's'}."

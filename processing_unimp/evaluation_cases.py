@@ -8,6 +8,7 @@ import numpy as np
 
 from .all_tasks import TASKS
 from .history import Case, Histories
+from .metrics.lists import ListMeasures
 from .metrics.summary import summarise
 from .splits import Targets
 from .task import CaseScores, ExampleSource, Request, Scores, Task, history_of, stacked
@@ -110,10 +111,10 @@ class EvaluationCases:
         """Scores of outputs for all cases, in their order; no more than one output is held at a time."""
         return stacked(self.score(index, output) for index, output in enumerate(outputs))
 
-    def baselines(self, train: Histories) -> dict[str, dict[str, float]]:
+    def baselines(self, train: Histories, lists: ListMeasures | None = None) -> dict[str, dict[str, float]]:
         """Metrics of the trivial baselines by name, scored as the model is."""
         outputs_by_name = self.task.baselines(self.requests, train, self.source)
-        return {name: summarise(self.task, self.scores(outputs)) for name, outputs in outputs_by_name.items()}
+        return {name: summarise(self.task, self.scores(outputs), lists) for name, outputs in outputs_by_name.items()}
 
 
 def _is_seen(case: Case) -> bool:

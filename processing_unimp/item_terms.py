@@ -66,6 +66,10 @@ class ItemTerms:
         """In the order of their numbers."""
         return list(self._numbers)
 
+    def has_value(self, attribute: str, value: str) -> bool:
+        """Whether a value is a term as a whole."""
+        return f"{attribute}={value.lower()}" in self._numbers
+
     def weights_of(self, item: Mapping[str, Any]) -> dict[int, float]:
         """Weight of each term of an item, by its number, as a vector of length 1; unknown terms are left out."""
         found = {

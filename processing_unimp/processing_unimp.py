@@ -29,6 +29,7 @@ from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
 from .catalogue import Catalogue
 from .catalogue_file import CATALOGUE_FILE
 from .control_tokens import ControlTokens
+from .grounds import Ground, grounds_of
 from .item_terms import TERMS_FILE, ItemTerms
 from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
 from .picture import open_picture
@@ -69,6 +70,8 @@ class UniMPProcessor(ProcessorMixin):
         max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
         query_attribute (`str`, *optional*): attribute the search queries of training were made from.
         wish_attributes (`list[str]`, *optional*): attributes that the wishes of imagine name beside the query.
+        tell_grounds (`bool`, *optional*, defaults to `False`): whether the prompt of explain says what the history has
+            in common with the item, counted (see `grounds.py`); the paper's does not.
         catalogue (`Catalogue`, *optional*): the shop; loaded from the folder by `from_pretrained`.
         item_terms (`ItemTerms`, *optional*): for content rows; loaded likewise.
     """
@@ -88,6 +91,7 @@ class UniMPProcessor(ProcessorMixin):
         max_length: int = 2048,
         query_attribute: str | None = None,
         wish_attributes: list[str] | None = None,
+        tell_grounds: bool = False,
         catalogue: Catalogue | None = None,
         item_terms: ItemTerms | None = None,
     ) -> None:
@@ -116,6 +120,7 @@ class UniMPProcessor(ProcessorMixin):
         self.max_length = max_length
         self.query_attribute = query_attribute
         self.wish_attributes = wish_attributes or None
+        self.tell_grounds = tell_grounds
         self.control = ControlTokens(first_token_id, num_codes)
         self.item_terms = item_terms
         self._catalogue: Catalogue | None = None
@@ -225,6 +230,8 @@ class UniMPProcessor(ProcessorMixin):
         next_item: bool = False,
         vision_features: VisionFeatures | None = None,
         positions: Sequence[int] | None = None,
+        latents: Mapping[str, torch.Tensor] | None = None,
+        history_only: bool = False,
         **kwargs: Any,
     ) -> BatchFeature:
         """Encode a batch of requests.
@@ -242,6 +249,10 @@ class UniMPProcessor(ProcessorMixin):
             vision_features (`FeatureStore`, *optional*): take frozen features of catalogue pictures from here
                 instead of opening the pictures.
             positions (`Sequence[int]`, *optional*): numbers of the requests in error messages, by default from 0.
+            latents (`Mapping[str, torch.Tensor]`, *optional*): what a model made of pictures that it has looked at, by
+                digest of the picture; these are not opened again.
+            history_only (`bool`, *optional*, defaults to `False`): whether to end after the history: `[CLS]` and its
+                items, with which every request of that shopper begins.
             kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway; for `images`
                 and `text` also those of tokenizer and image processor, flat or in `text_kwargs`, `images_kwargs`.
 
@@ -249,7 +260,9 @@ class UniMPProcessor(ProcessorMixin):
             `BatchFeature` with `input_ids`, `attention_mask`, `media_index` `(B, T)`, left-padded; `pixel_values`
             `(U, 3, H, W)` or `vision_features` `(U, P, F)`, each distinct picture once, absent when there is none;
             `task_ids` `(B,)`; with labels also `labels` and `label_kinds` `(B, T)`: 1 answer, 2 context, 3 next item.
-            `media_index` is 0 where a token sees no picture, else 1 + the picture's row.
+            `media_index` is 0 where a token sees no picture, else 1 + the picture's row. With `latents` there is a
+            list of that name, for each of the U pictures its digest and latents; pixels and features are then of those
+            pictures alone whose latents are `None`.
 
         Raises:
             ValueError: unknown task or item, no history (an empty one is legal), a query, item or candidates that are
@@ -263,14 +276,23 @@ class UniMPProcessor(ProcessorMixin):
         check_arguments(kwargs, known)
         item_text, cache = self.item_text, self._pixel_cache
         assert cache is not None  # there is one where there is a catalogue
-        pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features)
+        pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features, latents)
         if isinstance(requests, (Mapping, str)) or not len(requests):
             raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
         rows, task_ids = [], []
         for position, request in zip(positions or range(len(requests)), requests, strict=True):
             try:
                 request = self.read_request(request)
-                rows.append(self._encode(request, pictures, labels=labels, context=context, next_item=next_item))
+                rows.append(
+                    self._encode(
+                        request,
+                        pictures,
+                        labels=labels,
+                        context=context,
+                        next_item=next_item,
+                        history_only=history_only,
+                    )
+                )
                 task_ids.append(TASK_NAMES.index(request["task"]))
             except ValueError as error:
                 raise ValueError(f"request {position}: {error}") from error
@@ -327,8 +349,31 @@ class UniMPProcessor(ProcessorMixin):
         return BatchFeature(batch)
 
     def read_request(self, request: Any) -> Request:
-        """A request in the form that the tasks read, as a copy; see `request_reading.py`."""
-        return read_request(request)
+        """A request in the form that the tasks read, as a copy; see `request_reading.py`. One to explain gets its
+        `"grounds"`, see `grounds.py`."""
+        read = read_request(request)
+        if read.get("task") == "explain" and self.item_terms is not None:
+            read["grounds"] = self._grounds(read)
+        return read
+
+    def _grounds(self, request: Request) -> list[Ground]:
+        """Of the item that a request is about, in the part of its history that is read; none where something is
+        missing, which is refused where it is needed."""
+        history = request.get("history")
+        if not isinstance(history, list | tuple) or request.get("item") is None:
+            return []
+        assert self.item_terms is not None
+        item = self._attributes(request["item"], "the item")
+        latest = list(history)[-self.history_length :]
+        shown = [self._attributes(entry, f"history item {number}") for number, entry in enumerate(latest)]
+        return grounds_of(item, shown, self.item_terms)
+
+    def _attributes(self, item: Any, where: str) -> dict[str, Any]:
+        """What is known of an item of a request, with its id and stars."""
+        entry = self.item_text.resolve(item, where)
+        named = item.get("item_id") if isinstance(item, Mapping) else str(item)
+        known = {} if entry.number is None else self.catalogue.item(self.catalogue.item_id(entry.number))
+        return {**known, **entry.attributes, "item_id": named, "rating": entry.rating}
 
     def _encode(
         self,
@@ -338,6 +383,7 @@ class UniMPProcessor(ProcessorMixin):
         labels: bool,
         context: str,
         next_item: bool,
+        history_only: bool,
     ) -> SequenceRow:
         task = self.task_of(request)
         history = request.get("history")
@@ -353,7 +399,7 @@ class UniMPProcessor(ProcessorMixin):
             )
             history = history[-self.history_length :]
         tail = TokenSequence()
-        asks_nothing = task.is_next_item and self.history_format == "compact"
+        asks_nothing = history_only or (task.is_next_item and self.history_format == "compact")
         for piece in () if asks_nothing else self.question_of(request):
             if isinstance(piece, ItemEntry):
                 self.item_text.write(tail, piece, pictures.key(piece))
@@ -363,7 +409,7 @@ class UniMPProcessor(ProcessorMixin):
                 tail.extend(self.item_text.phrase(piece))
         if not asks_nothing:
             tail.extend([self.control.answer])
-        answer = self._answer(task.name, request, labels)
+        answer = SequenceRow() if history_only else self._answer(task.name, request, labels)
 
         blocks: list[tuple[ItemEntry, TokenSequence]] = []
         room = self.max_length - 1 - len(tail) - len(answer.ids)
@@ -420,6 +466,8 @@ class UniMPProcessor(ProcessorMixin):
         """
         task = self.task_of(request)
         where = {"select": "a candidate", "imagine": "a retrieved item"}.get(task.name, "the item")
+        if not self.tell_grounds:
+            request = {name: value for name, value in request.items() if name != "grounds"}
         return [
             self.item_text.resolve(piece.entry, where) if isinstance(piece, ItemSlot) else piece
             for piece in task.prompt(request)

@@ -8,9 +8,10 @@ import numpy as np
 
 from .catalogue import Catalogue
 from .control_tokens import ControlTokens
+from .grounds import in_words
 from .history import Case, Histories
 from .item_text import clean_value
-from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Task, history_of
+from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, ShopperText, Task, history_of
 
 MAX_EXPLANATION_WORDS = 48
 
@@ -35,9 +36,12 @@ class Explain(Task):
         return 3
 
     def prompt(self, request: Request) -> list[Piece]:
+        """The paper's instruction; with `"grounds"` it says after the item what the history has in common with it."""
+        grounds: list[Piece] = [" whose", ShopperText(in_words(request["grounds"]))] if request.get("grounds") else []
         return [
             "Given",
             ItemSlot(request.get("item")),
+            *grounds,
             ", can you explain to the user why the product might be suitable or unsuitable?",
         ]
 
@@ -45,7 +49,7 @@ class Explain(Task):
         return " " + str(request["answer"])
 
     def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
-        return {"task": self.name, "text": str(output)}
+        return {"task": self.name, "text": str(output), "grounds": request.get("grounds", [])}
 
     def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
         """The two texts, which metrics over all cases compare."""

@@ -30,13 +30,13 @@ class Recommend(Task):
         return [tokens.item(catalogue.number(request["answer"]))]
 
     def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
-        """`output` is a pair: catalogue rows, best first, and their probabilities."""
-        numbers, probabilities = output
+        """`output` is a pair: catalogue rows, best first, and by name what is known of each, such as its `"score"`."""
+        numbers, results = output
         return {
             "task": self.name,
             "items": [
-                described(catalogue, int(number), score=float(probability))
-                for number, probability in zip(numbers, probabilities, strict=True)
+                described(catalogue, number, **dict(zip(results, of_item, strict=True)))
+                for number, *of_item in zip(numbers, *results.values(), strict=True)
             ],
         }
 

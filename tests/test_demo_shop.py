@@ -18,7 +18,9 @@ from processing_unimp.demo_shop import (
     PATTERNS,
     _make_items,
     draw_item,
+    explained,
     make_demo_shop,
+    true_looks,
 )
 from processing_unimp.history import Histories
 from processing_unimp.metrics.ranking import hit_rate
@@ -36,6 +38,14 @@ def looks():
     with pytest.MonkeyPatch.context() as patch:  # no need to draw them again
         patch.setattr(demo_shop, "draw_item", lambda *looks: b"")
         return _make_items(240, np.random.default_rng(0))[1]
+
+
+@pytest.fixture(scope="module")
+def true():
+    """The same by the ids of the items."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_shop, "draw_item", lambda *looks: b"")
+        return true_looks()
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +84,15 @@ def test_the_pattern_is_in_no_text_of_an_item(shop):
     assert not any(pattern in text for pattern in PATTERNS)
 
 
-def test_the_looks_of_the_picture_are_the_truth(shop, looks):
+def test_the_looks_of_the_picture_are_the_truth(shop, looks, true):
     items, _ = shop
     for number in (0, 100, 239):
+        found = (
+            CATEGORIES[looks.category[number]],
+            list(COLOURS)[looks.colour[number]],
+            PATTERNS[looks.pattern[number]],
+        )
+        assert tuple(true[items[number]["item_id"]].values()) == found
         expected = {
             draw_item(
                 CATEGORIES[looks.category[number]],
@@ -120,21 +136,22 @@ def test_histories_are_6_to_14_items_each_once(histories):
     assert all(len({number for number, _ in history}) == len(history) for history in histories)
 
 
-def test_explanations_are_true_of_the_picture(shop, looks):
+def test_an_explanation_by_hand():
+    mug, lamp = {"category": "mug", "colour": "teal"}, {"category": "lamp", "colour": "teal"}
+    unknown = {"category": "mug", "colour": None}
+    assert explained(mug, "teal", []) == "This mug is teal. You took no teal thing. You took no mug."
+    shown = [(lamp, 5), (lamp, 4), (lamp, 2), (unknown, 3), (mug, 1)]
+    assert explained(mug, "teal", shown) == "This mug is teal. You liked 2 teal things. You did not like 2 mugs."
+    assert explained(unknown, "red", shown[3:4]) == "This mug is red. You did not like 1 mug."
+
+
+def test_explanations_are_of_the_item_and_of_the_latest_six(shop, true):
     items, interactions = shop
-    number = {item["item_id"]: i for i, item in enumerate(items)}
-    colours = list(COLOURS)
+    rows, taken = {item["item_id"]: item for item in items}, defaultdict(list)
     for row in interactions:
-        i = number[row["item_id"]]
-        # What is said of the item itself stands after "this" up to the next mark.
-        said = re.findall(r"[Tt]his (?:one|\w+) is ([^;,.]+)", row["explanation"])
-        assert len(said) == 1, row["explanation"]
-        for word in re.findall(r"\w+", said[0]):
-            if word in colours:
-                assert word == colours[looks.colour[i]]
-            if word in PATTERNS:
-                assert word == PATTERNS[looks.pattern[i]]
-        assert row["explanation"].startswith("You like") or row["rating"] <= 3 or "you prefer" in row["explanation"]
+        item, latest = rows[row["item_id"]], taken[row["user_id"]]
+        assert row["explanation"] == explained(item, true[row["item_id"]]["colour"], latest[-6:])
+        latest.append((item, row["rating"]))
 
 
 def test_all_stars_occur_and_none_rules(histories):

@@ -7,7 +7,7 @@ import pytest
 from shop import make_histories, make_model, make_model_processor
 
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.training.evaluation import bootstrap, headline, score_cases
+from modeling_unimp.training.evaluation import bootstrap, by_case, headline, score_cases
 from processing_unimp import TASKS as ALL_TASKS
 from processing_unimp import EvaluationCases, ExampleSource, Histories, leave_last_out
 from processing_unimp.metrics.summary import summarise
@@ -108,6 +108,8 @@ def test_an_interval_is_that_of_the_headline_over_cases_drawn_anew(name):
     assert bootstrap(task, scores) == pytest.approx(np.quantile(values, [0.025, 0.975]))
     low, high = bootstrap(task, scores)
     assert low < summarise(task, scores)[task.headline] < high
+    each, mean = by_case(task, scores).astype(np.float64), summarise(task, scores)[task.headline]
+    assert (np.sqrt(np.square(each).mean()) if name == "rate" else each.mean()) == pytest.approx(mean)
     assert bootstrap(ALL_TASKS["explain"], {"predicted": np.array(["a"]), "true": np.array(["a"])}) is None
 
 

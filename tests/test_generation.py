@@ -7,6 +7,7 @@ from tiny_models import RAGGED, batch_of, each_fusion, each_text_model, first_ou
 from transformers import DynamicCache
 
 from modeling_unimp import UniMPForConditionalGeneration, UniMPModel
+from modeling_unimp.gated_cross_attention import UniMPGatedCrossAttention
 
 GREEDY = {"max_new_tokens": 4, "eos_token_id": None, "do_sample": False}
 
@@ -27,6 +28,25 @@ def test_generation(model_type, fusion):
     torch.manual_seed(0)
     sampled = model.generate(**batch, **settings, do_sample=True, num_return_sequences=2)
     assert sampled.shape == (8, length + 4)
+
+
+@each_fusion
+def test_pictures_are_projected_once_for_all_that_is_written(fusion):
+    """Each token is what a forward of all before it, which knows nothing of that, finds likeliest."""
+    model = made(UniMPForConditionalGeneration, "llama", fusion, text={"num_hidden_layers": 4})
+    batch = batch_of(model.config, RAGGED)
+    projected = []
+    blocks = [module for module in model.modules() if isinstance(module, UniMPGatedCrossAttention)]
+    hooks = [block.k_proj.register_forward_hook(lambda *_: projected.append(1)) for block in blocks]
+    written = model.generate(**batch, **GREEDY)
+    for hook in hooks:
+        hook.remove()
+    assert len(projected) == len(blocks) == {"exclusive": 2, "all": 2, "late": 1}.get(fusion, 0)
+    whole = dict(batch)
+    for name, fill in (("attention_mask", 1), ("media_index", 0)):
+        whole[name] = torch.nn.functional.pad(batch[name], (0, 4), value=fill)
+    logits = first_output(model, whole | {"input_ids": written})[:, -5:-1]
+    assert torch.equal(logits.argmax(-1), written[:, -4:])
 
 
 def test_what_generation_gives_back():
@@ -103,6 +123,13 @@ def test_writing_goes_on_from_a_cache(fusion, name):
     more = torch.ones_like(first.sequences[:, :3])
     going_on = batch | {"input_ids": first.sequences, "attention_mask": torch.cat([batch["attention_mask"], more], 1)}
     assert torch.equal(model.generate(**going_on, **GREEDY, **{name: first.cache}), straight)
+    if name == "cache":
+        # With beams, of which each goes on from it.
+        begun = {name: tensor[:, :-2] if tensor.ndim == 2 else tensor for name, tensor in batch.items()}
+        beams = GREEDY | {"num_beams": 3}
+        with torch.no_grad():
+            cache = model(**begun, use_cache=True).cache
+        assert torch.equal(model.generate(**batch, **beams, cache=cache), model.generate(**batch, **beams))
 
 
 # --------------------------------------------------------------------------------------------------- assisted decoding

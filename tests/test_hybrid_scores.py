@@ -34,10 +34,13 @@ STARS = StarScores(
     strength=1.0,
     neighbours=np.array([[1], [0], [0]], dtype=np.int32),
     similarities=np.array([[0.5], [0.5], [0.0]], dtype=np.float32),
+    factors=np.array([[1.0], [2.0], [0.0]], dtype=np.float32),
+    penalty=3.0,
     intercepts=np.array([0.0, 0.1, 0.2, 0.1, 0.0]),
     network=0.5,
     expected=1.0,
     alike=2.0,
+    factored=3.0,
 )
 
 
@@ -163,14 +166,16 @@ def test_long_texts_cost_little():
 
 def test_stars_by_hand():
     # Residuals: item 0: 5 - 3 - 1 = 1, item 2: 3 - 3 + 1 = 1; the shopper's bias: 2 / (2 + 1).
-    estimate, correction = STARS.estimate([(0, 5.0), (2, 3.0), (1, None)], 1)
+    estimate, alike, factored = STARS.estimate([(0, 5.0), (2, 3.0), (1, None)], 1)
     assert estimate == pytest.approx(3 + 2 / 3)
     # Item 1 is rated like item 0 (.5): .5 * (1 - 2/3) / (1 + .5).
-    assert correction == pytest.approx(0.5 * (1 / 3) / 1.5)
-    assert STARS.estimate([], 2) == (2.0, 0.0) and STARS.estimate([(-1, 4.0)], -1) == (3.5, 0.0)
+    assert alike == pytest.approx(0.5 * (1 / 3) / 1.5)
+    # Rows (1, 1) and (1, 0), residuals 1 and 1, ridge 1 and 3: bias 7/11, factor 1/11, which is 2 of item 1.
+    assert factored == pytest.approx(7 / 11 + 2 / 11 - 2 / 3)
+    assert STARS.estimate([], 2) == (2.0, 0.0, 0.0) and STARS.estimate([(-1, 4.0)], -1) == (3.5, 0.0, 0.0)
     network = np.array([0.1, 0.1, 0.2, 0.3, 0.3])
-    weights = np.sqrt(network) * np.exp(np.arange(1, 6) * (2.0 + 2 * 0.5) + STARS.intercepts)
-    np.testing.assert_allclose(STARS.probabilities(network, (2.0, 0.5)), weights / weights.sum(), rtol=1e-5)
+    weights = np.sqrt(network) * np.exp(np.arange(1, 6) * (2.0 + 2 * 0.5 + 3 * 0.1) + STARS.intercepts)
+    np.testing.assert_allclose(STARS.probabilities(network, (2.0, 0.5, 0.1)), weights / weights.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("stars", [STARS, None])

@@ -28,7 +28,7 @@ from benchmarks.imagine_sheet import draw_grid
 from modeling_unimp.training.experiment import split_histories
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Case, Catalogue, ExampleSource, Histories, Interaction, Targets, leave_last_out
-from processing_unimp.demo_shop import CATEGORIES, COLOURS, draw_item, favourite_colours, make_demo_shop
+from processing_unimp.demo_shop import CATEGORIES, COLOURS, draw_item, make_demo_shop, true_tastes
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
@@ -61,7 +61,7 @@ def looks(shop):
 
 @pytest.fixture(scope="module")
 def favourites():
-    return favourite_colours(num_items=96, num_shoppers=80)
+    return {user: taste["colour"] for user, taste in true_tastes(num_items=96, num_shoppers=80).items()}
 
 
 def stand_in(picture_of, catalogue):
@@ -457,14 +457,14 @@ def test_a_sheet_of_shorter_histories_and_items_without_pictures(shop, looks, fa
 def test_shop_and_split_are_those_of_the_recipe(small_shop, monkeypatch):
     """All but the size of the shop, for speed: what train.py reads of the recipe, and the split it makes of it."""
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(imagine_demo.RECIPE)])
-    data_args, _, args = parse_recipe()
+    data_args, _, _ = parse_recipe()
     asked = []
     monkeypatch.setattr(imagine_demo, "load_shop", lambda given: asked.append(given) or small_shop)
     split, source = imagine_demo.demo_shop()
     assert asked == [data_args]
     assert (source.history_length, source.query_attribute) == (6, "category")
     catalogue, histories = small_shop
-    expected = split_histories(histories, catalogue, data_args, args.seed)
+    expected = split_histories(histories, catalogue, data_args)
     for part in ("validation", "test", "new_users"):
         assert list(getattr(split, part)) == list(getattr(expected, part))
     np.testing.assert_array_equal(split.train.item_counts(), expected.train.item_counts())

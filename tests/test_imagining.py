@@ -1,11 +1,13 @@
 """Pictures as answers: exactly their codes and nothing else, from a search of the model's own, saved and loaded."""
 
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from shop import ITEMS, encode_pictures, make_codec, make_imagining_model, make_model, make_model_processor, readable
 from transformers import AutoModel, AutoProcessor, GenerationConfig
 
@@ -187,6 +189,32 @@ def test_the_index_is_what_pictures_are_compared_by_less_the_mean(shop, by):
     np.testing.assert_allclose(index.features[rows], seen - seen.mean(axis=0), atol=1e-5)
     assert index.has_picture.tolist() == [item_id in pictured for item_id in catalogue.item_ids]
     assert not again[0].any() and index.similarity(again[1] - index.mean)[rows[0]] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("by", ["tower", "codec"])
+def test_no_more_pictures_are_open_than_a_batch_holds(shop, by):
+    model, processor = shop
+    opened: list[weakref.ref] = []
+    most = 0
+
+    def pictures():
+        nonlocal most
+        for number in range(9):
+            picture = None if number == 4 else Image.new("RGB", (32, 32), (28 * number, 0, 0))
+            if picture is not None:
+                opened.append(weakref.ref(picture))
+            yield picture
+            del picture
+            most = max(most, sum(each() is not None for each in opened))
+
+    model.config.picture_features = by
+    try:
+        features = picture_features(model, processor, pictures(), batch_size=2)
+        alone = [picture_features(model, processor, [each])[0] for each in pictures()]
+    finally:
+        model.config.picture_features = "codec"
+    assert len(features) == 9 and not features[4].any() and most <= 4
+    np.testing.assert_allclose(features, alone, atol=1e-5)
 
 
 def test_known_codes_are_not_read_from_pictures_again(monkeypatch):

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from processing_unimp.case_metrics import cosine_similarity
 from processing_unimp.metrics.calibration import reliability
+from processing_unimp.metrics.lists import ListMeasures
 from processing_unimp.metrics.pictures import diversity, frechet_distance
 from processing_unimp.metrics.ranking import hit_rate, mrr, ndcg
 from processing_unimp.metrics.stars import mae, rmse
@@ -158,3 +160,14 @@ def test_reliability_by_hand():
     ]
     assert found["ece"] == pytest.approx((0.8 + 0.3 + 3 * 0.2 + 4 * 0.1 + 0.9) / 10)
     assert reliability(np.array([0.5]), np.array([True])) == {"ece": 0.5, "bins": [(0.5, 1.0, 1)]}
+
+
+def test_lists_are_novel_and_diverse_by_hand():
+    # Shares with one more of each: 4/8, 2/8, 1/8, 1/8, which are 1, 2, 3 and 3 bits.
+    terms = sparse.csr_matrix(np.array([[1.0, 0], [1, 0], [0, 1], [0, 0]]))
+    lists = ListMeasures(np.array([3, 1, 0, 0]), terms)
+    two = np.array([[0, 1, 2], [0, 2, 3]])
+    assert lists.novelty(two) == pytest.approx((1 + 2 + 3 + 1 + 3 + 3) / 6)
+    # Of the first list one pair of three is alike; an item without terms is like nothing.
+    assert lists.diversity(two) == pytest.approx((2 / 3 + 1) / 2)
+    assert np.isnan(lists.diversity(two[:, :1])) and np.isnan(ListMeasures(np.ones(4)).diversity(two))

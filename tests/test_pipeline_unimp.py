@@ -194,7 +194,7 @@ def test_a_selection(unimp):
 
 def test_an_explanation(unimp):
     answer = unimp(REQUESTS["explain"], max_new_tokens=5)
-    assert set(answer) == {"task", "text"} and isinstance(answer["text"], str)
+    assert set(answer) == {"task", "text", "grounds"} and isinstance(answer["text"], str)
 
 
 def test_answers_are_plain(unimp):

@@ -127,7 +127,7 @@ def test_six_tasks_of_real_cases(tmp_path):
         )
         for name in TASKS
     ]
-    ranking = ([0, 3], [0.7, 0.3])
+    ranking = ([0, 3], {"score": [0.7, 0.3]})
     outputs = {
         "recommend": ranking,
         "search": ranking,
@@ -175,7 +175,13 @@ def test_a_hostile_merchant_writes_words_only(tmp_path):
     requests = [
         {"task": "recommend", "history": ["m1", HOSTILE], "answer": HOSTILE},
         {"task": "search", "history": ["m1"], "query": HOSTILE, "answer": "m1"},
-        {"task": "explain", "history": ["m1"], "item": "m1", "answer": HOSTILE},
+        {
+            "task": "explain",
+            "history": ["m1"],
+            "item": "m1",
+            "answer": HOSTILE,
+            "grounds": [{"attribute": HOSTILE, "value": HOSTILE, "items": [HOSTILE], "liked": 1}],
+        },
         {
             "task": "select",
             "history": ["m1"],
@@ -184,7 +190,7 @@ def test_a_hostile_merchant_writes_words_only(tmp_path):
         },
         {"task": "imagine", "history": ["m1"], "query": HOSTILE, "answer": HOSTILE, "others": ["m1", "s1"]},
     ]
-    ranking = ([0, 1, 2], [0.5, 0.3, 0.2])
+    ranking = ([0, 1, 2], {"score": [0.5, 0.3, 0.2]})
     outputs = {"recommend": ranking, "search": ranking, "explain": HOSTILE, "select": [0.4, 0.6]}
     outputs["imagine"] = imagined(noise(16))
     text = write(tmp_path, catalogue, requests, outputs, user_id=HOSTILE)
@@ -203,7 +209,7 @@ def test_a_hostile_merchant_writes_words_only(tmp_path):
 
 def test_control_characters_and_surrogates_do_not_break_the_file(tmp_path):
     request = {"task": "search", "history": ["m1"], "query": "red\x00\x1b[31m\ud800\u202e mug", "answer": "m1"}
-    text = write(tmp_path, make_catalogue(), [request], {"search": ([0], [1.0])})
+    text = write(tmp_path, make_catalogue(), [request], {"search": ([0], {"score": [1.0]})})
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e\ud800-\udfff]", text)
 
 
@@ -223,7 +229,7 @@ def test_pictures_are_inside_small_and_replaced_where_missing(tmp_path):
     items[0]["image"] = large.getvalue()
     items[4]["image"] = b"not a picture"
     request = {"task": "recommend", "history": ["m1", "m2", "s2", "h1"], "answer": "h2"}
-    text = write(tmp_path, Catalogue.from_items(items), [request], {"recommend": ([0], [1.0])})
+    text = write(tmp_path, Catalogue.from_items(items), [request], {"recommend": ([0], {"score": [1.0]})})
     m1, m2, s2, h1, h2 = tiles(panel(text, "history"))
     sizes = []
     for tile in (m1, m2, h2):
@@ -240,7 +246,7 @@ def test_history_shows_stars_and_what_came_next(tmp_path):
         {"task": "recommend", "history": HISTORY, "answer": "h1"},
         {"task": "rate", "history": HISTORY, "item": "h1", "answer": 2},
     ]
-    text = write(tmp_path, make_catalogue(), requests, {"recommend": ([0], [1.0]), "rate": np.full(5, 0.2)})
+    text = write(tmp_path, make_catalogue(), requests, {"recommend": ([0], {"score": [1.0]}), "rate": np.full(5, 0.2)})
     first, second, following = tiles(panel(text, "history"))
     assert first.count("&#9733;") == 5 and "not rated" in second
     assert "Green hat" in following and "took next" in following and following.count("&#9733;") == 2
@@ -251,14 +257,14 @@ def test_the_item_really_taken_is_marked_in_a_ranking(tmp_path):
     request = {"task": "recommend", "history": HISTORY, "answer": "s1"}
     catalogue = make_catalogue()
     ranking = panel(
-        write(tmp_path, catalogue, [request], {"recommend": ([4, 2, 5], [0.5, 0.2, 0.00001])}), "recommend"
+        write(tmp_path, catalogue, [request], {"recommend": ([4, 2, 5], {"score": [0.5, 0.2, 0.00001]})}), "recommend"
     )
     shown = tiles(ranking)
     assert ["took it" in tile for tile in shown] == [False, True, False]
     assert "really taken is number 2" in ranking
     assert [re.search(r"<b>(.*?)</b>", tile)[1] for tile in shown] == ["50%", "20%", "&lt;0.01%"]
     assert [re.search(r"width:(.*?)%", tile)[1] for tile in shown] == ["100.0", "40.0", "0.0"]
-    missed = panel(write(tmp_path, catalogue, [request], {"recommend": ([4, 5], [0.5, 0.2])}), "recommend")
+    missed = panel(write(tmp_path, catalogue, [request], {"recommend": ([4, 5], {"score": [0.5, 0.2]})}), "recommend")
     assert "took it" not in missed and "not in the first 2" in missed
 
 

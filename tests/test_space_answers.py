@@ -1,18 +1,22 @@
 """What the Space asks and shows, without a browser: known answers, other people's words, and what a model lacks."""
 
 import json
+import math
 import re
 import threading
 
 import pytest
+import torch
 from shop import ITEMS, make_catalogue, make_imagining_model, make_model, make_processor, picture
 
+from hub_cards.space import answers as space_answers
 from hub_cards.space.answers import Answers
 from hub_cards.space.panels import Panels
 from hub_cards.space.product_cards import ProductCards
 from hub_cards.space.shoppers import NUM_READY, ready_shoppers
 from hub_cards.untrusted_text import one_line
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, load_image_processor
+from modeling_unimp.hybrid_scores import HybridScores, Score
 from modeling_unimp.serving import reasons
 from processing_unimp import TASK_NAMES, Catalogue, UniMPProcessor, make_demo_shop
 
@@ -60,6 +64,29 @@ def test_the_page_shows_what_the_pipeline_answers(panels):
     assert "width:100.0%" in panels.found(HISTORY, "hat"), "bars are relative to the first"
 
 
+def test_a_shopper_is_read_once_and_each_further_item_alone(panels, monkeypatch):
+    monkeypatch.setattr(space_answers, "MAX_STATES", 3)
+    answers = answers_of(panels.answers.pipeline.model, panels.answers.pipeline.processor)
+    lengths: list[int] = []
+    network = answers.pipeline.model.model.language_model
+    hook = network.register_forward_hook(
+        lambda module, args, kwargs, output: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    try:
+        recommended = answers.recommend(HISTORY)
+        whole, question = lengths
+        assert answers.recommend(HISTORY) == recommended and lengths[2:] == [question]
+        answers.recommend([*HISTORY, "h2"])
+        assert lengths[3] < whole and lengths[4:] == [question]
+        # After others it is forgotten, and read again.
+        for item in ITEMS[:3]:
+            answers.recommend([item["item_id"]])
+        del lengths[:]
+        assert answers.recommend(HISTORY) == recommended and lengths == [whole, question]
+    finally:
+        hook.remove()
+
+
 def test_the_first_has_a_full_bar_and_the_others_their_share(panels):
     shares = [float(share) for share in re.findall(r"width:([\d.]+)%", panels.recommended(HISTORY))]
     assert shares[0] == 100 and shares == sorted(shares, reverse=True)
@@ -71,6 +98,7 @@ def test_the_sheet_grows_from_stars_to_reasons(panels, monkeypatch):
     assert [sheet.count("<section>") for sheet in sheets] == [1, 2, 3, 3]
     assert ["thinking" in sheet for sheet in sheets] == [True, True, True, False]
     stars = panels.answers.rate(HISTORY, "h1")
+    assert "Counted in the history: category &#34;hat&#34; 0 times, 0 with 4 or 5 stars." in sheets[-1]
     assert f"<b>{stars['stars']:.1f}</b>" in sheets[-1] and sheets[-1].count('class="level"') == 5
     why = sheets[-1].split("Why?")[1]
     assert "Red mug" in why and "Blue shoe" in why
@@ -83,6 +111,22 @@ def test_reasons_are_those_of_the_request_that_was_answered(panels):
     *_, on_the_shelf = panels.sheet(HISTORY, "h1", {})
     assert "likel" in searched.split("Why?")[1] and " stars</b>" not in searched.split("Why?")[1]
     assert "expected stars" in on_the_shelf.split("Why?")[1]
+
+
+def test_a_ranking_says_why_where_the_model_can_tell():
+    """The red mug goes with the green hat; nothing else is known."""
+    model, processor = make_imagining_model()
+    items, values = torch.zeros(6, 1, dtype=torch.long), torch.zeros(6, 1)
+    catalogue = processor.catalogue
+    items[catalogue.number("m1")], values[catalogue.number("m1")] = catalogue.number("h1"), 1.0
+    alone = HybridScores({"EASE": (items, values)}, {}, torch.zeros(6), [Score("EASE", math.inf, 1.0)], {})
+    model.hybrid_scores = alone.with_weights({"recommend": [0.1, 9.0]}, None)
+    panels = Panels(answers_of(model, processor))
+    cards = panels.recommended(HISTORY).split("<article")
+    assert "Red mug: taken by the same shoppers" in cards[1] and "Green hat" in cards[1]
+    assert all("as the network reads the history" in card for card in cards[2:3])
+    assert panels.answers.recommend(HISTORY, top_k=1)["items"][0]["because"][0]["item_id"] == "m1"
+    assert "because" not in panels.answers.search(HISTORY, "hat")["items"][0], "no weights for search"
 
 
 def test_candidates_keep_their_ticks_whatever_is_looked_for(panels):
@@ -176,7 +220,7 @@ def test_what_is_looked_for_is_short(panels):
 
 
 def test_what_the_model_writes_is_never_markup(panels, monkeypatch):
-    monkeypatch.setattr(panels.answers, "explain", lambda *request: {"text": EVIL})
+    monkeypatch.setattr(panels.answers, "explain", lambda *request: {"text": EVIL, "grounds": []})
     *_, sheet = panels.sheet(HISTORY, "h1", {})
     assert "<script" not in sheet and "&lt;script&gt;" in sheet
 

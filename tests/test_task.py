@@ -133,7 +133,7 @@ def test_a_selection_is_scored_by_its_choice():
 
 
 def test_answers_are_plain_dicts():
-    items = TASKS["recommend"].answer({}, ([4, 0], [0.7, 0.3]), CATALOGUE)["items"]
+    items = TASKS["recommend"].answer({}, ([4, 0], {"score": [0.7, 0.3]}), CATALOGUE)["items"]
     assert items[0] == {"item_id": "h1", "title": "Green hat", "category": "hat", "price": 25, "score": 0.7}
     stars = TASKS["rate"].answer({}, np.array([0, 0, 0.5, 0.5, 0]), CATALOGUE)
     assert stars["stars"] == 3.5 and stars["most_likely"] == 3 and stars["entropy"] == pytest.approx(np.log(2))

@@ -127,14 +127,14 @@ def test_cases_ranks_and_metrics_are_those_of_train(tmp_path, monkeypatch):
     export(monkeypatch, tmp_path, tmp_path / "split", *options)
     data_args, _, args = parse_recipe()
     catalogue, histories = load_shop(data_args)
-    split = split_histories(histories, catalogue, data_args, args.seed)
+    split = split_histories(histories, catalogue, data_args)
     number_of = {item_id: number for number, item_id in enumerate(catalogue.item_ids)}
     for part, targets, most in [
         ("validation", split.validation, None),
         ("test", split.test, 30),
         ("new_users", split.new_users, 30),
     ]:
-        cases = evaluation_cases_of(targets, data_args, catalogue, args.seed, most)[1]
+        cases = evaluation_cases_of(targets, data_args, catalogue, most)[1]
         exported = transformer_baselines.Part.load(tmp_path / "split" / f"{part}.parquet", number_of)
         assert exported.users == [case.user_id for case in cases.cases]
         assert exported.positions == [len(case.history) for case in cases.cases]

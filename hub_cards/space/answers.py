@@ -3,8 +3,9 @@
 The methods named after the six tasks are the endpoints; what the page shows of their answers is in `panels.py`.
 """
 
+import hashlib
 import itertools
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ MAX_QUICK_QUERIES = 8
 MAX_QUICK_QUERY = 40  # characters
 MAX_TYPED = 200  # characters of a line on the page
 MAX_RANKED = 100  # items of an answer
+MAX_STATES = 8  # histories that are kept as the model has read them
+MAX_REASONS = 3  # items of the history that a ranked item is said to be because of
 MAX_SEED = 2**53  # JavaScript has no larger exact whole numbers
 
 Entry = str | dict[str, Any]
@@ -38,6 +41,7 @@ class Answers:
         self.pipeline = pipeline
         self.catalogue = pipeline.processor.catalogue
         self._words: tuple[Any, list[str]] = (None, [])
+        self._states: OrderedDict[Any, Any] = OrderedDict()
         self.missing = {task: f"it was not trained to {task}" for task in TASK_NAMES if task not in trained}
         if pipeline.model.image_codec is None:
             self.missing["imagine"] = "it has no image codec, so it cannot imagine pictures"
@@ -57,14 +61,16 @@ class Answers:
         return int(self.pipeline.processor.history_length)
 
     def recommend(self, history: list[Entry], top_k: int = 12) -> dict[str, Any]:
-        """Recommend the items that a shopper is likeliest to take next, best first, each with its probability.
+        """Recommend the items that a shopper is likeliest to take next, best first, each with its probability and,
+        where the model can tell, with what carried its score.
 
         Args:
             history: what the shopper took, latest last: item ids, or objects with an item_id and perhaps a rating;
                 empty for somebody new.
             top_k: how many items, at most 100.
         """
-        return self._ask("recommend", history, top_k=whole_number(top_k, "top_k", 1, MAX_RANKED))
+        top_k = whole_number(top_k, "top_k", 1, MAX_RANKED)
+        return self._ask("recommend", history, top_k=top_k, **self._because("recommend"))
 
     def search(self, history: list[Entry], query: str, top_k: int = 12) -> dict[str, Any]:
         """Search the shop for items that fit both the query and the shopper, best first, each with its probability.
@@ -74,7 +80,13 @@ class Answers:
             query: what is looked for, in a few words.
             top_k: how many items, at most 100.
         """
-        return self._ask("search", history, {"query": query}, top_k=whole_number(top_k, "top_k", 1, MAX_RANKED))
+        top_k = whole_number(top_k, "top_k", 1, MAX_RANKED)
+        return self._ask("search", history, {"query": query}, top_k=top_k, **self._because("search"))
+
+    def _because(self, task: str) -> dict[str, Any]:
+        """The argument that asks for reasons, where the model has closed-form scores, whose parts they are."""
+        hybrid = self.pipeline.model.hybrid_scores
+        return {} if hybrid is None or task not in hybrid.weights else {"because": MAX_REASONS}
 
     def rate(self, history: list[Entry], item: str) -> dict[str, Any]:
         """Predict how many stars a shopper would give an item: the mean, the likeliest, and each star's probability.
@@ -120,8 +132,27 @@ class Answers:
     def _ask(self, task: str, history: Any, more: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         if task in self.missing:
             raise ValueError(f"This model cannot {task}: {self.missing[task]}. Ask for {', '.join(self.tasks)}.")
-        answer: dict[str, Any] = self.pipeline({"task": task, "history": history} | dict(more or {}), **options)
+        request = {"task": task, "history": self._read(history)} | dict(more or {})
+        answer: dict[str, Any] = self.pipeline(request, **options)
         return answer
+
+    def _read(self, history: Any) -> Any:
+        """A history as the model has read it, for this answer or an earlier one; of one item more, that item alone."""
+        if not isinstance(history, list) or not history:
+            return history
+        key, key_before = (self._key(part) for part in (history, history[:-1]))
+        state = self._states.pop(key, None)
+        if state is None:
+            before = self._states.get(key_before)
+            state = self.pipeline.read(history) if before is None else self.pipeline.extend(before, history[-1])
+        self._states[key] = state
+        while len(self._states) > MAX_STATES:
+            self._states.popitem(last=False)
+        return state
+
+    def _key(self, history: list[Entry]) -> tuple[Any, ...]:
+        """Of a history in the shop as it is now."""
+        return self.catalogue.version, hashlib.sha256(repr(history).encode("utf-8", "backslashreplace")).digest()
 
     def find(self, words: str, most: int) -> list[dict[str, Any]]:
         """Items on sale that have all these words somewhere, in the order of the catalogue; all for no words."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hub_cards.html_pieces import TEMPLATES, percent, thumbnail
+from hub_cards.html_pieces import TEMPLATES, counted, percent, thumbnail
 from hub_cards.untrusted_text import one_line
+from modeling_unimp.attribution import NETWORK, POPULARITY, QUERY, REST
 from modeling_unimp.serving.reasons import blend, leave_one_out, picture_heat
 from processing_unimp.bounds import short_repr
 
@@ -18,6 +19,13 @@ from .product_cards import PICTURE_SIDE, ProductCards
 MAX_WORDS, MAX_EXPLANATION = 60, 600  # characters of a query or wish, and of an explanation
 HTML: Any = TEMPLATES.get_template("space/panels.html").module
 NO_HISTORY = HTML.note("Pick a shopper, or add an item to the history: the answers begin with what was taken.")
+# Why an item is ranked where it is, if not for an item of the history.
+PARTS = {
+    NETWORK: "as the network reads the history",
+    POPULARITY: "popular",
+    QUERY: "fits the query",
+    REST: "several items of the history",
+}
 WAITING, DRAWING = HTML.waiting("thinking"), HTML.waiting("drawing")
 
 Entry = dict[str, Any]
@@ -72,8 +80,21 @@ class Panels:
         """Bars are relative to the first; the numbers are the model's own."""
         best = max((item["score"] for item in answer["items"]), default=0) or 1
         return HTML.scored(
-            [(self.cards.view(item), item["score"] / best, percent(item["score"])) for item in answer["items"]]
+            [
+                (self.cards.view(item), item["score"] / best, percent(item["score"]), self._why(item.get("because")))
+                for item in answer["items"]
+            ]
         )
+
+    def _why(self, because: Sequence[Mapping[str, Any]] | None) -> str:
+        """The largest part of an item's score, in words."""
+        if not because:
+            return ""
+        largest = because[0]
+        if "item_id" not in largest:
+            return PARTS[largest["source"]]
+        title = self.cards.view_of(largest["item_id"])["title"]
+        return f"{title}: {largest['source']}"
 
     def queries(self, queries: Sequence[str]) -> Markup:
         """Queries to press instead of typing."""
@@ -122,7 +143,7 @@ class Panels:
             one_line(answer["wish"], MAX_WORDS),
             [self.cards.view(item) for item in answer["retrieved"]],
             [
-                (self.cards.view(item), item["similarity"], f"{item['similarity']:.2f} alike")
+                (self.cards.view(item), item["similarity"], f"{item['similarity']:.2f} alike", "")
                 for item in answer["nearest"]
             ],
         )
@@ -171,7 +192,8 @@ class Panels:
         return HTML.stars(answer["stars"], levels)
 
     def _explanation(self, history: list[Any], item_id: str) -> Markup:
-        return HTML.explanation(one_line(self.answers.explain(history, item_id)["text"], MAX_EXPLANATION))
+        answer = self.answers.explain(history, item_id)
+        return HTML.explanation(one_line(answer["text"], MAX_EXPLANATION), counted(answer["grounds"]))
 
     def _reasons(self, history: list[Any], item_id: str, asked: dict[str, Any]) -> Markup:
         """Each item of the history with its share in the answer, and the heat of its picture."""

@@ -105,6 +105,7 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
         "history_length": int(np.clip(np.quantile(histories.lengths, 0.9), SHORTEST_READ, LONGEST_READ)),
         "windows": "whole",
         "max_words": 6,
+        "tell_grounds": True,
         "max_test_cases": MOST_TEST_CASES,
     }
 

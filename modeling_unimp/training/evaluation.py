@@ -12,11 +12,13 @@ from transformers.utils.logging import tqdm
 from processing_unimp import EvaluationCases, Histories, UniMPProcessor
 from processing_unimp.control_tokens import NUM_STARS
 from processing_unimp.metrics.calibration import reliability
+from processing_unimp.metrics.lists import ListMeasures
 from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task import Scores, Task, stacked
 
 from ..answering import outputs_of
 from ..hybrid_scores import HybridScores
+from .item_similarity import term_vectors
 
 if TYPE_CHECKING:
     from ..modeling_unimp import UniMPForConditionalGeneration
@@ -106,12 +108,14 @@ def evaluate_model(
     Returns:
         By task: `cases`, `skipped`, `headline`, `interval` (95 %, bootstrap over cases, of the headline),
         `reliability` of the probabilities (see [`~processing_unimp.metrics.calibration.reliability`]), and with their
-        metrics `model`, `parts` (what it is made of, each alone) and `baselines`.
+        metrics `model`, `parts` (what it is made of, each alone) and `baselines`. `by_case` holds what [`by_case`]
+        gives of the model and its parts.
     """
     scores_by_task = trainer.score_cases(cases_by_task)
     parts: dict[str, dict[str, Scores]] = {}
     if closed_form is not None:
         parts = _parts(trainer, cases_by_task, closed_form)
+    lists = ListMeasures(train.item_counts(), term_vectors(train.catalogue))
     results: Results = {}
     for cases in cases_by_task:
         task = cases.task
@@ -125,9 +129,19 @@ def evaluate_model(
             "headline": task.headline,
             "interval": bootstrap(task, scores),
             "reliability": reliability(scores["confidence"], scores["is_right"]) if "confidence" in scores else None,
-            "model": summarise(task, scores),
-            "parts": {name: summarise(task, each[task.name]) for name, each in parts.items() if task.name in each},
-            "baselines": cases.baselines(train) | {name: summarise(task, each) for name, each in retrieved.items()},
+            "by_case": {
+                name: by_case(task, each)
+                for name, each in {
+                    "UniMP": scores,
+                    **{part: found[task.name] for part, found in parts.items() if task.name in found},
+                }.items()
+            },
+            "model": summarise(task, scores, lists),
+            "parts": {
+                name: summarise(task, each[task.name], lists) for name, each in parts.items() if task.name in each
+            },
+            "baselines": cases.baselines(train, lists)
+            | {name: summarise(task, each) for name, each in retrieved.items()},
         }
     return results
 
@@ -181,6 +195,15 @@ def bootstrap(task: Task, scores: Scores, seed: int = 0) -> tuple[float, float] 
     values = [headline_of(task, scores, rng.integers(num_cases, size=num_cases)) for _ in range(RESAMPLES)]
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def by_case(task: Task, scores: Scores) -> np.ndarray:
+    """The headline of each case alone `(C,)`, for comparisons in pairs; an RMSE is the root of the mean square of its
+    cases. Empty for metrics of texts, which are of all cases together."""
+    if task.answer_group == "words":
+        return np.zeros(0, dtype=np.float32)
+    num_cases = len(next(iter(scores.values())))
+    return np.array([headline_of(task, scores, np.array([case])) for case in range(num_cases)], dtype=np.float32)
 
 
 def headline(results: dict[str, dict[str, float]], headlines: dict[str, str], before: dict | None = None) -> str:

@@ -5,10 +5,11 @@ import ctypes
 import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ from .trainer import UniMPTrainer
 
 logger = logging.getLogger("train")
 FREE_BYTES_NEEDED = 2**30
+MOST_CODEC_PICTURES = 50_000  # that a codec is trained on, from all over the catalogue; they are kept in memory
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -124,7 +126,7 @@ def check_pictures(catalogue: Catalogue) -> None:
         raise SystemExit(f"none of {len(catalogue.unreadable_pictures)} pictures can be read. The first: {reason}")
 
 
-def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments, seed: int) -> Split:
+def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments) -> Split:
     """Core, held-out domain, then the split; what was removed and what leaks is logged."""
     if data_args.k_core:
         histories = k_core(histories, data_args.k_core)
@@ -132,7 +134,7 @@ def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataA
     if data_args.held_out_domain is not None:
         histories, new_domain = hold_out_domain(histories, catalogue, data_args.held_out_domain)
     if data_args.split == "leave_last_out":
-        split = leave_last_out(histories, new_users=data_args.new_users, seed=seed)
+        split = leave_last_out(histories, new_users=data_args.new_users, seed=data_args.split_seed)
     elif data_args.split == "by_time":
         if data_args.validation_from is None or data_args.test_from is None:
             raise SystemExit("split: by_time needs validation_from and test_from, in the seconds of `timestamp`.")
@@ -167,11 +169,13 @@ def image_codec_of(
         # A resumed training goes on with the codes it began with.
         codec, metrics = load_image_codec(str(folder)), json.loads((folder / "codec.json").read_text())
     else:
-        small = [picture for _, picture in pictures_of(catalogue, 2 * model_args.codec_side)]
+        pictured = [number for number, item_id in enumerate(catalogue.item_ids) if catalogue.has_picture(item_id)]
+        spread = pictured[:: max(math.ceil(len(pictured) / MOST_CODEC_PICTURES), 1)]
+        small = [picture for _, picture in pictures_of(catalogue, spread, 2 * model_args.codec_side)]
         codec, metrics = train_codec(small, model_args, folder, seed=args.seed, use_cpu=args.use_cpu)
     codes = np.full((len(catalogue), codec.codes_per_picture), NO_CODE, dtype=np.int32)
     shown: list[Image.Image] = []
-    pictures = pictures_of(catalogue)
+    pictures = pictures_of(catalogue, range(len(catalogue)))
     codec.to(args.device)
     while part := list(itertools.islice(pictures, 256)):
         codes[[number for number, _ in part]] = codec.encode([picture for _, picture in part]).numpy()
@@ -188,9 +192,12 @@ def image_codec_of(
     return codec, {"metrics": metrics, "pictures": list(zip(shown, codec.decode(codec.encode(shown)), strict=True))}
 
 
-def pictures_of(catalogue: Catalogue, side: int | None = None) -> Iterator[tuple[int, Image.Image]]:
-    """Row and picture of every item whose picture can be read; made small on request."""
-    for number, item_id in enumerate(catalogue.item_ids):
+def pictures_of(
+    catalogue: Catalogue, numbers: Iterable[int], side: int | None = None
+) -> Iterator[tuple[int, Image.Image]]:
+    """Row and picture of those of the items whose picture can be read; made small on request."""
+    for number in numbers:
+        item_id = catalogue.item_id(number)
         picture = catalogue.picture(item_id) if catalogue.has_picture(item_id) else None
         if picture is not None:
             if side is not None:
@@ -240,6 +247,7 @@ def processor_of(
         num_image_tokens=image_tokens_of(fusion, model_args.config_fields.get("num_latents", UniMPConfig.num_latents)),
         num_retrieved=data_args.num_retrieved,
         wish_attributes=data_args.wish_attributes,
+        tell_grounds=data_args.tell_grounds,
     )
 
 
@@ -295,7 +303,7 @@ def mixture_of(split: Split, catalogue: Catalogue, data_args: DataArguments, see
 
 
 def evaluation_cases_of(
-    targets: Targets, data_args: DataArguments, catalogue: Catalogue, seed: int, max_cases: int | None
+    targets: Targets, data_args: DataArguments, catalogue: Catalogue, max_cases: int | None
 ) -> list[EvaluationCases]:
     """Evaluation cases of every task of the recipe; the same at every call."""
     return [
@@ -304,7 +312,7 @@ def evaluation_cases_of(
             targets,
             ExampleSource(
                 catalogue,
-                np.random.default_rng((seed, position)),
+                np.random.default_rng((data_args.split_seed, position)),
                 # The network reads the latest `history_length` of them, closed-form scores all.
                 history_length=max(data_args.history_length, MAX_HISTORY),
                 query_attribute=data_args.query_attribute,

@@ -30,7 +30,16 @@ from ..hybrid_scores import (
     stars_of_history,
     texts_of,
 )
-from .item_similarity import ease, item_knn, picture_similarity, rated_alike, text_similarity, windowed_transitions
+from .item_similarity import (
+    ease,
+    item_knn,
+    picture_similarity,
+    rated_alike,
+    term_vectors,
+    text_similarity,
+    windowed_transitions,
+)
+from .rating_factors import biases, factorise
 
 if TYPE_CHECKING:
     from ..modeling_unimp import UniMPForConditionalGeneration
@@ -39,11 +48,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("train")
 
 MOST_CASES = 2_000
-BEST_OF_SCORE, NUM_DRAWN = 50, 1_000  # items that compete in a case: the best of each score, and some of the others
+BEST_OF_SCORE, NUM_DRAWN = 50, 2_000  # items that compete in a case: the best of each score, and some of the others
 LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
+EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
+TIE_BREAK = 0.01  # weight of popularity where rankings are better without: it decides between equals
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
+RANK, FACTOR_PENALTIES = 8, (3.0, 10.0)
 WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
 
@@ -60,12 +72,15 @@ def closed_form_scores(
         exclude_seen (`bool`): whether items of a history are left out of rankings; if not, "again" is a score too.
     """
     catalogue = train.catalogue
-    found = {
-        "EASE": ease(train),
-        "kNN": item_knn(train),
+    pictures = None if pictures is None or not np.any(pictures) else pictures
+    terms = term_vectors(catalogue)
+    found = {f"EASE {each:g}": ease(train, each, terms=terms, pictures=pictures) for each in EASE_PENALTIES}
+    if not any(found.values()):
+        found["kNN"] = item_knn(train)
+    found |= {
         "transitions": windowed_transitions(train),
         "text": text_similarity(catalogue),
-        "pictures": None if pictures is None or not np.any(pictures) else picture_similarity(pictures),
+        "pictures": None if pictures is None else picture_similarity(pictures),
     }
     neighbours = {
         name: (torch.from_numpy(each.items), torch.from_numpy(each.values))
@@ -113,7 +128,7 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
         if task in by_task:
             requests = _sample(by_task[task].requests)
             features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
-            weights[task] = [0.0, *fit_softmax(*features).tolist()]
+            weights[task] = [0.0, *_fit_ranking(hybrid, *features)]
     if "select" in by_task and "recommend" in weights:
         requests = _sample(by_task["select"].requests)
         nothing = itertools.repeat(np.zeros(len(catalogue), dtype=np.float32))
@@ -172,7 +187,7 @@ def fit_hybrid(
             hybrid, task, requests, catalogue, exclude_seen, outputs(requests, "items")
         )
         closed = _ndcg(features, truth, added, alone.weights[task])
-        found = {task: fit_softmax(features, truth, added).tolist()}
+        found = {task: _fit_ranking(hybrid, features, truth, added)}
         reached = {task: _ndcg(features, truth, added, found[task])}
         by_network = _ndcg(features, truth, added, [1.0] + [0.0] * len(hybrid.scores))
         # Wishes such as "teal mug", which validation does not hold, are what the network was taught to search for.
@@ -181,7 +196,7 @@ def fit_hybrid(
             features, truth, added = _ranking_features(
                 hybrid, task, requests, catalogue, exclude_seen, outputs(asked, "items")
             )
-            found["recommend"] = fit_softmax(features, truth, added).tolist()
+            found["recommend"] = _fit_ranking(hybrid, features, truth, added)
             reached["recommend"] = _ndcg(features, truth, added, found["recommend"])
         best = max(reached, key=lambda name: reached[name])
         logger.info(
@@ -294,6 +309,19 @@ def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: S
     return float(np.where(ranks < 10.5, 1 / np.log2(ranks + 1), 0).mean())
 
 
+def _fit_ranking(hybrid: HybridScores, features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
+    """Weights by cross-entropy, with popularity or without, whichever has the higher NDCG@10.
+
+    Most of the cross-entropy is about items far down, where popularity tells more than at the top.
+    """
+    popularity = next(place for place, score in enumerate(hybrid.scores) if score.source == POPULARITY)
+    bounds: list[Any] = [(0.0, None)] * features.shape[1]
+    with_popularity = fit_softmax(features, truth, added, bounds).tolist()
+    bounds[features.shape[1] - len(hybrid.scores) + popularity] = (TIE_BREAK, TIE_BREAK)
+    without = fit_softmax(features, truth, added, bounds).tolist()
+    return max(without, with_popularity, key=lambda weights: _ndcg(features, truth, added, weights))
+
+
 def fit_softmax(
     features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Any = None, ridge: float = RIDGE
 ) -> np.ndarray:
@@ -345,50 +373,42 @@ def _candidate_weight(
 
 
 def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, catalogue: Catalogue) -> StarScores:
-    """Biases by ridge regression, whose penalties and blend with the network validation chooses."""
+    """Biases and factors by ridge regression, whose penalties and blend with the network validation chooses."""
     histories = [stars_of_history(request["history"], catalogue) for request in requests]
     items = numbers_of([request["item"] for request in requests], catalogue)
     truth = np.array([int(request["answer"]) - 1 for request in requests])
     stars = np.arange(1, network.shape[1] + 1)
 
-    def with_penalties(of_users: float, of_items: float) -> tuple[float, StarScores]:
-        mean, of_user, of_item = biases(train, of_users, of_items)
-        found = StarScores(mean, of_item, of_users, *_no_neighbours(len(catalogue)), np.zeros(len(stars)))
-        estimates = [found.estimate(*each)[0] for each in zip(histories, items, strict=True)]
-        return float(np.square(np.array(estimates) - truth - 1).mean()), found
+    def with_penalties(of_users: float, of_items: float) -> tuple[float, tuple[float, StarScores]]:
+        mean, _, of_item = biases(train, of_users, of_items)
+        nothing = np.zeros((len(catalogue), 0), dtype=np.int32), np.zeros((len(catalogue), 0), dtype=np.float32)
+        found = StarScores(mean, of_item, of_users, *nothing, nothing[1], 1.0, np.zeros(len(stars)))
+        return squared_error(found, (0,)), (of_items, found)
 
-    _, found = min((with_penalties(u, i) for u in STAR_PENALTIES for i in STAR_PENALTIES), key=lambda each: each[0])
+    def with_factors(penalty: float) -> tuple[float, StarScores]:
+        *_, factors = factorise(train, biased.strength, item_penalty, RANK, penalty)
+        found = biased._replace(factors=factors.astype(np.float32), penalty=penalty)
+        return squared_error(found, (0, 2)), found
+
+    def squared_error(found: StarScores, parts: tuple[int, ...]) -> float:
+        expected = [sum(found.estimate(*each)[part] for part in parts) for each in zip(histories, items, strict=True)]
+        return float(np.square(np.array(expected) - truth - 1).mean())
+
+    _, (item_penalty, biased) = min(
+        (with_penalties(u, i) for u in STAR_PENALTIES for i in STAR_PENALTIES), key=lambda each: each[0]
+    )
+    _, found = min(map(with_factors, FACTOR_PENALTIES), key=lambda each: each[0])
     near = rated_alike(train, found.strength, found.mean, found.biases)
     found = found._replace(neighbours=near.items, similarities=near.values)
     estimates = np.array([found.estimate(*each) for each in zip(histories, items, strict=True)])
     features = np.stack(
-        [np.log(np.clip(network, 1e-6, None)), *(stars * estimates[:, part : part + 1] for part in (0, 1))]
+        [np.log(np.clip(network, 1e-6, None)), *(stars * estimates[:, part : part + 1] for part in range(3))]
         + [np.broadcast_to(stars == star, network.shape).astype(np.float64) for star in stars],
         axis=1,
     )
-    free = [(0.0, None)] * 3 + [(None, None)] * len(stars)
+    free = [(0.0, None)] * 4 + [(None, None)] * len(stars)
     weights = fit_softmax(features, truth, np.zeros(network.shape), bounds=free, ridge=STAR_RIDGE)
-    of_network, expected, alike = map(float, weights[:3])
-    return found._replace(network=of_network, expected=expected, alike=alike, intercepts=weights[3:])
-
-
-def _no_neighbours(num_items: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros((num_items, 0), dtype=np.int32), np.zeros((num_items, 0), dtype=np.float32)
-
-
-def biases(train: Histories, user_penalty: float, item_penalty: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """Mean of the stars, and biases of users `(U,)` and items `(N,)` that minimise the squared error and penalties."""
-    rated = np.isfinite(train.ratings)
-    users, items = train.user_numbers[rated], train.item_numbers[rated]
-    mean = float(train.ratings[rated].mean())
-    residual = train.ratings[rated] - mean
-    of_users, of_items = np.zeros(len(train)), np.zeros(len(train.catalogue))
-    user_sizes = np.bincount(users, minlength=len(of_users)) + user_penalty
-    item_sizes = np.bincount(items, minlength=len(of_items)) + item_penalty
-    change = math.inf
-    while change > 1e-6:
-        before = of_items
-        of_items = np.bincount(items, residual - of_users[users], minlength=len(of_items)) / item_sizes
-        of_users = np.bincount(users, residual - of_items[items], minlength=len(of_users)) / user_sizes
-        change = float(np.abs(of_items - before).max())
-    return mean, of_users, of_items
+    of_network, expected, alike, factored = map(float, weights[:4])
+    return found._replace(
+        network=of_network, expected=expected, alike=alike, factored=factored, intercepts=weights[4:]
+    )

@@ -22,6 +22,7 @@ MOST_DENSE_ITEMS = 20_000  # EASE inverts a dense matrix of N x N
 MOST_PICTURES = 50_000  # each is compared with each
 MOST_PAIRS = 2_000_000_000  # of items that one user has, or that have one term: about a minute
 EASE_PENALTY = 100.0
+CONTENT_SHARE = 1 / 3  # of the penalty of EASE: what one more user in common counts that content stands for
 KNN_SHRINKAGE = 10.0
 WINDOW, WINDOW_DECAY, WINDOW_SHRINKAGE = 10, 0.8, 3.0
 BLOCK_BYTES = 2**26
@@ -50,13 +51,37 @@ def users_by_items(train: Histories) -> sparse.csr_matrix:
     return counted
 
 
-def ease(train: Histories, penalty: float = EASE_PENALTY, k: int | None = None) -> Neighbours | None:
+def ease(
+    train: Histories,
+    penalty: float = EASE_PENALTY,
+    k: int | None = None,
+    *,
+    terms: sparse.csr_matrix | None = None,
+    pictures: np.ndarray | None = None,
+) -> Neighbours | None:
     """EASE, the linear item-to-item model (https://huggingface.co/papers/1905.03375); `None` for more than 20,000
-    items, whose dense inverse takes minutes and gigabytes."""
+    items, whose dense inverse takes minutes and gigabytes.
+
+    Args:
+        train (`Histories`)
+        penalty (`float`, *optional*, defaults to 100)
+        k (`int`, *optional*): neighbours an item; by default of [`num_neighbours`].
+        terms (`csr_matrix` of shape `(N, T)`, *optional*), pictures (`np.ndarray` of shape `(N, D)`, *optional*):
+            content, as in CEASE (https://doi.org/10.1145/3383313.3418480): how like items are in it, the cosine of
+            their terms and the square of that of their pictures, counts like a third of the penalty in users who have
+            both.
+    """
     if len(train.catalogue) > MOST_DENSE_ITEMS:
         return None
     x = users_by_items(train)
     gram = (x.T @ x).toarray()
+    centred = None if pictures is None else _centred(pictures)
+    for start in range(0, len(gram), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        if terms is not None:
+            gram[rows] += CONTENT_SHARE * penalty * (terms[rows] @ terms.T).toarray()
+        if centred is not None:
+            gram[rows] += CONTENT_SHARE * penalty * np.square(centred[rows] @ centred.T)
     gram[np.diag_indices_from(gram)] += penalty
     inverse = _inverse_in_place(gram)
     diagonal = inverse.diagonal().copy()
@@ -177,15 +202,22 @@ def text_similarity(
 def picture_similarity(vectors: np.ndarray, k: int | None = None) -> Neighbours | None:
     """Squared cosine of centred vectors of pictures `(N, D)`; rows of zeros are items without one. `None` for more
     than 50,000 pictures, of which each would be compared with each."""
-    has = np.abs(vectors).sum(axis=1) > 0
-    if has.sum() > MOST_PICTURES:
-        logger.info(f"picture similarity: left out, for there are {int(has.sum())} pictures, above {MOST_PICTURES}")
+    num_pictures = int(np.abs(vectors).any(axis=1).sum())
+    if num_pictures > MOST_PICTURES:
+        logger.info(f"picture similarity: left out, for there are {num_pictures} pictures, above {MOST_PICTURES}")
         return None
-    centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0), 0).astype(np.float32)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    centred = _centred(vectors)
     return _largest_of_blocks(
         lambda start, stop: np.square(np.maximum(centred[start:stop] @ centred.T, 0)), len(centred), k
     )
+
+
+def _centred(vectors: np.ndarray) -> np.ndarray:
+    """Vectors less their mean, of length 1; rows of zeros stay."""
+    has = np.abs(vectors).sum(axis=1) > 0
+    centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0), 0).astype(np.float32)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+    return np.asarray(centred)
 
 
 def term_vectors(catalogue: Catalogue, attributes: Sequence[str] | None = None) -> sparse.csr_matrix | None:

@@ -40,6 +40,9 @@ class DataArguments:
     validation_from: float | None = _option(None, "by_time: first second of the validation part.")
     test_from: float | None = _option(None, "by_time: first second of the test part.")
     new_users: float = _option(0.1, "Share of users held out of training altogether and tested apart.")
+    split_seed: int = _option(
+        42, "Draws the new users and the evaluation cases; runs that differ in `seed` alone have the same."
+    )
     held_out_domain: str | None = _option(None, "A value of the items' domain column that is held out altogether.")
     tasks: list[str] = _option(
         ["recommend", "search", "rate", "explain", "select"],
@@ -53,6 +56,7 @@ class DataArguments:
     max_length: int = _option(2048, "Tokens of a sequence; older items give way.")
     num_candidates: int = _option(8, "Candidates of a select request.")
     wish_attributes: list[str] = _option([], "Attributes that the wishes of imagine name beside the query: colour.")
+    tell_grounds: bool = _option(False, "The prompt of explain says what history and item have in common, counted.")
     num_retrieved: int = _option(2, "Items that are searched and shown before a picture is imagined.")
     windows: str = _option("random", "random: some windows of each history an epoch; all: every position.")
     windows_per_user: int = _option(1, "Random windows of each history an epoch.")

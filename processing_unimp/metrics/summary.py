@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..task import Scores, Task
+from .lists import ListMeasures
 from .pictures import diversity, frechet_distance
 from .ranking import hit_rate, mrr, ndcg
 from .stars import mae, rmse
@@ -43,13 +44,14 @@ METRICS: dict[str, dict[str, Callable[[Scores], float]]] = {
 TEXT_METRICS = (bleu, rouge, meteor, bert_score)
 
 
-def summarise(task: Task, scores: Scores) -> dict[str, float]:
+def summarise(task: Task, scores: Scores, lists: ListMeasures | None = None) -> dict[str, float]:
     """
     Metrics over all cases, by name.
 
     Args:
         task (`Task`): what was asked.
         scores (`dict[str, np.ndarray]`): what `task.score` gives, by name an array with a row a case.
+        lists (`ListMeasures`, *optional*): adds novelty and diversity of rankings.
 
     Returns:
         `dict[str, float]`: the same names for every model; of explanations also BERTScore where it can be had, see
@@ -58,7 +60,10 @@ def summarise(task: Task, scores: Scores) -> dict[str, float]:
     if task.name == "explain":
         predicted, true = scores["predicted"].tolist(), scores["true"].tolist()
         return {name: value for metric in TEXT_METRICS for name, value in metric(predicted, true).items()}
-    return {name: metric(scores) for name, metric in METRICS[task.name].items()}
+    found = {name: metric(scores) for name, metric in METRICS[task.name].items()}
+    if lists is not None and METRICS[task.name] is RANKING:
+        found |= {"novelty@10": lists.novelty(scores["best"]), "diversity@10": lists.diversity(scores["best"])}
+    return found
 
 
 def headline_of(task: Task, scores: Scores, rows: np.ndarray) -> float:

@@ -1,0 +1,221 @@
+"""The paper's experiments at small sizes: every run of recipes/experiments.yaml, and a table of what is there.
+
+python -m benchmarks.experiments --h_and_m data/h-and-m --movielens data/ml-100k --vision_model MOBILENET_FOLDER
+python -m benchmarks.experiments --only "h_and_m with reweighting" --seeds 1 2 ...
+python -m benchmarks.experiments --table_only
+
+A run whose folder has results is not run again. The folders of the two data sets hold items.parquet and
+interactions.parquet as `prepare` writes them. Ratios are of means over the same cases, which are drawn anew in pairs
+for the 95 % interval; of several seeds each case counts with its mean. The test part is touched once by each run.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from hub_cards.run_record import CASES, RESULTS
+
+EXPERIMENTS = Path("recipes/experiments.yaml")
+RESAMPLES = 2_000
+TASKS_OF_NUMBERS = ("recommend", "search", "rate", "select")
+
+
+def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    """The recipe of one run: that of the experiment with its changes, and where data and results are."""
+    recipe = yaml.safe_load(Path(experiment["of"]).read_text())
+    shop = "h_and_m" if "h_and_m" in experiment["of"] else "movielens"
+    data, pictures = Path(getattr(given, shop)), getattr(given, f"{shop}_images")
+    recipe |= {"items": str(data / "items.parquet"), "interactions": str(data / "interactions.parquet")}
+    recipe |= {"output_dir": str(folder), "seed": seed, "report_to": "none"}
+    if pictures:
+        recipe["image_root"] = pictures
+    if recipe.get("vision_model"):
+        recipe["vision_model"] = given.vision_model
+        # The same pictures through the same frozen tower for all runs.
+        recipe["feature_store"] = str(folder if "pictures" in experiment.get("corrupt", {}) else given.feature_store)
+    for name, value in experiment.get("changes", {}).items():
+        recipe[name] = recipe.get(name, {}) | value if isinstance(value, dict) else value
+    if corrupt := experiment.get("corrupt"):
+        folder.mkdir(parents=True, exist_ok=True)
+        recipe["items"] = str(folder / "spoilt_items.parquet")
+        recipe.setdefault("image_root", str(data))
+        pq.write_table(spoilt(pq.read_table(data / "items.parquet"), corrupt, seed), recipe["items"])
+    return recipe
+
+
+def spoilt(items: pa.Table, corrupt: Mapping[str, float], seed: int) -> pa.Table:
+    """The items with a share of their `attributes` left out, each cell alone, or of their `pictures` exchanged."""
+    rng = np.random.default_rng(seed)
+    columns = {name: items[name].to_pylist() for name in items.schema.names}
+    for name, values in columns.items():
+        if name not in ("item_id", "image", "domain") and "attributes" in corrupt:
+            lost = rng.random(len(values)) < corrupt["attributes"]
+            columns[name] = [None if missing else value for missing, value in zip(lost, values, strict=True)]
+    if "pictures" in corrupt:
+        pictures = columns["image"]
+        chosen = np.flatnonzero(rng.random(len(pictures)) < corrupt["pictures"])
+        # Each gets that of the next chosen one, so that none keeps its own.
+        for place, other in zip(chosen, np.roll([pictures[number] for number in chosen], 1), strict=True):
+            pictures[place] = other
+    return pa.table(columns, schema=items.schema)
+
+
+def run(name: str, experiment: Mapping[str, Any], given: argparse.Namespace, seed: int) -> None:
+    folder = folder_of(given.output_dir, name, seed)
+    if (folder / RESULTS).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "experiment.yaml"
+    config.write_text(yaml.safe_dump(arguments_of(experiment, given, folder, seed)))
+    print(f"{name}, seed {seed}: {folder}", flush=True)
+    with open(folder / "log.txt", "w") as log:
+        ended = subprocess.run([sys.executable, "train.py", "--config", str(config)], stdout=log, stderr=log)
+    if ended.returncode:
+        print(f"  failed with {ended.returncode}: see {folder / 'log.txt'}", flush=True)
+
+
+def folder_of(output_dir: str, name: str, seed: int) -> Path:
+    words = "".join(letter if letter.isalnum() else " " for letter in name).split()
+    return Path(output_dir) / "-".join([*words, str(seed)])
+
+
+def paired_ratio(ours: np.ndarray, theirs: np.ndarray, is_rmse: bool, seed: int = 0) -> tuple[float, float, float]:
+    """The ratio of two headlines over the same cases `(C,)`, and its 95 % interval when cases are drawn anew."""
+    if is_rmse:
+        ours, theirs = np.square(ours), np.square(theirs)
+    rng, num_cases = np.random.default_rng(seed), len(ours)
+    drawn = [np.arange(num_cases), *rng.integers(num_cases, size=(RESAMPLES, num_cases))]
+    ratios = np.array([ours[rows].mean() / theirs[rows].mean() for rows in drawn])
+    if is_rmse:
+        ratios = np.sqrt(ratios)
+    low, high = np.quantile(ratios[1:], [0.025, 0.975])
+    return float(ratios[0]), float(low), float(high)
+
+
+def cases_of(folders: Sequence[Path], part: str, task: str, who: str) -> np.ndarray | None:
+    """Headlines of the cases `(C,)`, of several runs their mean."""
+    found = []
+    for folder in folders:
+        with np.load(folder / CASES) as opened:
+            if (key := f"{part}/{task}/{who}") in opened.files:
+                found.append(opened[key].astype(np.float64))
+    return np.mean(found, axis=0) if found else None
+
+
+def table(experiments: Mapping[str, Mapping[str, Any]], output_dir: str, baselines: Mapping[str, Path]) -> str:
+    """Markdown: a row for each experiment, part and task that has results."""
+    lines = [
+        "| experiment | paper's table | seeds | part | task | metric | UniMP (each seed) | network alone "
+        "| closed form alone | against | ratio [95 %] |",
+        "| --- | --- | ---: | --- | --- | --- | ---: | ---: | ---: | --- | ---: |",
+    ]
+    missing = []
+    for name, experiment in experiments.items():
+        folders = folders_of(name, experiment, output_dir)
+        if not folders:
+            missing.append(name)
+            continue
+        records = [json.loads((folder / RESULTS).read_text())["results"] for folder in folders]
+        for part, by_task in records[0].items():
+            for task, result in by_task.items():
+                if task not in TASKS_OF_NUMBERS:
+                    continue
+                headline = result["headline"]
+                of_seeds = [record[part][task]["model"][headline] for record in records]
+                alone = [
+                    np.mean([record[part][task]["parts"][who][headline] for record in records])
+                    if who in result["parts"]
+                    else None
+                    for who in ("network alone", "closed form alone")
+                ]
+                cells = [name, experiment["table"], len(folders), part, task, headline]
+                cells.append(f"{np.mean(of_seeds):.4f} ({', '.join(f'{value:.4f}' for value in of_seeds)})")
+                cells += ["" if value is None else f"{value:.4f}" for value in alone]
+                for other, theirs in others_of(name, experiment, experiments, output_dir, baselines, part, task):
+                    ours = cases_of(folders, part, task, "UniMP")
+                    ratio = "other cases"
+                    if ours is not None and len(ours) == len(theirs):
+                        ratio = "{:.3f} [{:.3f} - {:.3f}]".format(*paired_ratio(ours, theirs, headline == "rmse"))
+                    lines.append("| " + " | ".join(map(str, [*cells, other, ratio])) + " |")
+    if missing:
+        lines.append(f"\nNot run yet: {'; '.join(missing)}.")
+    return "\n".join(lines) + "\n"
+
+
+def folders_of(name: str, experiment: Mapping[str, Any], output_dir: str) -> list[Path]:
+    """Folders of the seeds that have results."""
+    folders = [folder_of(output_dir, name, seed) for seed in experiment.get("seeds", [42])]
+    return [folder for folder in folders if (folder / RESULTS).is_file()]
+
+
+def others_of(
+    name: str,
+    experiment: Mapping[str, Any],
+    experiments: Mapping[str, Mapping[str, Any]],
+    output_dir: str,
+    baselines: Mapping[str, Path],
+    part: str,
+    task: str,
+) -> list[tuple[str, np.ndarray]]:
+    """What a row is compared with: the experiment `against`, or the cheap answers whose cases are beside them: each
+    single one that is the best on validation, and the best blend."""
+    if against := experiment.get("against"):
+        # The same seed where there are several, so that one thing differs.
+        folders = folders_of(
+            against, dict(experiments[against]) | {"seeds": experiment.get("seeds", [42])}, output_dir
+        )
+        theirs = cases_of(folders, part, task, "UniMP") if folders else None
+        return [] if theirs is None else [(against, theirs)]
+    found = []
+    folder = baselines.get(name)
+    if folder is not None and (folder / CASES).is_file():
+        rows = json.loads((folder / "baselines.json").read_text())["results"].get(part, {}).get(task)
+        if rows is not None:
+            sign = -1 if rows["headline"] in ("rmse", "mae") else 1
+            single = {who: row for who, row in rows["baselines"].items() if who != "best blend"}
+            best = max(single, key=lambda who: sign * single[who]["validation"])
+            for who in dict.fromkeys([best, "EASE + same attribute", "best blend"]):
+                if who in rows["baselines"]:
+                    found.append((who, cases_of([folder], part, task, who)))
+    return [(who, theirs) for who, theirs in found if theirs is not None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--h_and_m", default="data/h-and-m")
+    parser.add_argument("--movielens", default="data/ml-100k")
+    for shop in ("h_and_m", "movielens"):
+        parser.add_argument(f"--{shop}_images", help="folder of the pictures; by default that of the table")
+    parser.add_argument("--vision_model", default="mobilenet-v1-block12", help="folder or name of the frozen tower")
+    parser.add_argument("--feature_store", default="runs/experiments/vision_features")
+    parser.add_argument("--output_dir", default="runs/experiments")
+    parser.add_argument("--baselines", nargs="*", default=[], metavar="NAME=FOLDER", help="of benchmarks.baselines")
+    parser.add_argument("--only", nargs="*", help="names of experiments; all without it")
+    parser.add_argument("--seeds", nargs="*", type=int, help="instead of those of the file")
+    parser.add_argument("--table_only", action="store_true")
+    given = parser.parse_args()
+    experiments = yaml.safe_load(EXPERIMENTS.read_text())
+    if unknown := [name for name in given.only or [] if name not in experiments]:
+        parser.error(f"--only {', '.join(unknown)}: expected some of {', '.join(experiments)}.")
+    if not given.table_only:
+        for name in given.only or experiments:
+            for seed in given.seeds or experiments[name].get("seeds", [42]):
+                run(name, experiments[name], given, seed)
+    folders = {name: Path(folder) for name, _, folder in (each.partition("=") for each in given.baselines)}
+    found = table(experiments, given.output_dir, folders)
+    Path(given.output_dir).mkdir(parents=True, exist_ok=True)
+    (Path(given.output_dir) / "experiments.md").write_text(found)
+    print(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The paper's experiments: each is a recipe that can be read, and what the table compares, by hand."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from benchmarks import experiments
+from hub_cards.run_record import RESULTS, save_by_case
+from modeling_unimp.training.recipe import parse_recipe
+
+ROOT = Path(__file__).parent.parent
+ALL = yaml.safe_load((ROOT / experiments.EXPERIMENTS).read_text())
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def given(tmp_path):
+    items = pa.table({"item_id": ["a", "b"], "title": ["x", "y"], "image": ["a.png", "b.png"]})
+    for name in ("h_and_m", "movielens"):
+        (tmp_path / name).mkdir()
+        experiments.pq.write_table(items, tmp_path / name / "items.parquet")
+    return argparse.Namespace(
+        h_and_m=str(tmp_path / "h_and_m"),
+        movielens=str(tmp_path / "movielens"),
+        h_and_m_images=None,
+        movielens_images=None,
+        vision_model="tower",
+        feature_store="features",
+        output_dir=str(tmp_path / "runs"),
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_experiment_is_a_recipe(name, given, tmp_path, monkeypatch):
+    folder = experiments.folder_of(given.output_dir, name, 7)
+    recipe = experiments.arguments_of(ALL[name], given, folder, 7)
+    config = tmp_path / "recipe.yaml"
+    config.write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(config)])
+    data_args, model_args, args = parse_recipe()
+    assert args.seed == 7 and data_args.split_seed == 42 and str(args.output_dir) == str(folder)
+    for changed, value in ALL[name].get("changes", {}).items():
+        found = next(getattr(group, changed) for group in (data_args, model_args, args) if hasattr(group, changed))
+        assert found == value if not isinstance(value, dict) else value.items() <= found.items()
+        if isinstance(value, dict):
+            assert len(found) > len(value), "the rest of the recipe's stays"
+    assert ALL[name].get("against", "h_and_m") in ALL
+
+
+def test_what_is_spoilt():
+    number = 2_000
+    items = pa.table(
+        {
+            "item_id": [str(row) for row in range(number)],
+            "title": ["words"] * number,
+            "tags": [["a", "b"]] * number,
+            "image": [f"{row}.png" for row in range(number)],
+        }
+    )
+    missing = experiments.spoilt(items, {"attributes": 0.2}, seed=0)
+    for name in ("title", "tags"):
+        assert missing[name].null_count == pytest.approx(0.2 * number, abs=60)
+    assert missing["title"].is_null() != missing["tags"].is_null(), "each cell alone"
+    assert (missing["item_id"], missing["image"]) == (items["item_id"], items["image"])
+    wrong = experiments.spoilt(items, {"pictures": 0.2}, seed=0)
+    changed = np.array(wrong["image"].to_pylist()) != np.array(items["image"].to_pylist())
+    assert changed.sum() == pytest.approx(0.2 * number, abs=60) and wrong["title"] == items["title"]
+    assert sorted(wrong["image"].to_pylist()) == sorted(items["image"].to_pylist())
+
+
+def test_ratios_of_pairs():
+    theirs = np.random.default_rng(0).random(200)
+    assert experiments.paired_ratio(1.5 * theirs, theirs, False) == pytest.approx((1.5, 1.5, 1.5))
+    assert experiments.paired_ratio(0.5 * theirs, theirs, True) == pytest.approx((0.5, 0.5, 0.5))
+    # Cases of 0 and 1 against .5 of each: about 1, and surely between .7 and 1.3.
+    ratio, low, high = experiments.paired_ratio((theirs > 0.5).astype(float), np.full(200, 0.5), False)
+    assert ratio == (theirs > 0.5).mean() / 0.5 and 0.7 < low < ratio < high < 1.3
+
+
+def test_the_table_pairs_the_same_seeds(tmp_path):
+    listed = {
+        "base": {"of": "x", "table": 1, "seeds": [1, 2]},
+        "other, changed": {"of": "x", "table": 3, "against": "base", "seeds": [2]},
+        "later": {"of": "x", "table": 4},
+    }
+    for name, seed, value in (("base", 1, 0.9), ("base", 2, 0.2), ("other, changed", 2, 0.3)):
+        folder = experiments.folder_of(str(tmp_path), name, seed)
+        folder.mkdir()
+        result = {"headline": "ndcg@10", "model": {"ndcg@10": value}, "parts": {"network alone": {"ndcg@10": 0.1}}}
+        (folder / RESULTS).write_text(json.dumps({"results": {"test": {"recommend": result}}}))
+        save_by_case(folder, {("test", "recommend", "UniMP"): np.full(30, value, dtype=np.float32)})
+    cheap = tmp_path / "cheap"
+    cheap.mkdir()
+    rows = {name: {"validation": value} for name, value in (("EASE", 0.3), ("kNN", 0.2), ("best blend", 0.4))}
+    result = {"headline": "ndcg@10", "baselines": rows}
+    (cheap / "baselines.json").write_text(json.dumps({"results": {"test": {"recommend": result}}}))
+    save_by_case(cheap, {("test", "recommend", who): np.full(30, 0.5, dtype=np.float32) for who in rows})
+    found = experiments.table(listed, str(tmp_path), {"base": cheap})
+    assert "| base | 1 | 2 | test | recommend | ndcg@10 | 0.5500 (0.9000, 0.2000) | 0.1000 |  | EASE | 1.100" in found
+    assert "| best blend | 1.100" in found and "| kNN |" not in found
+    # Against the run of seed 2 alone: .3 / .2.
+    assert (
+        "| other, changed | 3 | 1 | test | recommend | ndcg@10 | 0.3000 (0.3000) | 0.1000 |  | base | 1.500" in found
+    )
+    assert "Not run yet: later." in found
