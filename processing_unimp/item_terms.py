@@ -10,6 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,15 @@ def terms_of(item: Mapping[str, Any], attributes: Sequence[str]) -> Counter[str]
     for name in attributes:
         value = item.get(name)
         for part in islice(value, MAX_VALUES) if isinstance(value, list | tuple) else [value]:
-            text = clean_value(part, MAX_WORDS)
-            if text is None:
-                continue
-            text = text.lower()
-            terms[f"{name}={text}"] += 1
             if isinstance(part, str):
-                words = _WORD.findall(text)
-                if len(words) > 1:
-                    terms.update(f"{name}: {word}" for word in words)
+                terms.update(_terms_of_text(name, part))
+            elif (text := clean_value(part, MAX_WORDS)) is not None:
+                terms[f"{name}={text.lower()}"] += 1
     return terms
+
+
+@lru_cache(maxsize=2**14)  # brands and kinds come again and again
+def _terms_of_text(name: str, value: str) -> list[str]:
+    text = (clean_value(value, MAX_WORDS) or "").lower()
+    words = _WORD.findall(text)
+    return ([f"{name}={text}"] if text else []) + ([f"{name}: {word}" for word in words] if len(words) > 1 else [])

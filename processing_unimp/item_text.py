@@ -5,7 +5,6 @@ plain text; the control tokens around it are ids that no text can spell (see `co
 """
 
 import math
-import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,21 +67,22 @@ def clean_value(value: Any, max_words: int) -> str | None:
     """
     if value is None:
         return None
-    if isinstance(value, (bool, np.bool_)):
+    if isinstance(value, str):  # as nearly all are
+        pass
+    elif isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
-    if isinstance(value, (float, np.floating)):
+    elif isinstance(value, (float, np.floating)):
         return format(float(value), ".6g") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
+    elif isinstance(value, Mapping):
         parts = ((str(key), clean_value(part, max_words)) for key, part in islice(value.items(), MAX_VALUES))
         value = ", ".join(f"{key} {part}" for key, part in islice((part for part in parts if part[1]), max_words))
-    elif isinstance(value, Iterable) and not isinstance(value, str):
+    elif isinstance(value, Iterable):
         read = (clean_value(part, max_words) for part in islice(value, MAX_VALUES))
         value = ", ".join(islice(filter(None, read), max_words))
     text = readable(str(value)[:MAX_CHARACTERS].strip()[: 2 * max_words * MAX_WORD_CHARACTERS])
     if not text.isprintable():  # of which all but the space is in other categories
         text = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in text)
-    words = re.split(r" +", text.strip())[:max_words]
-    return " ".join(word[:MAX_WORD_CHARACTERS] for word in words) or None
+    return " ".join([word[:MAX_WORD_CHARACTERS] for word in text.split()[:max_words]]) or None
 
 
 def describe(attributes: Mapping[str, Any], max_words: int) -> str:

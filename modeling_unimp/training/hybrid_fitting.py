@@ -52,10 +52,9 @@ BEST_OF_SCORE, NUM_DRAWN = 50, 2_000  # items that compete in a case: the best o
 LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
 EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
-TIE_BREAK = 0.01  # weight of popularity where rankings are better without: it decides between equals
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
-RANK, FACTOR_PENALTIES = 8, (3.0, 10.0)
+RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
 WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
 
@@ -128,7 +127,7 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
         if task in by_task:
             requests = _sample(by_task[task].requests)
             features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
-            weights[task] = [0.0, *_fit_ranking(hybrid, *features)]
+            weights[task] = [0.0, *fit_softmax(*features).tolist()]
     if "select" in by_task and "recommend" in weights:
         requests = _sample(by_task["select"].requests)
         nothing = itertools.repeat(np.zeros(len(catalogue), dtype=np.float32))
@@ -187,7 +186,7 @@ def fit_hybrid(
             hybrid, task, requests, catalogue, exclude_seen, outputs(requests, "items")
         )
         closed = _ndcg(features, truth, added, alone.weights[task])
-        found = {task: _fit_ranking(hybrid, features, truth, added)}
+        found = {task: _fit_ranking(features, truth, added)}
         reached = {task: _ndcg(features, truth, added, found[task])}
         by_network = _ndcg(features, truth, added, [1.0] + [0.0] * len(hybrid.scores))
         # Wishes such as "teal mug", which validation does not hold, are what the network was taught to search for.
@@ -196,7 +195,7 @@ def fit_hybrid(
             features, truth, added = _ranking_features(
                 hybrid, task, requests, catalogue, exclude_seen, outputs(asked, "items")
             )
-            found["recommend"] = _fit_ranking(hybrid, features, truth, added)
+            found["recommend"] = _fit_ranking(features, truth, added)
             reached["recommend"] = _ndcg(features, truth, added, found["recommend"])
         best = max(reached, key=lambda name: reached[name])
         logger.info(
@@ -309,17 +308,16 @@ def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: S
     return float(np.where(ranks < 10.5, 1 / np.log2(ranks + 1), 0).mean())
 
 
-def _fit_ranking(hybrid: HybridScores, features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
-    """Weights by cross-entropy, with popularity or without, whichever has the higher NDCG@10.
-
-    Most of the cross-entropy is about items far down, where popularity tells more than at the top.
+def _fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
+    """Weights by cross-entropy, with all of the weight that the network gets by it or half, whichever has the higher
+    NDCG@10: most of the cross-entropy is about items far down, of which the network knows more than of the first ten.
     """
-    popularity = next(place for place, score in enumerate(hybrid.scores) if score.source == POPULARITY)
-    bounds: list[Any] = [(0.0, None)] * features.shape[1]
-    with_popularity = fit_softmax(features, truth, added, bounds).tolist()
-    bounds[features.shape[1] - len(hybrid.scores) + popularity] = (TIE_BREAK, TIE_BREAK)
-    without = fit_softmax(features, truth, added, bounds).tolist()
-    return max(without, with_popularity, key=lambda weights: _ndcg(features, truth, added, weights))
+    weights = fit_softmax(features, truth, added)
+    bounds = [(weights[0] / 2, weights[0] / 2), *[(0.0, None)] * (len(weights) - 1)]
+    halved = fit_softmax(features, truth, added, bounds)
+    best = max((halved, weights), key=lambda each: _ndcg(features, truth, added, each.tolist()))
+    found: list[float] = best.tolist()
+    return found
 
 
 def fit_softmax(
@@ -385,8 +383,8 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         found = StarScores(mean, of_item, of_users, *nothing, nothing[1], 1.0, np.zeros(len(stars)))
         return squared_error(found, (0,)), (of_items, found)
 
-    def with_factors(penalty: float) -> tuple[float, StarScores]:
-        *_, factors = factorise(train, biased.strength, item_penalty, RANK, penalty)
+    def with_factors(rank: int, penalty: float) -> tuple[float, StarScores]:
+        *_, factors = factorise(train, biased.strength, item_penalty, rank, penalty)
         found = biased._replace(factors=factors.astype(np.float32), penalty=penalty)
         return squared_error(found, (0, 2)), found
 
@@ -397,7 +395,9 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
     _, (item_penalty, biased) = min(
         (with_penalties(u, i) for u in STAR_PENALTIES for i in STAR_PENALTIES), key=lambda each: each[0]
     )
-    _, found = min(map(with_factors, FACTOR_PENALTIES), key=lambda each: each[0])
+    _, found = min(
+        (with_factors(rank, penalty) for rank in RANKS for penalty in FACTOR_PENALTIES), key=lambda each: each[0]
+    )
     near = rated_alike(train, found.strength, found.mean, found.biases)
     found = found._replace(neighbours=near.items, similarities=near.values)
     estimates = np.array([found.estimate(*each) for each in zip(histories, items, strict=True)])
