@@ -64,6 +64,7 @@ def model_folder(tmp_path_factory) -> Path:
         recipe["text_model"],
         image_processor,
         catalogue,
+        attributes=recipe["attributes"],
         query_attribute=recipe["query_attribute"],
         num_codes=codec.num_codes,
         wish_attributes=recipe["wish_attributes"],
