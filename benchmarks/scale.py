@@ -1,7 +1,7 @@
 """What grows with a shop, and how: made-up shops of up to millions of items, from their tables to a night of answers.
 
 python -m benchmarks.scale --items 10000 100000 --interactions 100000 1000000 --json benchmarks/results/scale.json
-OMP_NUM_THREADS=1 python -m benchmarks.scale --items 1000000 --interactions 10000000 --folder /tmp/scale
+OMP_NUM_THREADS=1 python -m benchmarks.scale --items 1000000 --interactions 10000000 --folder runs/scale
 
 Items have titles of Zipf words, a brand, a category and a colour; popularity is Zipf's, half of what a shopper takes
 is of two categories of theirs. Each step runs in a process of its own, so that its peak memory is its own; seconds are
