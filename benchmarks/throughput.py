@@ -189,7 +189,7 @@ def savings(size: str, num_items: int, repeats: int) -> dict[str, float]:
 
 def _server(size: str, num_items: int, fusion: str) -> tuple[PersonalizationPipeline, list[str], list[str]]:
     """A model that reads whole histories of so many items, the one of a shopper, and other items."""
-    items, _ = make_demo_shop(num_items + 20, 5)
+    items, _ = make_demo_shop(max(num_items + 20, 24), 5)
     catalogue = Catalogue.from_items(items)
     pictured = [item_id for item_id in catalogue.item_ids if catalogue.has_picture(item_id)]
     torch.manual_seed(0)

@@ -31,6 +31,7 @@ from modeling_unimp.imagining import CODEC_FOLDER
 from .cards import check_repo_id
 from .export import CARD, REPORT, write_card, write_files
 from .model_folder import WEIGHTS, WEIGHTS_INDEX, ModelFolder
+from .run_record import CASES
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ NOT_UPLOADED = {
     "runs": "log of the training",
     "vision_features": "made from the pictures again when needed",
     "training_args.bin": "a pickle, and made for this machine",
+    CASES: "each case by itself, to compare runs in pairs",
     REPORT: "shows what shoppers did; --with_report takes it along",
     CARD: "written anew",
     "interactions.*": "what shoppers did is never uploaded",

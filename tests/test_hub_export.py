@@ -390,6 +390,7 @@ def test_a_dry_run_lists_what_would_go_up_and_what_stays(imagining, caplog):
         assert re.search(rf"\d (B|kB|MB)  {name}$", caplog.text, re.M), name
     assert f"{(imagining / 'tokenizer.json').stat().st_size / 1e3:.1f} kB  tokenizer.json" in caplog.text
     for line in (
+        "stays here: case_headlines.npz (each case by itself, to compare runs in pairs)",
         "stays here: checkpoint-3/ (training checkpoint)",
         "stays here: interactions.jsonl (what shoppers did is never uploaded)",
         "stays here: report.html (shows what shoppers did; --with_report takes it along)",
@@ -400,7 +401,7 @@ def test_a_dry_run_lists_what_would_go_up_and_what_stays(imagining, caplog):
         "dry run: nothing was uploaded",
     ):
         assert line in caplog.text
-    assert len(re.findall("stays here", caplog.text)) == 6
+    assert len(re.findall("stays here", caplog.text)) == 7
 
 
 # ---------------------------------------------------------------------------------------------------------- with a Hub

@@ -271,7 +271,7 @@ def test_sampled_items_are_right_on_average():
     every = model(**batch).nll
     torch.manual_seed(0)
     with torch.no_grad():
-        sums = torch.stack([model(**batch, sampled_items=10).nll.exp() for _ in range(3000)]).mean(0)
+        sums = torch.stack([model(**batch, sampled_items=20).nll.exp() for _ in range(1000)]).mean(0)
     torch.testing.assert_close(sums, every.exp(), rtol=0.02, atol=0)
 
 
