@@ -1,20 +1,25 @@
-"""What the time goes into: a training step, a ranking, the import; one table, one JSON.
+"""What the time goes into: a training step, a ranking, the import; and what is saved by not computing twice.
 
 python -m benchmarks.throughput --json benchmarks/results/throughput.json
 python -m benchmarks.throughput --recipe recipes/demo.yaml --steps 50
+python -m benchmarks.throughput --only savings --repeats 15
 
 Each row is measured in a process of its own, so that its peak memory is its own, on the threads that torch takes
 (OMP_NUM_THREADS). A loader here is no worker of its own: its share is what a step would wait for without any.
+Savings are ratios of two ways that take turns in one process on the CPU: the median of the quotients of their seconds
+of the processor, in which no other program counts. The network is from scratch, for no time depends on the weights.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,8 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from modeling_unimp import PersonalizationPipeline, UniMPTrainer
+from modeling_unimp import (
+    PersonalizationPipeline,
+    UniMPForConditionalGeneration,
+    UniMPTrainer,
+    load_image_processor,
+)
 from modeling_unimp.focal_loss import NEXT_ITEM, TASK
+from modeling_unimp.gated_cross_attention import MediaKeysValues
 from modeling_unimp.training.experiment import (
     evaluation_cases_of,
     load_shop,
@@ -33,7 +44,7 @@ from modeling_unimp.training.experiment import (
     split_histories,
 )
 from modeling_unimp.training.recipe import parse_recipe
-from processing_unimp import TASK_NAMES, UniMPCollator
+from processing_unimp import TASK_NAMES, Catalogue, UniMPCollator, UniMPProcessor, make_demo_shop
 
 # Without a warm-up the first step pays for what all others use.
 WARM_UP = 3
@@ -120,6 +131,93 @@ def _training(trainer: UniMPTrainer, mixture: Any, collator: UniMPCollator, step
     }
 
 
+def savings(size: str, num_items: int, repeats: int) -> dict[str, float]:
+    """How long one way takes, as a share or multiple of another: see the names.
+
+    Args:
+        size (`str`): of the language model, from scratch.
+        num_items (`int`): of the shopper's history, each with a picture and all its attributes.
+        repeats (`int`): how often both ways are timed.
+    """
+    unimp, history, others = _server(size, num_items, "exclusive")
+    five = [
+        {"task": "recommend", "history": history},
+        {"task": "search", "history": history, "query": "mug"},
+        {"task": "rate", "history": history, "item": others[0]},
+        {"task": "select", "history": history, "candidates": others[:4]},
+        {"task": "explain", "history": history, "item": others[0]},
+    ]
+    one_word = {"max_new_tokens": 1}  # what comes after is written alike, whatever was read before
+    state = unimp.read(history)
+    from_state = [request | {"history": state} for request in five]
+    found = {
+        "five tasks of one shopper, in one call / the first of them": _ratio(
+            lambda: unimp(five, **one_word), lambda: unimp(five[0]), repeats
+        ),
+        "the same, one call each / the first of them": _ratio(
+            lambda: [unimp(request, **one_word) for request in five], lambda: unimp(five[0]), repeats
+        ),
+        "the same, one call each from a state / the first of them": _ratio(
+            lambda: [unimp(request, **one_word) for request in from_state], lambda: unimp(five[0]), repeats
+        ),
+        "a state extended by an event / all of it read again": _ratio(
+            lambda: unimp.extend(state, others[0]), lambda: unimp.read([*history, others[0]]), repeats
+        ),
+    }
+    for fusion in ("all", "late"):
+        unimp, history, others = _server(size, num_items, fusion)
+        request = {"task": "explain", "history": history, "item": others[0]}
+        inputs: dict[str, Any] = dict(unimp.processor(requests=[request]))
+        inputs["media_states"] = unimp.model(pixel_values=inputs.pop("pixel_values")).media_states
+        options: dict[str, Any] = {"min_new_tokens": 64, "max_new_tokens": 64, "do_sample": False}
+
+        def write(inputs: Any = inputs, unimp: Any = unimp, options: Any = options) -> None:
+            unimp.model.generate(**inputs, **options)
+
+        def write_as_the_peer(write: Any = write) -> None:
+            once = MediaKeysValues.of
+            MediaKeysValues.of = lambda self, block, media: (block.k_proj(media), block.v_proj(media))  # type: ignore
+            try:
+                write()
+            finally:
+                MediaKeysValues.of = once  # type: ignore[method-assign]
+
+        name = f"64 tokens, fusion {fusion}: keys and values of the pictures made anew for each / once"
+        found[name] = _ratio(write_as_the_peer, write, repeats)
+    return found
+
+
+def _server(size: str, num_items: int, fusion: str) -> tuple[PersonalizationPipeline, list[str], list[str]]:
+    """A model that reads whole histories of so many items, the one of a shopper, and other items."""
+    items, _ = make_demo_shop(num_items + 20, 5)
+    catalogue = Catalogue.from_items(items)
+    pictured = [item_id for item_id in catalogue.item_ids if catalogue.has_picture(item_id)]
+    torch.manual_seed(0)
+    processor = UniMPProcessor.from_backbones(
+        size, load_image_processor("small"), catalogue, history_length=num_items + 1, max_length=4096
+    )
+    model = UniMPForConditionalGeneration.from_backbones(
+        size, "small", catalogue, processor, fusion=fusion, initial_gate=0.5
+    )
+    unimp = PersonalizationPipeline(model=model.eval(), processor=processor, device="cpu")
+    return unimp, (pictured * num_items)[:num_items], pictured[-5:]
+
+
+@torch.inference_mode()
+def _ratio(way: Callable[[], Any], other: Callable[[], Any], repeats: int) -> float:
+    """The median of `seconds of way / seconds of other`, after a turn that is not counted."""
+    quotients = []
+    for turn in range(repeats + 1):
+        seconds = []
+        for each in (way, other):
+            started = time.process_time()
+            each()
+            seconds.append(time.process_time() - started)
+        if turn:
+            quotients.append(seconds[0] / seconds[1])
+    return float(np.median(quotients))
+
+
 def import_seconds() -> float:
     """Until a fresh process has the model's class and the pipeline's."""
     names = "UniMPForConditionalGeneration, PersonalizationPipeline"
@@ -132,10 +230,7 @@ def import_seconds() -> float:
 
 def run(recipe: str, steps: int, users: int) -> dict[str, Any]:
     """All rows, and under which conditions."""
-    rows = {}
-    for name, options in ROWS.items():
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
-            rows[name] = apart.submit(measure, recipe, options, steps, users).result()
+    rows = {name: _apart(measure, recipe, options, steps, users) for name, options in ROWS.items()}
     return {
         "recipe": recipe,
         "steps": steps,
@@ -145,6 +240,31 @@ def run(recipe: str, steps: int, users: int) -> dict[str, Any]:
         "import_seconds": min(import_seconds() for _ in range(3)),
         "rows": rows,
     }
+
+
+def _apart(function: Callable[..., Any], *args: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
+        return apart.submit(function, *args).result()
+
+
+def run_savings(size: str, num_items: int, repeats: int) -> dict[str, Any]:
+    """The ratios, and under which conditions."""
+    loads = [os.getloadavg()[0]]
+    ratios = _apart(savings, size, num_items, repeats)
+    loads.append(os.getloadavg()[0])
+    conditions = {"size": size, "items": num_items, "repeats": repeats, "threads": torch.get_num_threads()}
+    return conditions | {"torch": torch.__version__, "load": loads, "ratios": ratios}
+
+
+def table_of_savings(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['size']}, a history of {found['items']} items, median of {found['repeats']}, {found['threads']} "
+        f"threads, torch {found['torch']}, load {found['load'][0]:.1f} to {found['load'][1]:.1f}.",
+        "",
+        "| one way / another | times |",
+        "| --- | ---: |",
+    ]
+    return "\n".join(lines + [f"| {name} | {ratio:.2f} |" for name, ratio in found["ratios"].items()])
 
 
 def table(found: dict[str, Any]) -> str:
@@ -167,10 +287,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--users", type=int, default=100, help="Test shoppers that are ranked for, one at a time.")
     parser.add_argument("--peer", choices=["none"], default="none", help="Whom to run beside; so far nobody.")
+    parser.add_argument("--only", choices=["steps", "savings"], help="One of the tables; both without it.")
+    parser.add_argument("--size", default="base", help="Of the language model that savings are measured on.")
+    parser.add_argument("--items", type=int, default=50, help="Of the history that savings are measured on.")
+    parser.add_argument("--repeats", type=int, default=7, help="How often a saving is measured.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
     chosen = parser.parse_args()
-    found = run(chosen.recipe, chosen.steps, chosen.users)
-    print(table(found))
+    found = {}
+    if chosen.only != "savings":
+        found = run(chosen.recipe, chosen.steps, chosen.users)
+        print(table(found))
+    if chosen.only != "steps":
+        found["savings"] = run_savings(chosen.size, chosen.items, chosen.repeats)
+        print(table_of_savings(found["savings"]))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -22,3 +22,16 @@ def test_the_table_by_hand():
     lines = throughput.table(found | {"rows": {"full": row}}).splitlines()
     assert lines[0] == "r.yaml, 3 steps and 5 shoppers, 1 threads, torch 2; import 0.2 s."
     assert lines[-1] == "| full | 2.0 | 12 % | 2.0 | 1,234.6 | 2.0 | 2.0 | 2.0 |"
+
+
+def test_the_table_of_savings_by_hand():
+    found = {"size": "base", "items": 50, "repeats": 7, "threads": 1, "torch": "2", "load": [0.5, 1.25]}
+    lines = throughput.table_of_savings(found | {"ratios": {"a / b": 1.376}}).splitlines()
+    assert lines[0] == "base, a history of 50 items, median of 7, 1 threads, torch 2, load 0.5 to 1.2."
+    assert lines[-1] == "| a / b | 1.38 |"
+
+
+@pytest.mark.slow
+def test_savings_are_measured():
+    ratios = throughput.savings("nano", num_items=3, repeats=1)
+    assert len(ratios) == 6 and all(ratio > 0 for ratio in ratios.values())
