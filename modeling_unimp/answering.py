@@ -216,12 +216,15 @@ def split(processor: Processor, answer_group: str, requests: Sequence[Request], 
 def answering(model: "UniMPForConditionalGeneration") -> Iterator[None]:
     """The model in eval mode and torch in inference mode."""
     was_training = model.training
-    model.eval()
+    # To set what is set already takes as long as a small model's answer.
+    if any(module.training for module in model.modules()):
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def _generate_arguments(processor: Processor, given: dict[str, Any]) -> dict[str, Any]:

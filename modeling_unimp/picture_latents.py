@@ -79,9 +79,12 @@ class PictureLatents(Mapping[str, torch.Tensor]):
         new = {name: inputs.pop(name) for name in ("pixel_values", "vision_features") if name in inputs}
         if not known:
             return inputs
-        # On the CPU, where there is room; one picture takes a quarter of a megabyte to the device.
-        made = iter(model(**model.own_inputs(new), return_dict=True).media_states.cpu() if new else ())
-        states = [next(made).clone() if latents is None else latents for _, latents in known]
-        for (digest, _), latents in zip(known, states, strict=True):
-            self.keep(digest, latents)
-        return inputs | {"media_states": torch.stack([latents.cpu() for latents in states])}
+        made = iter(model(**model.own_inputs(new), return_dict=True).media_states if new else ())
+        states = []
+        for digest, latents in known:
+            if latents is None:
+                latents = next(made)
+                self.keep(digest, latents.to("cpu", copy=True))
+            states.append(latents)
+        # New ones are on the model's device, known ones may be.
+        return inputs | {"media_states": torch.stack([latents.to(states[-1].device) for latents in states])}

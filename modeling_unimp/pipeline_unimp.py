@@ -492,7 +492,13 @@ class PersonalizationPipeline(Pipeline):
 
     def _ensure_tensor_on_device(self, inputs: Any, device: torch.device) -> Any:
         # Of an offloaded model the hooks decide where inputs go.
-        return inputs if device.type == "meta" else super()._ensure_tensor_on_device(inputs, device)
+        if device.type == "meta":
+            return inputs
+        # What is plain Python in the work is long, and looking for tensors in it takes as long as a small network.
+        plain = {name: inputs[name] for name in ("requests", "tokens") if isinstance(inputs, dict) and name in inputs}
+        rest = {name: value for name, value in inputs.items() if name not in plain} if plain else inputs
+        moved = super()._ensure_tensor_on_device(rest, device)
+        return moved | plain if plain else moved
 
 
 class _Asked(NamedTuple):

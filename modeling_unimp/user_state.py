@@ -121,7 +121,7 @@ def read_histories(
                     for layer in cache.layers
                 ),
                 latents={
-                    digest: media.clone()
+                    digest: media.to("cpu", copy=True)
                     for digest, media in zip(digests, inputs.get("media_states", ()), strict=True)
                     if digest in seen
                 },
