@@ -28,7 +28,7 @@ from processing_unimp import (
 
 SEED = 42  # the one train.py splits with, so that the shopper's last step was not learnt
 WIDTH, HEIGHT, MARGIN = 1280, 620, 24
-EVENTS, EVENT_WIDTH = 5, 250
+EVENTS, EVENT_WIDTH = 6, 208  # as many as the demo recipe reads
 CARD_TOP, CARD_WIDTH, CARD_HEIGHT, GAP = 270, 192, 296, 16
 INSET = 12
 INNER = CARD_WIDTH - 2 * INSET
