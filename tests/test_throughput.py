@@ -33,5 +33,5 @@ def test_the_table_of_savings_by_hand():
 
 @pytest.mark.slow
 def test_savings_are_measured():
-    ratios = throughput.savings("nano", num_items=3, repeats=1)
+    ratios = throughput.savings("mini", num_items=3, repeats=1)
     assert len(ratios) == 6 and all(ratio > 0 for ratio in ratios.values())
