@@ -40,8 +40,9 @@ def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folde
         recipe["image_root"] = pictures
     if recipe.get("vision_model"):
         recipe["vision_model"] = given.vision_model
-        # The same pictures through the same frozen tower for all runs.
-        recipe["feature_store"] = str(folder if "pictures" in experiment.get("corrupt", {}) else given.feature_store)
+        if "pictures" not in experiment.get("corrupt", {}):
+            # The same pictures through the same frozen tower for all runs.
+            recipe["feature_store"] = given.feature_store
     for name, value in experiment.get("changes", {}).items():
         recipe[name] = recipe.get(name, {}) | value if isinstance(value, dict) else value
     if corrupt := experiment.get("corrupt"):
