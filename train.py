@@ -36,8 +36,10 @@ from modeling_unimp.training.experiment import (
     use_all_cores,
 )
 from modeling_unimp.training.hybrid_fitting import MOST_CASES
+from modeling_unimp.training.item_similarity import term_vectors
 from modeling_unimp.training.recipe import given_on_command_line, parse_recipe
 from processing_unimp import TASK_NAMES, UniMPCollator
+from processing_unimp.metrics.lists import ListMeasures
 
 logger = logging.getLogger("train")
 
@@ -94,8 +96,11 @@ def main() -> None:
 
     # Validation has chosen; here, once, the test parts are touched.
     parts = {"test": split.test, "new users": split.new_users, "new domain": split.new_domain}
+    lists = ListMeasures(split.train.item_counts(), term_vectors(catalogue))
     results = {
-        part: evaluate_model(trainer, cases_of(targets, max_cases=data_args.max_test_cases), split.train, closed_form)
+        part: evaluate_model(
+            trainer, cases_of(targets, max_cases=data_args.max_test_cases), split.train, closed_form, lists
+        )
         for part, targets in parts.items()
         if targets is not None and len(targets)
     }

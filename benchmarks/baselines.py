@@ -276,15 +276,16 @@ def choose_all(
         tie_break = of_maximum(next(iter(recent[first.task.name].variant[1](first))))
         add("seen again", seen_again(tie_break), rankings)
         same = add("same attribute as in the history", same_attribute(catalogue, attributes, tie_break), rankings)
-        text = text_similarity(catalogue, attributes, NEIGHBOURS[-1])
-        add("text cosine", nearest(text, tie_break) if text is not None else [], rankings)
+        terms = term_vectors(catalogue, attributes)
+        text = [] if terms is None else nearest(text_similarity(terms, NEIGHBOURS[-1]), tie_break)
+        add("text cosine", text, rankings)
         alike = None if pictures is None else picture_similarity(pictures, NEIGHBOURS[-1])
         if alike is not None:
             add("picture cosine", nearest(alike, tie_break), rankings)
         add("windowed transitions", nearest(windowed_transitions(train, NEIGHBOURS[-1]), tie_break), rankings)
         add("item-kNN", tuned_knn(train, tie_break), rankings)
         linear = add("EASE", tuned_ease(train, tie_break), rankings)
-        add("EASE with content", ease_with_content(train, attributes, pictures, tie_break), rankings)
+        add("EASE with content", ease_with_content(train, terms, pictures, tie_break), rankings)
         for cases in rankings:
             task = cases.task.name
             if task in same and task in linear:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from modeling_unimp.hybrid_scores import TermIndex, texts_of
-from modeling_unimp.training.item_similarity import MOST_DENSE_ITEMS, Neighbours, ease, item_knn, term_vectors
+from modeling_unimp.term_index import TermIndex, texts_of
+from modeling_unimp.training.item_similarity import MOST_DENSE_ITEMS, Neighbours, ease, item_knn
 from processing_unimp import Catalogue, EvaluationCases, Histories, Targets
 
 logger = logging.getLogger("baselines")
@@ -113,13 +113,14 @@ def tuned_ease(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
 
 
 def ease_with_content(
-    train: Histories, attributes: Sequence[str], pictures: np.ndarray | None, tie_break: np.ndarray
+    train: Histories, terms: sparse.csr_matrix | None, pictures: np.ndarray | None, tie_break: np.ndarray
 ) -> Iterator[Variant]:
     """EASE to which items that are alike in terms and pictures are items that more users have both of."""
-    terms = term_vectors(train.catalogue, attributes)
+    if terms is None and pictures is None:
+        return
     for penalty in EASE_PENALTIES:
         found = ease(train, penalty, NEIGHBOURS[-1], terms=terms, pictures=pictures)
-        if found is None or (terms is None and pictures is None):
+        if found is None:
             return
         for parameters, scorer in nearest(found, tie_break, NEIGHBOURS[-1:]):
             yield {"lambda": penalty} | parameters, scorer

@@ -104,7 +104,7 @@ def export(folder: Path) -> None:
         "removed": split.removed,
         "parts": written,
         "catalogue": catalogue.fingerprint,
-        "seed": args.seed,
+        "split_seed": data_args.split_seed,
     }
     (folder / "split.json").write_text(json.dumps(record, indent=2) + "\n")
     logger.info(f"{folder}: {train.num_interactions} interactions to train on; {written}")

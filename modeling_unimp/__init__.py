@@ -24,6 +24,9 @@ Answers:
     picture_latents.py          what is kept of pictures that were looked at
     weights_version.py          whether weights are still those that something was made with
     ranking.py                  the best items of logits
+    hybrid_scores.py            closed-form scores beside the network's
+    term_index.py               what queries find: words by BM25, whole values
+    star_scores.py              stars by biases, likeness and factors
     attribution.py              what the score of a ranked item is made of
     imagining.py                search for items, write codes, compare pictures
     image_codec.py              pictures as codes and back

@@ -13,9 +13,6 @@ import hashlib
 import json
 import math
 import os
-import re
-from array import array
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,16 +25,13 @@ from transformers.utils import cached_file
 
 from .interfaces import Catalogue
 from .manifest import HUB_ARGUMENTS, check_weights
+from .star_scores import STAR_ARRAYS, StarScores
+from .term_index import TERM_ARRAYS, TermIndex, query_texts, texts_of
 
 HYBRID_FILE = "hybrid_scores.safetensors"
 MAX_HISTORY = 200  # items of a history that are looked at, the latest
 POPULARITY = "popularity"
 QUERIES = "query attribute"  # the index of whole texts of the attribute that queries mostly name
-MAX_WORDS, MAX_CHARACTERS = 16, 2_000  # of a text that is compared
-BM25_K1, BM25_B = 1.5, 0.75
-TERM_ARRAYS = ("starts", "items", "weights", "idf")
-STAR_ARRAYS = ("biases", "neighbours", "similarities", "factors", "intercepts")
-WORD = re.compile(r"\w+")
 
 
 Items = Mapping[int, Mapping[str, Any]]
@@ -57,174 +51,9 @@ class Score(NamedTuple):
     scale: float | None = None
 
 
-def normalised(text: str) -> str:
-    """A query or a value as both are compared: at most 16 words in lower case, a blank between them."""
-    return " ".join(text[:MAX_CHARACTERS].lower().split()[:MAX_WORDS])
-
-
-def texts_of(item: Mapping[str, Any]) -> list[str]:
-    """What an item says in words: its attributes that are text or lists of text."""
-    cells = [value for name, value in item.items() if name not in ("item_id", "image")]
-    parts = [part for cell in cells for part in (cell if isinstance(cell, list | tuple) else [cell])]
-    return [text for part in parts if isinstance(part, str) and (text := normalised(part))]
-
-
 def squash(score: Score, raw: torch.Tensor) -> torch.Tensor:
     """`log1p(3 q / r)` of q; popularity is a logarithm already."""
     return raw if score.source == POPULARITY else torch.log1p(3 * raw / (score.scale or 1.0))
-
-
-class TermIndex(NamedTuple):
-    """Weights of terms in items, by term: what a query finds.
-
-    Args:
-        vocabulary (`dict[str, int]`): V terms in lower case, numbered in their order.
-        starts (`np.ndarray` of shape `(V + 1,)`): term `t` has the entries `starts[t]` to `starts[t + 1]`.
-        items, weights (`np.ndarray` of shape `(num_entries,)`)
-        idf (`np.ndarray` of shape `(V,)`): inverse document frequency; ones for whole texts.
-        mean_length (`float`): words of an item, for BM25; 0 for an index of whole texts.
-    """
-
-    vocabulary: dict[str, int]
-    starts: np.ndarray
-    items: np.ndarray
-    weights: np.ndarray
-    idf: np.ndarray
-    mean_length: float
-
-    @classmethod
-    def of(cls, texts: Sequence[Sequence[str]], are_words: bool) -> "TermIndex":
-        """An index of the words in the texts of each item, by BM25 with the idf of Lucene; or of the texts as wholes.
-
-        Not by bm25s: where jax is installed, importing it starts jax, which takes three quarters of a GPU's memory.
-        """
-        terms = [_words(row) if are_words else row for row in texts]
-        frequency = Counter(term for row in terms for term in set(row))
-        vocabulary = {term: number for number, term in enumerate(sorted(frequency))}
-        counts = np.array([frequency[term] for term in vocabulary], dtype=np.float64)
-        idf = np.log(1 + (len(terms) - counts + 0.5) / (counts + 0.5)) if are_words else np.ones(len(counts))
-        length = max(sum(map(len, terms)) / max(len(terms), 1), 1.0) if are_words else 0.0
-        no_entries = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-        empty = cls(vocabulary, np.zeros(len(vocabulary) + 1, dtype=np.int64), *no_entries, idf.astype("f4"), length)
-        return empty.with_items(dict(enumerate(texts)))
-
-    def with_items(self, texts: Mapping[int, Sequence[str]]) -> "TermIndex":
-        """The index with the texts of some items in place of what it had of them; a new term counts as a rare one."""
-        vocabulary, idf = dict(self.vocabulary), list(self.idf)
-        of_added, numbers, weights = array("q"), array("i"), array("f")
-        for number, row in texts.items():
-            terms = _words(row) if self.mean_length else row
-            norm = BM25_K1 * (1 - BM25_B + BM25_B * len(terms) / (self.mean_length or 1.0))
-            for term, count in Counter(terms).items():
-                if term not in vocabulary:
-                    vocabulary[term] = len(vocabulary)
-                    idf.append(max(idf, default=1.0))
-                weight = idf[vocabulary[term]] * (count / (count + norm) if self.mean_length else 1.0)
-                of_added.append(vocabulary[term])
-                numbers.append(number)
-                weights.append(weight)
-        kept = ~np.isin(self.items, list(texts))
-        of_term = np.repeat(np.arange(len(self.vocabulary)), np.diff(self.starts))[kept]
-        of_term = np.concatenate([of_term, np.asarray(of_added)]).astype(np.int64)
-        order = np.argsort(of_term, kind="stable")
-        return TermIndex(
-            vocabulary,
-            np.concatenate([[0], np.bincount(of_term, minlength=len(vocabulary)).cumsum()]).astype(np.int64),
-            np.concatenate([self.items[kept], np.asarray(numbers)]).astype(np.int32)[order],
-            np.concatenate([self.weights[kept], np.asarray(weights)]).astype(np.float32)[order],
-            np.array(idf, dtype=np.float32),
-            self.mean_length,
-        )
-
-    def add_to(self, found: torch.Tensor, query: str) -> torch.Tensor:
-        """Add what a query finds to `found` `(N,)`: by each of its words, or by the values that it names; returns the
-        numbers of these items."""
-        text, touched = normalised(query), [torch.zeros(0, dtype=torch.long)]
-        for term in WORD.findall(text) if self.mean_length else self._named(text.split()):
-            if (number := self.vocabulary.get(term)) is not None:
-                entries = slice(self.starts[number], self.starts[number + 1])
-                touched.append(torch.from_numpy(self.items[entries]).long())
-                found[touched[-1]] += torch.from_numpy(self.weights[entries])
-        return torch.cat(touched)
-
-    def _named(self, words: Sequence[str]) -> list[str]:
-        """The whole texts that a query names, the longest first, none of them inside another: of "teal coffee mug"
-        "coffee mug" and "teal", where there are such."""
-        for length in range(len(words), 0, -1):
-            for start in range(len(words) - length, -1, -1):  # what is named stands last
-                text = " ".join(words[start : start + length])
-                if text in self.vocabulary:
-                    return [text, *self._named(words[:start]), *self._named(words[start + length :])]
-        return []
-
-
-def _words(texts: Sequence[str]) -> list[str]:
-    return [word for text in texts for word in WORD.findall(text)]
-
-
-class StarScores(NamedTuple):
-    """Stars from the mean, the biases of item and shopper, what the shopper gave to items rated alike, and factors.
-
-    `log p(s)` is, up to a constant, `network * log p_network(s) + s * (expected * e + alike * c + factored * f) +
-    intercepts[s]`.
-
-    Args:
-        mean (`float`): of all stars.
-        biases (`np.ndarray` of shape `(N,)`): of each item.
-        strength (`float`): the shopper's bias is drawn to 0 as if by so many more ratings.
-        neighbours (`np.ndarray` of shape `(N, k)`), similarities (`np.ndarray` of shape `(N, k)`): items rated alike.
-        factors (`np.ndarray` of shape `(N, R)`): of a matrix factorisation; a shopper's are fitted to the history.
-        penalty (`float`): of the squares of a shopper's factors.
-        intercepts (`np.ndarray` of shape `(5,)`)
-        network, expected, alike, factored (`float`): weights.
-    """
-
-    mean: float
-    biases: np.ndarray
-    strength: float
-    neighbours: np.ndarray
-    similarities: np.ndarray
-    factors: np.ndarray
-    penalty: float
-    intercepts: np.ndarray
-    network: float = 1.0
-    expected: float = 0.0
-    alike: float = 0.0
-    factored: float = 0.0
-
-    def estimate(self, history: Sequence[tuple[int, float | None]], item: int) -> tuple[float, float, float]:
-        """Expected stars `e` of an item (-1: none of the catalogue) by the biases, and what is to be added to them by
-        items rated alike, `c`, and by factors, `f`."""
-        residuals = {number: stars - self.mean - self._bias(number) for number, stars in history if stars is not None}
-        of_shopper = sum(residuals.values()) / (len(residuals) + self.strength)
-        estimate = self.mean + of_shopper + self._bias(item)
-        if not 0 <= item < len(self.neighbours):
-            return estimate, 0.0, 0.0
-        near = zip(self.neighbours[item].tolist(), self.similarities[item].tolist(), strict=True)
-        found = [(similarity, residuals[number] - of_shopper) for number, similarity in near if number in residuals]
-        total = 1.0 + sum(similarity for similarity, _ in found)
-        alike = sum(similarity * residual for similarity, residual in found) / total
-        return estimate, alike, self._by_factors(residuals, item) - of_shopper
-
-    def _by_factors(self, residuals: Mapping[int, float], item: int) -> float:
-        """Bias and factors of a shopper by ridge regression on what the history has beyond the items' biases."""
-        known = [number for number in residuals if 0 <= number < len(self.factors)]
-        of_items = self.factors[[*known, item]]
-        described = np.concatenate([np.ones((len(of_items), 1)), of_items], axis=1)
-        x, y = described[:-1], np.array([residuals[number] for number in known])
-        ridge = np.diag([self.strength] + [self.penalty] * self.factors.shape[1])
-        return float(described[-1] @ np.linalg.solve(x.T @ x + ridge, x.T @ y))
-
-    def probabilities(self, network: np.ndarray, estimate: tuple[float, float, float]) -> np.ndarray:
-        """The distribution `(5,)`, from the network's own and what [`StarScores.estimate`] found."""
-        stars = np.arange(1, len(network) + 1)
-        slope = self.expected * estimate[0] + self.alike * estimate[1] + self.factored * estimate[2]
-        logits = self.network * np.log(np.clip(network, 1e-6, None)) + slope * stars + self.intercepts
-        exponentials = np.exp(logits - logits.max())
-        return np.asarray(exponentials / exponentials.sum(), dtype=np.float32)
-
-    def _bias(self, number: int) -> float:
-        return float(self.biases[number]) if 0 <= number < len(self.biases) else 0.0
 
 
 class HybridScores:
@@ -572,16 +401,6 @@ def _finite(score: Score) -> list[Any]:
 
 def _half_life(value: float | None) -> float:
     return math.inf if value is None else value
-
-
-def query_texts(value: Any) -> list[str]:
-    """The query that an item answers by the shop's query attribute: of a path or list of values the last."""
-    if isinstance(value, list | tuple):
-        value = value[-1] if value else None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = format(value, ".6g") if isinstance(value, float) else str(value)
-    text = normalised(value) if isinstance(value, str) else ""
-    return [text] if text else []
 
 
 def numbers_of(history: Sequence[Any], catalogue: Catalogue) -> list[int]:

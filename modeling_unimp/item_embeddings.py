@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .configuration_unimp import UniMPConfig
+from .weights_version import WeightsVersion
 
 
 class ItemContent(NamedTuple):
@@ -135,7 +136,7 @@ class UniMPItemEmbeddings(nn.Module):
     def __init__(self, config: UniMPConfig):
         super().__init__()
         self.config = config
-        self._kept_rows: tuple[list[Any], torch.Tensor] | None = None
+        self._kept_rows: tuple[WeightsVersion, torch.Tensor] | None = None
         # Input and output rows, under the names that they have in checkpoints.
         self.read = UniMPRows(config)
         self.write = None if config.tie_item_rows else UniMPRows(config)
@@ -219,22 +220,12 @@ class UniMPItemEmbeddings(nn.Module):
 
     def _output_items(self, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Output rows of all items `(N, W)`, for callers that multiply with them many times; or of some `(n, W)`."""
-        rows = self.output_rows
-        read = [*rows.parameters(), *(each for each in self.buffers() if each is not None)]
-        # Of a tensor of inference mode it is not known whether it was changed.
-        is_known = not any(each.is_inference() for each in read)
-        if numbers is not None or not self.keeps_rows or torch.is_grad_enabled() or not is_known:
-            return self._item_rows(rows, numbers)
-        # With the tensors themselves, so that no other can take their place in memory.
-        state = [(each, each.data_ptr(), each._version) for each in read]
-        made_of, made = self._kept_rows or ([], None)
-        is_same = len(made_of) == len(state) and all(
-            a[0] is b[0] and a[1:] == b[1:] for a, b in zip(made_of, state, strict=True)
-        )
-        if made is None or not is_same:
-            made = self._item_rows(rows)
-            self._kept_rows = state, made
-        return made
+        if numbers is not None or not self.keeps_rows or torch.is_grad_enabled():
+            return self._item_rows(self.output_rows, numbers)
+        version = WeightsVersion(self)
+        if self._kept_rows is None or self._kept_rows[0] != version:
+            self._kept_rows = version, self._item_rows(self.output_rows)
+        return self._kept_rows[1]
 
     def _item_rows(self, rows: UniMPRows, numbers: torch.Tensor | None = None) -> torch.Tensor:
         """Rows of some items, or of all."""

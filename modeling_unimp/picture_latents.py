@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .weights_version import weights_version
+from .weights_version import WeightsVersion
 
 if TYPE_CHECKING:
     from .modeling_unimp import UniMPForConditionalGeneration
@@ -31,7 +31,7 @@ class PictureLatents(Mapping[str, torch.Tensor]):
         self.max_bytes = max_bytes
         self.nbytes = 0
         self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self._version: tuple[Any, ...] = ()
+        self._version: WeightsVersion | None = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -63,7 +63,7 @@ class PictureLatents(Mapping[str, torch.Tensor]):
     def belong_to(self, model: "UniMPForConditionalGeneration") -> None:
         """Forget what was made with weights that a model no longer has."""
         parts = [part for part in (model.model.vision_tower, model.model.resampler) if part is not None]
-        version = tuple(weights_version(part) for part in parts)
+        version = WeightsVersion(*parts)
         with self._lock:
             if version != self._version:
                 self._kept, self._version, self.nbytes = OrderedDict(), version, 0

@@ -20,7 +20,7 @@ from .item_embeddings import ItemContent
 from .picture_latents import PictureLatents
 from .ranking import highest, rank_items
 from .user_state import UserState, cache_of, chooses_cache, read_histories, tokens_of
-from .weights_version import weights_fingerprint, weights_version
+from .weights_version import WeightsVersion, weights_fingerprint
 
 if TYPE_CHECKING:
     from .modeling_unimp import UniMPForConditionalGeneration
@@ -98,7 +98,7 @@ class PersonalizationPipeline(Pipeline):
         self.model.model.item_embeddings.keeps_rows = not placed
         self._picture_index: tuple[Any, PictureIndex] | None = None
         self._latents = PictureLatents()
-        self._fingerprint: tuple[Any, Any] = (None, None)
+        self._fingerprint: tuple[WeightsVersion | None, Any] = (None, None)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads."""
@@ -249,7 +249,7 @@ class PersonalizationPipeline(Pipeline):
         return state
 
     def _weights_fingerprint(self) -> Any:
-        version = weights_version(self.model)
+        version = WeightsVersion(self.model)
         if self._fingerprint[0] != version:
             self._fingerprint = (version, weights_fingerprint(self.model))
         return self._fingerprint[1]

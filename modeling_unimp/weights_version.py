@@ -7,12 +7,28 @@ import torch
 from torch import nn
 
 
-def weights_version(module: nn.Module) -> tuple[Any, ...]:
-    """Differs as soon as a weight or buffer was replaced or changed in place; for this process alone.
+class WeightsVersion:
+    """Equals another for as long as no weight or buffer was replaced or changed in place; for this process alone.
 
-    What is written through `weight.data` does not count itself: set the weight itself, under `torch.no_grad`.
+    What is written through `weight.data` does not count itself: set the weight itself, under `torch.no_grad`. Of a
+    tensor of inference mode it is not known whether it was changed: with one of them it equals nothing.
+
+    Args:
+        modules (`nn.Module`): any number of them.
     """
-    return tuple((tensor.data_ptr(), tensor.dtype, _num_writes(tensor)) for tensor in _tensors(module))
+
+    def __init__(self, *modules: nn.Module) -> None:
+        tensors = [tensor for module in modules for tensor in _tensors(module)]
+        # The tensors themselves are held, so that no other can take their place in memory.
+        self._state = [(each, each.data_ptr(), None if each.is_inference() else each._version) for each in tensors]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, WeightsVersion) or len(self._state) != len(other._state):
+            return False
+        pairs = zip(self._state, other._state, strict=True)
+        return all(a[0] is b[0] and a[1] == b[1] and a[2] is not None and a[2] == b[2] for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def weights_fingerprint(module: nn.Module) -> Any:
@@ -37,7 +53,3 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _num_writes(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

@@ -25,6 +25,7 @@ TERMS_FILE = "item_terms.json"
 MOST_TERMS = 50_000
 MOST_SHARE = 0.5  # of the items; what more have tells nothing
 MAX_WORDS = 256  # of a value
+MAX_KEPT = 64  # characters of a text whose terms are kept: brands and kinds come again and again, descriptions do not
 _WORD = re.compile(r"\w+")
 
 
@@ -132,14 +133,16 @@ def terms_of(item: Mapping[str, Any], attributes: Sequence[str]) -> Counter[str]
         value = item.get(name)
         for part in islice(value, MAX_VALUES) if isinstance(value, list | tuple) else [value]:
             if isinstance(part, str):
-                terms.update(_terms_of_text(name, part))
+                terms.update(_terms_of_text(name, part) if len(part) > MAX_KEPT else _kept_terms_of_text(name, part))
             elif (text := clean_value(part, MAX_WORDS)) is not None:
                 terms[f"{name}={text.lower()}"] += 1
     return terms
 
 
-@lru_cache(maxsize=2**14)  # brands and kinds come again and again
 def _terms_of_text(name: str, value: str) -> list[str]:
     text = (clean_value(value, MAX_WORDS) or "").lower()
     words = _WORD.findall(text)
     return ([f"{name}={text}"] if text else []) + ([f"{name}: {word}" for word in words] if len(words) > 1 else [])
+
+
+_kept_terms_of_text = lru_cache(maxsize=2**14)(_terms_of_text)

@@ -352,7 +352,7 @@ class UniMPProcessor(ProcessorMixin):
         """A request in the form that the tasks read, as a copy; see `request_reading.py`. One to explain gets its
         `"grounds"`, see `grounds.py`."""
         read = read_request(request)
-        if read.get("task") == "explain" and self.item_terms is not None:
+        if read.get("task") == "explain":
             read["grounds"] = self._grounds(read)
         return read
 
@@ -360,9 +360,8 @@ class UniMPProcessor(ProcessorMixin):
         """Of the item that a request is about, in the part of its history that is read; none where something is
         missing, which is refused where it is needed."""
         history = request.get("history")
-        if not isinstance(history, list | tuple) or request.get("item") is None:
+        if self.item_terms is None or not isinstance(history, list | tuple) or request.get("item") is None:
             return []
-        assert self.item_terms is not None
         item = self._attributes(request["item"], "the item")
         latest = list(history)[-self.history_length :]
         shown = [self._attributes(entry, f"history item {number}") for number, entry in enumerate(latest)]

@@ -9,7 +9,8 @@ from shop import make_model, make_model_processor
 
 from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.attribution import NETWORK, POPULARITY, QUERY, REST, SOURCES, because
-from modeling_unimp.hybrid_scores import HybridScores, Score, TermIndex, numbers_of
+from modeling_unimp.hybrid_scores import HybridScores, Score, numbers_of
+from modeling_unimp.term_index import TermIndex
 from modeling_unimp.training.hybrid_fitting import closed_form_scores
 from processing_unimp import Catalogue, Histories
 

@@ -60,6 +60,8 @@ def test_a_prompt_tells_them_and_an_answer_brings_them():
     assert described["grounds"] == [expected[0] | {"value": "HAT"}]
     with pytest.raises(ValueError, match="request 0: the item: .*nothing"):
         unimp(request | {"item": "nothing"})
+    processor.item_terms = None
+    assert unimp(request | {"grounds": [{"value": "mug"}]}, max_new_tokens=2)["grounds"] == []
 
 
 def _words(processor, request) -> list[int]:

@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_unimp.hybrid_scores import (
-    HYBRID_FILE,
-    HybridScores,
-    Score,
-    StarScores,
-    TermIndex,
-    numbers_of,
-    stars_of_history,
-)
+from modeling_unimp.hybrid_scores import HYBRID_FILE, HybridScores, Score, numbers_of, stars_of_history
+from modeling_unimp.star_scores import StarScores
+from modeling_unimp.term_index import TermIndex
 from processing_unimp import Catalogue
 
 # Item 0 goes with 1 (1.0) and 2 (.5), item 1 with 0 (1.0), item 2 with nothing.

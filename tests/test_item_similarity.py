@@ -143,9 +143,9 @@ def test_terms_by_hand():
     # In two items each: "title: red", "title: cap", "title: sock", both brands; the rest are in one alone.
     assert vectors.shape == (5, 5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
-    found = dense(text_similarity(Catalogue.from_items(items)), 5)
+    found = dense(text_similarity(term_vectors(Catalogue.from_items(items))), 5)
     assert found[0, 1] == pytest.approx(2 / math.sqrt(2 * 3)) and found[0, 2] == 0 == found[0, 0]
-    assert text_similarity(Catalogue.from_items([{"item_id": "a"}, {"item_id": "b"}])) is None
+    assert term_vectors(Catalogue.from_items([{"item_id": "a"}, {"item_id": "b"}])) is None
 
 
 def test_pictures_by_hand(monkeypatch):
@@ -163,12 +163,12 @@ def test_of_more_pairs_than_are_affordable_the_longest_lists_are_cut(monkeypatch
     rows = [{"user_id": "u", "item_id": name, "timestamp": time} for time, name in enumerate("abcd")]
     rows += [{"user_id": "v", "item_id": name, "timestamp": time} for time, name in enumerate("ab")]
     train = Histories.from_interactions(rows, catalogue)
-    whole = dense(item_knn(train), 6), dense(text_similarity(catalogue), 6)
+    whole = dense(item_knn(train), 6), dense(text_similarity(term_vectors(catalogue)), 6)
     assert (whole[0] > 0).sum() == 12 and (whole[1] > 0).sum() == 8
     # Two items have one term and three the other, two are of v and four of u: 4 pairs and 9, or 4 and 16.
     monkeypatch.setattr(item_similarity, "MOST_PAIRS", 12)
     with caplog.at_level("INFO", logger="train"):
-        knn, text = dense(item_knn(train), 6), dense(text_similarity(catalogue), 6)
+        knn, text = dense(item_knn(train), 6), dense(text_similarity(term_vectors(catalogue)), 6)
     assert np.argwhere(knn).tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
     assert knn[0, 1] == pytest.approx(1 / (2 + 10)) and knn[2, 3] == whole[0][2, 3]
     assert np.argwhere(text).tolist() == [[0, 3], [3, 0]] and text[0, 3] == whole[1][0, 3]

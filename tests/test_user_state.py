@@ -19,6 +19,7 @@ from tiny_models import config_of, each_fusion, each_text_model, model_of
 
 from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.picture_latents import PictureLatents
+from modeling_unimp.weights_version import WeightsVersion
 
 WRITING = {"max_new_tokens": 5}
 HISTORY = ["h1", {"item_id": "m1", "rating": 4}, {"title": "Tin mug", "image": picture("grey")}, "s2", "h1"]
@@ -261,3 +262,18 @@ def test_latents_are_kept_within_their_bytes():
     assert list(latents) == ["2", "0"] and latents.nbytes == 24 and latents.get("1") is None
     latents.keep("large", torch.zeros(7))
     assert "large" not in latents and len(latents) == 2
+
+
+def test_a_version_is_of_the_tensors_themselves():
+    """One that was replaced differs, though it may stand where the other stood."""
+    module = torch.nn.Linear(2, 2)
+    before = WeightsVersion(module)
+    assert before == WeightsVersion(module) and before != WeightsVersion(torch.nn.Linear(2, 2))
+    with torch.no_grad():
+        module.bias.add_(0)
+    assert (written := WeightsVersion(module)) != before
+    module.weight = torch.nn.Parameter(module.weight.detach())  # the same memory
+    assert WeightsVersion(module) != written
+    with torch.inference_mode():
+        unknown = torch.nn.Linear(2, 2)
+    assert WeightsVersion(unknown) != WeightsVersion(unknown)

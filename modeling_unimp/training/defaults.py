@@ -12,7 +12,7 @@ import numpy as np
 
 from processing_unimp import Catalogue, Histories, k_core
 
-from ..hybrid_scores import query_texts
+from ..term_index import query_texts
 from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
 
 logger = logging.getLogger("train")

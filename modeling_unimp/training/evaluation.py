@@ -18,7 +18,6 @@ from processing_unimp.task import Scores, Task, stacked
 
 from ..answering import outputs_of
 from ..hybrid_scores import HybridScores
-from .item_similarity import term_vectors
 
 if TYPE_CHECKING:
     from ..modeling_unimp import UniMPForConditionalGeneration
@@ -95,6 +94,7 @@ def evaluate_model(
     cases_by_task: Sequence[EvaluationCases],
     train: Histories,
     closed_form: HybridScores | None = None,
+    lists: ListMeasures | None = None,
 ) -> Results:
     """Metrics of the model and of each task's trivial baselines on the same cases.
 
@@ -104,6 +104,7 @@ def evaluate_model(
         train (`Histories`): what the baselines are fitted on.
         closed_form (`HybridScores`, *optional*): the best blend without the network, where the model has closed-form
             scores.
+        lists (`ListMeasures`, *optional*): adds novelty and diversity of rankings.
 
     Returns:
         By task: `cases`, `skipped`, `headline`, `interval` (95 %, bootstrap over cases, of the headline),
@@ -115,7 +116,6 @@ def evaluate_model(
     parts: dict[str, dict[str, Scores]] = {}
     if closed_form is not None:
         parts = _parts(trainer, cases_by_task, closed_form)
-    lists = ListMeasures(train.item_counts(), term_vectors(train.catalogue))
     results: Results = {}
     for cases in cases_by_task:
         task = cases.task

@@ -17,19 +17,9 @@ from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcess
 from processing_unimp.control_tokens import NUM_STARS
 
 from ..answering import outputs_of
-from ..hybrid_scores import (
-    POPULARITY,
-    QUERIES,
-    HybridScores,
-    Score,
-    StarScores,
-    TermIndex,
-    numbers_of,
-    query_texts,
-    squash,
-    stars_of_history,
-    texts_of,
-)
+from ..hybrid_scores import POPULARITY, QUERIES, HybridScores, Score, numbers_of, squash, stars_of_history
+from ..star_scores import StarScores
+from ..term_index import TermIndex, query_texts, texts_of
 from .item_similarity import (
     ease,
     item_knn,
@@ -78,7 +68,7 @@ def closed_form_scores(
         found["kNN"] = item_knn(train)
     found |= {
         "transitions": windowed_transitions(train),
-        "text": text_similarity(catalogue),
+        "text": None if terms is None else text_similarity(terms),
         "pictures": None if pictures is None else picture_similarity(pictures),
     }
     neighbours = {

@@ -22,7 +22,7 @@ MOST_DENSE_ITEMS = 20_000  # EASE inverts a dense matrix of N x N
 MOST_PICTURES = 50_000  # each is compared with each
 MOST_PAIRS = 2_000_000_000  # of items that one user has, or that have one term: about a minute
 EASE_PENALTY = 100.0
-CONTENT_SHARE = 1 / 3  # of the penalty of EASE: what one more user in common counts that content stands for
+CONTENT_SHARE = 1 / 3  # of the penalty of EASE: as how many users with both items the same content counts
 KNN_SHRINKAGE = 10.0
 WINDOW, WINDOW_DECAY, WINDOW_SHRINKAGE = 10, 0.8, 3.0
 BLOCK_BYTES = 2**26
@@ -173,17 +173,12 @@ def rated_alike(
     return _largest_of_sparse_blocks(block, ones_by_item @ np.diff(ones.indptr), k)
 
 
-def text_similarity(
-    catalogue: Catalogue, attributes: Sequence[str] | None = None, k: int | None = None
-) -> Neighbours | None:
-    """Cosine of TF-IDF-weighted terms of the attributes; `None` where items have none in common.
+def text_similarity(vectors: sparse.csr_matrix, k: int | None = None) -> Neighbours:
+    """Cosine of the terms of items, rows of [`term_vectors`].
 
     Terms that very many items of a large catalogue have are left out of the product, to which they add little, and
     not of the length of the vectors.
     """
-    vectors = term_vectors(catalogue, attributes)
-    if vectors is None:
-        return None
     by_term = vectors.T.tocsr()
     times = np.diff(by_term.indptr)
     common = np.flatnonzero(times > _longest_affordable(times))
@@ -192,6 +187,7 @@ def text_similarity(
             f"text similarity: {len(common)} of {len(times)} terms are left out, which {times[common].min()} items "
             "or more have"
         )
+        vectors = vectors.copy()
         vectors.data[np.isin(vectors.indices, common)] = 0
         vectors.eliminate_zeros()
         by_term = vectors.T.tocsr()

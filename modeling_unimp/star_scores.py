@@ -1,0 +1,76 @@
+"""Stars from closed forms: biases, what the shopper gave to items rated alike, and factors.
+
+Shapes: N items, k neighbours a row, R factors.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+STAR_ARRAYS = ("biases", "neighbours", "similarities", "factors", "intercepts")
+
+
+class StarScores(NamedTuple):
+    """Stars from the mean, the biases of item and shopper, what the shopper gave to items rated alike, and factors.
+
+    `log p(s)` is, up to a constant, `network * log p_network(s) + s * (expected * e + alike * c + factored * f) +
+    intercepts[s]`.
+
+    Args:
+        mean (`float`): of all stars.
+        biases (`np.ndarray` of shape `(N,)`): of each item.
+        strength (`float`): the shopper's bias is drawn to 0 as if by so many more ratings.
+        neighbours (`np.ndarray` of shape `(N, k)`), similarities (`np.ndarray` of shape `(N, k)`): items rated alike.
+        factors (`np.ndarray` of shape `(N, R)`): of a matrix factorisation; a shopper's are fitted to the history.
+        penalty (`float`): of the squares of a shopper's factors.
+        intercepts (`np.ndarray` of shape `(5,)`)
+        network, expected, alike, factored (`float`): weights.
+    """
+
+    mean: float
+    biases: np.ndarray
+    strength: float
+    neighbours: np.ndarray
+    similarities: np.ndarray
+    factors: np.ndarray
+    penalty: float
+    intercepts: np.ndarray
+    network: float = 1.0
+    expected: float = 0.0
+    alike: float = 0.0
+    factored: float = 0.0
+
+    def estimate(self, history: Sequence[tuple[int, float | None]], item: int) -> tuple[float, float, float]:
+        """Expected stars `e` of an item (-1: none of the catalogue) by the biases, and what is to be added to them by
+        items rated alike, `c`, and by factors, `f`."""
+        residuals = {number: stars - self.mean - self._bias(number) for number, stars in history if stars is not None}
+        of_shopper = sum(residuals.values()) / (len(residuals) + self.strength)
+        estimate = self.mean + of_shopper + self._bias(item)
+        if not 0 <= item < len(self.neighbours):
+            return estimate, 0.0, 0.0
+        near = zip(self.neighbours[item].tolist(), self.similarities[item].tolist(), strict=True)
+        found = [(similarity, residuals[number] - of_shopper) for number, similarity in near if number in residuals]
+        total = 1.0 + sum(similarity for similarity, _ in found)
+        alike = sum(similarity * residual for similarity, residual in found) / total
+        return estimate, alike, self._by_factors(residuals, item) - of_shopper
+
+    def _by_factors(self, residuals: Mapping[int, float], item: int) -> float:
+        """Bias and factors of a shopper by ridge regression on what the history has beyond the items' biases."""
+        known = [number for number in residuals if 0 <= number < len(self.factors)]
+        of_items = self.factors[[*known, item]]
+        described = np.concatenate([np.ones((len(of_items), 1)), of_items], axis=1)
+        x, y = described[:-1], np.array([residuals[number] for number in known])
+        ridge = np.diag([self.strength] + [self.penalty] * self.factors.shape[1])
+        return float(described[-1] @ np.linalg.solve(x.T @ x + ridge, x.T @ y))
+
+    def probabilities(self, network: np.ndarray, estimate: tuple[float, float, float]) -> np.ndarray:
+        """The distribution `(5,)`, from the network's own and what [`StarScores.estimate`] found."""
+        stars = np.arange(1, len(network) + 1)
+        slope = self.expected * estimate[0] + self.alike * estimate[1] + self.factored * estimate[2]
+        logits = self.network * np.log(np.clip(network, 1e-6, None)) + slope * stars + self.intercepts
+        exponentials = np.exp(logits - logits.max())
+        return np.asarray(exponentials / exponentials.sum(), dtype=np.float32)
+
+    def _bias(self, number: int) -> float:
+        return float(self.biases[number]) if 0 <= number < len(self.biases) else 0.0
