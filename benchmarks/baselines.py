@@ -71,6 +71,8 @@ from .rating_baselines import constant_stars, matrix_factorisation, shoppers_mea
 
 logger = logging.getLogger("baselines")
 
+BASELINE_CASES = "baselines_by_case.npz"
+
 POWERS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the scores of candidates
 
 # From what a baseline predicts to the outputs that `EvaluationCases.score` takes from any model.
@@ -421,7 +423,7 @@ def main() -> None:
         "seconds": round(time.time() - started, 1),
     }
     save_by_case(
-        folder,
+        folder / BASELINE_CASES,
         {
             (part, task, who): row.pop("by_case")
             for part, by_task in results.items()

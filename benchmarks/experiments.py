@@ -24,6 +24,8 @@ import yaml
 
 from hub_cards.run_record import CASES, RESULTS
 
+from .baselines import BASELINE_CASES
+
 EXPERIMENTS = Path("recipes/experiments.yaml")
 RESAMPLES = 2_000
 TASKS_OF_NUMBERS = ("recommend", "search", "rate", "select")
@@ -102,11 +104,11 @@ def paired_ratio(ours: np.ndarray, theirs: np.ndarray, is_rmse: bool, seed: int 
     return float(ratios[0]), float(low), float(high)
 
 
-def cases_of(folders: Sequence[Path], part: str, task: str, who: str) -> np.ndarray | None:
+def cases_of(files: Sequence[Path], part: str, task: str, who: str) -> np.ndarray | None:
     """Headlines of the cases `(C,)`, of several runs their mean."""
     found = []
-    for folder in folders:
-        with np.load(folder / CASES) as opened:
+    for file in files:
+        with np.load(file) as opened:
             if (key := f"{part}/{task}/{who}") in opened.files:
                 found.append(opened[key].astype(np.float64))
     return np.mean(found, axis=0) if found else None
@@ -142,7 +144,7 @@ def table(experiments: Mapping[str, Mapping[str, Any]], output_dir: str, baselin
                 cells.append(f"{np.mean(of_seeds):.4f} ({', '.join(f'{value:.4f}' for value in of_seeds)})")
                 cells += ["" if value is None else f"{value:.4f}" for value in alone]
                 for other, theirs in others_of(name, experiment, experiments, output_dir, baselines, part, task):
-                    ours = cases_of(folders, part, task, "UniMP")
+                    ours = cases_of([each / CASES for each in folders], part, task, "UniMP")
                     ratio = "other cases"
                     if ours is not None and len(ours) == len(theirs):
                         ratio = "{:.3f} [{:.3f} - {:.3f}]".format(*paired_ratio(ours, theirs, headline == "rmse"))
@@ -174,11 +176,11 @@ def others_of(
         folders = folders_of(
             against, dict(experiments[against]) | {"seeds": experiment.get("seeds", [42])}, output_dir
         )
-        theirs = cases_of(folders, part, task, "UniMP") if folders else None
+        theirs = cases_of([each / CASES for each in folders], part, task, "UniMP")
         return [] if theirs is None else [(against, theirs)]
     found = []
     folder = baselines.get(name)
-    if folder is not None and (folder / CASES).is_file():
+    if folder is not None and (folder / BASELINE_CASES).is_file():
         rows = json.loads((folder / "baselines.json").read_text())["results"].get(part, {}).get(task)
         if rows is not None:
             sign = -1 if rows["headline"] in ("rmse", "mae") else 1
@@ -186,7 +188,7 @@ def others_of(
             best = max(single, key=lambda who: sign * single[who]["validation"])
             for who in dict.fromkeys([best, "EASE + same attribute", "best blend"]):
                 if who in rows["baselines"]:
-                    found.append((who, cases_of([folder], part, task, who)))
+                    found.append((who, cases_of([folder / BASELINE_CASES], part, task, who)))
     return [(who, theirs) for who, theirs in found if theirs is not None]
 
 

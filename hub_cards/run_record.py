@@ -56,7 +56,7 @@ def write_results(
     """Write results.json: numbers with the protocol that produced them; and the headline of each case beside it."""
     written = {part: {task: dict(result) for task, result in by_task.items()} for part, by_task in results.items()}
     save_by_case(
-        folder,
+        folder / CASES,
         {
             (part, task, who): values
             for part, by_task in written.items()
@@ -82,10 +82,10 @@ def write_results(
     (folder / RESULTS).write_text(json.dumps(_without_nan(record), indent=2, default=str) + "\n")
 
 
-def save_by_case(folder: Path, values: Mapping[tuple[str, str, str], np.ndarray]) -> None:
+def save_by_case(file: Path, values: Mapping[tuple[str, str, str], np.ndarray]) -> None:
     """Write the headline of each case, by part of the split, task and who answers, for comparisons in pairs."""
     columns: dict[str, Any] = {"/".join(names): each for names, each in values.items()}
-    np.savez_compressed(folder / CASES, **columns)
+    np.savez_compressed(file, **columns)
 
 
 def read_json(file: Path, expected: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from benchmarks import experiments
-from hub_cards.run_record import RESULTS, save_by_case
+from benchmarks.baselines import BASELINE_CASES
+from hub_cards.run_record import CASES, RESULTS, save_by_case
 from modeling_unimp.training.recipe import parse_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -98,13 +99,15 @@ def test_the_table_pairs_the_same_seeds(tmp_path):
         folder.mkdir()
         result = {"headline": "ndcg@10", "model": {"ndcg@10": value}, "parts": {"network alone": {"ndcg@10": 0.1}}}
         (folder / RESULTS).write_text(json.dumps({"results": {"test": {"recommend": result}}}))
-        save_by_case(folder, {("test", "recommend", "UniMP"): np.full(30, value, dtype=np.float32)})
+        save_by_case(folder / CASES, {("test", "recommend", "UniMP"): np.full(30, value, dtype=np.float32)})
     cheap = tmp_path / "cheap"
     cheap.mkdir()
     rows = {name: {"validation": value} for name, value in (("EASE", 0.3), ("kNN", 0.2), ("best blend", 0.4))}
     result = {"headline": "ndcg@10", "baselines": rows}
     (cheap / "baselines.json").write_text(json.dumps({"results": {"test": {"recommend": result}}}))
-    save_by_case(cheap, {("test", "recommend", who): np.full(30, 0.5, dtype=np.float32) for who in rows})
+    save_by_case(
+        cheap / BASELINE_CASES, {("test", "recommend", who): np.full(30, 0.5, dtype=np.float32) for who in rows}
+    )
     found = experiments.table(listed, str(tmp_path), {"base": cheap})
     assert "| base | 1 | 2 | test | recommend | ndcg@10 | 0.5500 (0.9000, 0.2000) | 0.1000 |  | EASE | 1.100" in found
     assert "| best blend | 1.100" in found and "| kNN |" not in found
