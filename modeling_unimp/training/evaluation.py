@@ -122,6 +122,7 @@ def evaluate_model(
         if task.name not in scores_by_task:
             continue
         scores = scores_by_task[task.name]
+        alone = {name: each[task.name] for name, each in parts.items() if task.name in each}
         retrieved = task.retrieval_baselines(scores)
         results[task.name] = {
             "cases": len(cases),
@@ -129,17 +130,9 @@ def evaluate_model(
             "headline": task.headline,
             "interval": bootstrap(task, scores),
             "reliability": reliability(scores["confidence"], scores["is_right"]) if "confidence" in scores else None,
-            "by_case": {
-                name: by_case(task, each)
-                for name, each in {
-                    "UniMP": scores,
-                    **{part: found[task.name] for part, found in parts.items() if task.name in found},
-                }.items()
-            },
+            "by_case": {name: by_case(task, each) for name, each in {"UniMP": scores, **alone}.items()},
             "model": summarise(task, scores, lists),
-            "parts": {
-                name: summarise(task, each[task.name], lists) for name, each in parts.items() if task.name in each
-            },
+            "parts": {name: summarise(task, each, lists) for name, each in alone.items()},
             "baselines": cases.baselines(train, lists)
             | {name: summarise(task, each) for name, each in retrieved.items()},
         }
