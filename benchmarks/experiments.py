@@ -69,7 +69,8 @@ def spoilt(items: pa.Table, corrupt: Mapping[str, float], seed: int) -> pa.Table
         # Each gets that of the next chosen one, so that none keeps its own.
         for place, other in zip(chosen, np.roll([pictures[number] for number in chosen], 1), strict=True):
             pictures[place] = other
-    return pa.table(columns, schema=items.schema)
+    nullable = pa.schema([field.with_nullable(True) for field in items.schema], items.schema.metadata)
+    return pa.table(columns, schema=nullable)
 
 
 def run(name: str, experiment: Mapping[str, Any], given: argparse.Namespace, seed: int) -> None:

@@ -26,7 +26,16 @@ def _root(monkeypatch):
 
 @pytest.fixture
 def given(tmp_path):
-    items = pa.table({"item_id": ["a", "b"], "title": ["x", "y"], "image": ["a.png", "b.png"]})
+    # As `prepare` writes them: a price that every item has.
+    fields = [("item_id", pa.string()), ("title", pa.string()), ("price", pa.float64()), ("image", pa.string())]
+    schema = pa.schema([pa.field(name, kind, nullable=name != "price") for name, kind in fields])
+    columns = {
+        "item_id": map(str, range(50)),
+        "title": ["x"] * 50,
+        "price": [1.0] * 50,
+        "image": ["a.png", "b.png"] * 25,
+    }
+    items = pa.table({name: list(values) for name, values in columns.items()}, schema=schema)
     for name in ("h_and_m", "movielens"):
         (tmp_path / name).mkdir()
         experiments.pq.write_table(items, tmp_path / name / "items.parquet")
