@@ -28,23 +28,25 @@ from .baselines import BASELINE_CASES
 
 EXPERIMENTS = Path("recipes/experiments.yaml")
 RESAMPLES = 2_000
+SHOPS = ("h_and_m", "movielens")  # whose tables are given; the made-up shop makes its own
 TASKS_OF_NUMBERS = ("recommend", "search", "rate", "select")
 
 
 def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     """The recipe of one run: that of the experiment with its changes, and where data and results are."""
     recipe = yaml.safe_load(Path(experiment["of"]).read_text())
-    shop = "h_and_m" if "h_and_m" in experiment["of"] else "movielens"
-    data, pictures = Path(getattr(given, shop)), getattr(given, f"{shop}_images")
-    recipe |= {"items": str(data / "items.parquet"), "interactions": str(data / "interactions.parquet")}
     recipe |= {"output_dir": str(folder), "seed": seed, "report_to": "none"}
-    if pictures:
-        recipe["image_root"] = pictures
-    if recipe.get("vision_model"):
-        recipe["vision_model"] = given.vision_model
-        if "pictures" not in experiment.get("corrupt", {}):
-            # The same pictures through the same frozen tower for all runs.
-            recipe["feature_store"] = given.feature_store
+    shop = Path(experiment["of"]).parent.name
+    if shop in SHOPS:
+        data, pictures = Path(getattr(given, shop)), getattr(given, f"{shop}_images")
+        recipe |= {"items": str(data / "items.parquet"), "interactions": str(data / "interactions.parquet")}
+        if pictures:
+            recipe["image_root"] = pictures
+        if recipe.get("vision_model"):
+            recipe["vision_model"] = given.vision_model
+            if "pictures" not in experiment.get("corrupt", {}):
+                # The same pictures through the same frozen tower for all runs.
+                recipe["feature_store"] = given.feature_store
     for name, value in experiment.get("changes", {}).items():
         recipe[name] = recipe.get(name, {}) | value if isinstance(value, dict) else value
     if corrupt := experiment.get("corrupt"):
@@ -56,7 +58,8 @@ def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folde
 
 
 def spoilt(items: pa.Table, corrupt: Mapping[str, float], seed: int) -> pa.Table:
-    """The items with a share of their `attributes` left out, each cell alone, or of their `pictures` exchanged."""
+    """The items with a share of their `attributes` left out, each cell alone, of their `pictures` exchanged, or of the
+    items themselves in a domain "cold", to be held out."""
     rng = np.random.default_rng(seed)
     columns = {name: items[name].to_pylist() for name in items.schema.names}
     for name, values in columns.items():
@@ -69,8 +72,11 @@ def spoilt(items: pa.Table, corrupt: Mapping[str, float], seed: int) -> pa.Table
         # Each gets that of the next chosen one, so that none keeps its own.
         for place, other in zip(chosen, np.roll([pictures[number] for number in chosen], 1), strict=True):
             pictures[place] = other
-    nullable = pa.schema([field.with_nullable(True) for field in items.schema], items.schema.metadata)
-    return pa.table(columns, schema=nullable)
+    fields = {field.name: field.with_nullable(True) for field in items.schema}
+    if "items" in corrupt:
+        columns["domain"] = ["cold" if is_cold else "warm" for is_cold in rng.random(len(items)) < corrupt["items"]]
+        fields["domain"] = pa.field("domain", pa.string())
+    return pa.table(columns, schema=pa.schema(list(fields.values()), items.schema.metadata))
 
 
 def run(name: str, experiment: Mapping[str, Any], given: argparse.Namespace, seed: int) -> None:
@@ -197,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--h_and_m", default="data/h-and-m")
     parser.add_argument("--movielens", default="data/ml-100k")
-    for shop in ("h_and_m", "movielens"):
+    for shop in SHOPS:
         parser.add_argument(f"--{shop}_images", help="folder of the pictures; by default that of the table")
     parser.add_argument("--vision_model", default="mobilenet-v1-block12", help="folder or name of the frozen tower")
     parser.add_argument("--feature_store", default="runs/experiments/vision_features")

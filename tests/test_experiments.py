@@ -86,6 +86,9 @@ def test_what_is_spoilt():
     changed = np.array(wrong["image"].to_pylist()) != np.array(items["image"].to_pylist())
     assert changed.sum() == pytest.approx(0.2 * number, abs=60) and wrong["title"] == items["title"]
     assert sorted(wrong["image"].to_pylist()) == sorted(items["image"].to_pylist())
+    cold = experiments.spoilt(items, {"items": 0.1}, seed=0)
+    assert cold["domain"].to_pylist().count("cold") == pytest.approx(0.1 * number, abs=45)
+    assert cold.drop_columns("domain") == items
 
 
 def test_ratios_of_pairs():
