@@ -10,6 +10,7 @@ Shapes: B requests, N items, k neighbours a row, F closed-form scores.
 
 import copy
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -154,34 +155,47 @@ class HybridScores:
         size = max(self.catalogue_size, num_items or 0)
         found = torch.zeros(len(histories), size)
         for row, history in enumerate(histories):
-            self.add_raw(found[row], score, history, queries[row] if queries else None)
+            self.add_raw(found[row : row + 1], [score], history, queries[row] if queries else None)
         return found[:, : num_items or size]
 
+    def by_source(self) -> list[tuple[slice, list[Score]]]:
+        """The scores that follow one another and are of one source, and their places: they find the same items."""
+        found, start = [], 0
+        for _, group in itertools.groupby(self.scores, key=lambda score: score.source):
+            scores = list(group)
+            found.append((slice(start, start + len(scores)), scores))
+            start += len(scores)
+        return found
+
     def add_raw(
-        self, found: torch.Tensor, score: Score, history: Sequence[int], query: str | None = None
+        self, found: torch.Tensor, scores: Sequence[Score], history: Sequence[int], query: str | None = None
     ) -> torch.Tensor:
-        """Add q to `found` `(N,)`; returns the numbers of the items that may have got some, many of them repeatedly.
+        """Add q of some scores of one source to `found` `(S, N)`; returns the numbers of the items that may have got
+        some, many of them repeatedly.
 
         The work is that of the neighbours of a history, and not of a catalogue, but for popularity, which all have.
         """
-        if score.source == POPULARITY:
-            found[: self.num_items] += self.popularity - self.popularity.min()
+        source = scores[0].source
+        if source == POPULARITY:
+            found[:, : self.num_items] += self.popularity - self.popularity.min()
             return torch.arange(self.num_items)
-        if score.source in self.terms:
-            return self.terms[score.source].add_to(found, query or "")
-        items, values = self.neighbours[score.source]
+        if source in self.terms:
+            touched = [self.terms[source].add_to(row, query or "") for row in found]
+            return touched[0]
+        items, values = self.neighbours[source]
         latest = [self.stand_ins.get(number, number) for number in list(history)[-MAX_HISTORY:]]
         numbers = torch.tensor(latest, dtype=torch.long)
-        weights = torch.exp2(torch.arange(1 - len(numbers), 1) / score.half_life)
+        half_lives = torch.tensor([score.half_life for score in scores])
+        weights_SK = torch.exp2(torch.arange(1 - len(numbers), 1) / half_lives[:, None])
         known = (numbers >= 0) & (numbers < len(items))
-        near, weights = numbers[known], weights[known]
-        touched = items[near].flatten().long()
-        found.index_add_(0, touched, (values[near].float() * weights[:, None]).flatten())
-        if self.stand_ins:
-            added = torch.tensor(list(self.stand_ins), dtype=torch.long)
-            found[added] = found[list(self.stand_ins.values())]
-            touched = torch.cat([touched, added])
-        return touched
+        near, weights_SK = numbers[known], weights_SK[:, known]
+        near_items = items[near].flatten().long()
+        found.index_add_(1, near_items, (values[near].float() * weights_SK[:, :, None]).flatten(1))
+        if not self.stand_ins:
+            return near_items
+        added = torch.tensor(list(self.stand_ins), dtype=torch.long)
+        found[:, added] = found[:, list(self.stand_ins.values())]
+        return torch.cat([near_items, added])
 
     def squashed(self, score: Score, *args: Any, **kwargs: Any) -> torch.Tensor:
         """`log1p(3 q / r)`, which is what is weighted. Arguments as of `raw`."""
@@ -221,17 +235,23 @@ class HybridScores:
         network, *weights = self.weights[task]
         total = network * logits.log_softmax(dim=-1)
         size = logits.shape[-1]
-        raw = torch.zeros(max(self.catalogue_size, size))
-        for weight, score in zip(weights, self.scores, strict=True):
-            if weight and score.source == POPULARITY:
-                total += weight * self.raw(score, [()], num_items=size)
-            elif weight:
-                for row, history in enumerate(histories):
-                    touched = self.add_raw(raw, score, history, queries[row] if queries else None)
-                    ranked = touched[touched < size]
+        for places, scores in self.by_source():
+            weighted = [each for each in zip(weights[places], scores, strict=True) if each[0]]
+            if not weighted:
+                continue
+            if scores[0].source == POPULARITY:
+                for weight, score in weighted:
+                    total += weight * self.raw(score, [()], num_items=size)
+                continue
+            raw = torch.zeros(len(weighted), max(self.catalogue_size, size))
+            for row, history in enumerate(histories):
+                query = queries[row] if queries else None
+                touched = self.add_raw(raw, [score for _, score in weighted], history, query)
+                ranked = touched[touched < size]
+                for (weight, score), of_score in zip(weighted, raw, strict=True):
                     # An item that is named twice is written twice, and alike.
-                    total[row, ranked] = total[row, ranked] + weight * squash(score, raw[ranked])
-                    raw[touched] = 0
+                    total[row, ranked] = total[row, ranked] + weight * squash(score, of_score[ranked])
+                raw[:, touched] = 0
         return total
 
     @property

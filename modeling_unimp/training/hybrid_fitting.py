@@ -237,23 +237,25 @@ def _ranking_features(
     raw = torch.zeros(len(hybrid.scores), num_items)
     tenth = np.zeros((len(requests), len(hybrid.scores)))
     popular = np.zeros(0, dtype=np.int64)
-    for place, score in enumerate(hybrid.scores):
-        if score.source == POPULARITY:
-            hybrid.add_raw(raw[place], score, ())
-            popular = raw[place].topk(min(BEST_OF_SCORE, num_items)).indices.numpy()
+    of_history = []
+    for places, scores in hybrid.by_source():
+        if scores[0].source == POPULARITY:
+            hybrid.add_raw(raw[places], scores, ())
+            popular = raw[places][0].topk(min(BEST_OF_SCORE, num_items)).indices.numpy()
+        else:
+            of_history.append((places, scores))
     found: list[tuple[torch.Tensor, np.ndarray]] = []
     each_logits = itertools.repeat(None) if logits is None else logits
     for case, (request, own) in enumerate(zip(requests, each_logits, strict=False)):
         history, truth = numbers_of(request["history"], catalogue), catalogue.number(request["answer"])
-        best, touched = [popular], dict[str, torch.Tensor]()
-        for place, score in enumerate(hybrid.scores):
-            if score.source == POPULARITY:
-                continue
-            numbers = hybrid.add_raw(raw[place], score, history, request.get("query"))
-            numbers = touched.setdefault(score.source, numbers if score.source in touched else numbers.unique())
-            values, order = raw[place][numbers].topk(min(BEST_OF_SCORE, len(numbers)))
-            best.append(numbers[order].numpy())
-            tenth[case, place] = values[min(9, num_items - 1)] if len(values) >= min(10, num_items) else 0
+        best, touched = [popular], []
+        for places, scores in of_history:
+            numbers = hybrid.add_raw(raw[places], scores, history, request.get("query")).unique()
+            touched.append(numbers)
+            values, order = raw[places, numbers].topk(min(BEST_OF_SCORE, len(numbers)), dim=1)
+            best.extend(numbers[order].numpy())
+            if values.shape[1] >= min(10, num_items):
+                tenth[case, places] = values[:, min(9, num_items - 1)]
         features = raw
         if own is not None:
             features = torch.cat([torch.from_numpy(own).float().log_softmax(dim=-1)[None], raw])
@@ -271,9 +273,8 @@ def _ranking_features(
         added = np.zeros(len(chosen), dtype=np.float32)
         added[len(chosen) - len(drawn) :] = math.log(max(len(others), 1) / max(len(drawn), 1))
         found.append((features[:, torch.from_numpy(chosen)], added))
-        for place, score in enumerate(hybrid.scores):
-            if score.source != POPULARITY:
-                raw[place, touched[score.source]] = 0
+        for (places, _), numbers in zip(of_history, touched, strict=True):
+            raw[places, numbers] = 0
     width = max(len(added) for _, added in found)
     all_features = np.zeros((len(found), len(found[0][0]), width), dtype=np.float32)
     all_added = np.full((len(found), width), -np.inf, dtype=np.float32)
