@@ -49,6 +49,8 @@ def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folde
                 recipe["feature_store"] = given.feature_store
     for name, value in experiment.get("changes", {}).items():
         recipe[name] = recipe.get(name, {}) | value if isinstance(value, dict) else value
+    for name in ("task_shares", "task_weights"):
+        recipe[name] = {task: value for task, value in recipe.get(name, {}).items() if task in recipe["tasks"]}
     if corrupt := experiment.get("corrupt"):
         folder.mkdir(parents=True, exist_ok=True)
         recipe["items"] = str(folder / "spoilt_items.parquet")

@@ -59,6 +59,7 @@ def test_every_experiment_is_a_recipe(name, given, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(config)])
     data_args, model_args, args = parse_recipe()
     assert args.seed == 7 and data_args.split_seed == 42 and str(args.output_dir) == str(folder)
+    assert {*data_args.shares, *args.task_weights} <= set(data_args.tasks)
     for changed, value in ALL[name].get("changes", {}).items():
         found = next(getattr(group, changed) for group in (data_args, model_args, args) if hasattr(group, changed))
         assert found == value if not isinstance(value, dict) else value.items() <= found.items()
