@@ -58,7 +58,7 @@ _CATEGORY, _COLOUR = "|".join(CATEGORIES), "|".join(COLOURS)
 _THING = f"(?:(?P<category>{_CATEGORY})|(?P<colour>{_COLOUR}) thing)"
 # The sentences of the made-up shop.
 OF_ITEM = re.compile(f"This (?P<category>{_CATEGORY}) is (?P<colour>{_COLOUR})")
-OF_HISTORY = re.compile(f"You (?:(?P<none>took no) |(?P<verb>liked|did not like) (?P<number>[1-9]) ){_THING}s?")
+OF_HISTORY = re.compile(f"You (?:(?P<liked>liked)|took) (?P<number>no|[1-9]) {_THING}s?")
 
 
 def claims_of(text: str) -> list[Claim] | None:
@@ -69,8 +69,8 @@ def claims_of(text: str) -> list[Claim] | None:
             claims += [Claim(attribute, value) for attribute, value in found.groupdict().items()]
         elif found := OF_HISTORY.fullmatch(sentence):
             attribute = "category" if found["category"] else "colour"
-            number = 0 if found["none"] else int(found["number"])
-            taken, liked = (None, number) if found["verb"] == "liked" else (number, 0)
+            number = 0 if found["number"] == "no" else int(found["number"])
+            taken, liked = (None, number) if found["liked"] else (number, None)
             claims.append(Claim(attribute, found[attribute], taken, liked))
         else:
             return None

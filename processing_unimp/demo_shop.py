@@ -561,7 +561,6 @@ def explained(item: Mapping[str, Any], colour: str, shown: Sequence[tuple[Mappin
 
 def _of_history(stars: Sequence[float], thing: str) -> str:
     liked = sum(rating >= LIKED for rating in stars)
+    # What got no stars, or few, was taken all the same; that it was not liked nobody knows of what got none.
     number = liked or len(stars)
-    if not number:
-        return f"You took no {thing}."
-    return f"You {'liked' if liked else 'did not like'} {number} {thing}{'' if number == 1 else 's'}."
+    return f"You {'liked' if liked else 'took'} {number or 'no'} {thing}{'s' if number > 1 else ''}."

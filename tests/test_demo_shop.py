@@ -141,8 +141,8 @@ def test_an_explanation_by_hand():
     unknown = {"category": "mug", "colour": None}
     assert explained(mug, "teal", []) == "This mug is teal. You took no teal thing. You took no mug."
     shown = [(lamp, 5), (lamp, 4), (lamp, 2), (unknown, 3), (mug, 1)]
-    assert explained(mug, "teal", shown) == "This mug is teal. You liked 2 teal things. You did not like 2 mugs."
-    assert explained(unknown, "red", shown[3:4]) == "This mug is red. You did not like 1 mug."
+    assert explained(mug, "teal", shown) == "This mug is teal. You liked 2 teal things. You took 2 mugs."
+    assert explained(unknown, "red", shown[3:4]) == "This mug is red. You took 1 mug."
 
 
 def test_explanations_are_of_the_item_and_of_the_latest_six(shop, true):

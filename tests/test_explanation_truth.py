@@ -34,10 +34,10 @@ HISTORY = [
                 Claim("category", "mug"),
                 Claim("colour", "teal"),
                 Claim("colour", "teal", liked=2),
-                Claim("category", "mug", 0, 0),
+                Claim("category", "mug", 0),
             ],
         ),
-        (" You did not like 1 red thing. ", [Claim("colour", "red", 1, 0)]),
+        (" You took 1 red thing. ", [Claim("colour", "red", 1)]),
         ("This mug is mauve. You took no mug.", None),
         ("This mug is teal. You liked 2 teal", None),
         ("", None),
@@ -70,7 +70,7 @@ def test_what_is_so_by_hand():
         Claim("colour", "teal", 2, 0): False,
         Claim("colour", "red", 1, 0): True,
         Claim("category", "mug", 1, 0): True,
-        Claim("category", "mug", 0, 0): False,
+        Claim("category", "mug", 0): False,
         Claim("category", "hat", 0, 0): True,
     }
     assert {claim: is_so(claim, MUG, HISTORY) for claim in so} == so
