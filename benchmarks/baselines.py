@@ -101,10 +101,14 @@ class Chosen:
 
 
 def best_blend(
-    train: Histories, validation: Sequence[EvaluationCases], pictures: np.ndarray | None, query_attribute: str | None
+    train: Histories,
+    validation: Sequence[EvaluationCases],
+    pictures: np.ndarray | None,
+    query_attribute: str | None,
+    attributes: Sequence[str] | None = None,
 ) -> HybridScores:
     """All of UniMP's closed-form scores, weighted on validation as beside a network, but without one."""
-    hybrid = closed_form_scores(train, pictures, query_attribute, validation[0].exclude_seen)
+    hybrid = closed_form_scores(train, pictures, query_attribute, validation[0].exclude_seen, attributes)
     return fit_closed_form(hybrid, validation, train)
 
 
@@ -304,7 +308,7 @@ def choose_all(
         by_bias = add("user + item bias", user_and_item(train), ratings)["rate"].parameters
         add("matrix factorisation", matrix_factorisation(train, **by_bias), ratings)
     if answerable := [*rankings, *ratings]:
-        blend = best_blend(train, answerable, pictures, query_attribute)
+        blend = best_blend(train, answerable, pictures, query_attribute, attributes)
         for cases in answerable:
             task = cases.task.name
             if task in blend.weights or task == "rate":

@@ -71,6 +71,7 @@ class HybridScores:
         stand_ins (`Mapping[int, int]`, *optional*): items added since the fit, and the item of the fit that each is
             most like in words, whose neighbours it has.
         catalogue_size (`int`, *optional*): N with the items added since.
+        attributes (`Sequence[str]`, *optional*): what is read of an item; all that it has without it.
         search_reads (`str`, *optional*, defaults to `"search"`): what the network is asked where a query is searched:
             to search, or to `"recommend"`, where its taste serves better and the scores of the query find what fits.
     """
@@ -87,6 +88,7 @@ class HybridScores:
         stand_ins: Mapping[int, int] | None = None,
         catalogue_size: int = 0,
         search_reads: str = "search",
+        attributes: Sequence[str] | None = None,
     ) -> None:
         # In the 16 bits that a file holds: a loaded model answers as the one that was evaluated.
         self.neighbours = {name: (items.int(), values.half()) for name, (items, values) in neighbours.items()}
@@ -99,6 +101,7 @@ class HybridScores:
         self.stand_ins = dict(stand_ins or {})
         self.catalogue_size = max(catalogue_size, len(popularity))
         self.search_reads = search_reads
+        self.attributes = None if attributes is None else list(attributes)
 
     def with_weights(
         self, weights: Mapping[str, Sequence[float]], stars: StarScores | None, search_reads: str = "search"
@@ -125,7 +128,7 @@ class HybridScores:
         grown.catalogue_size = max([self.catalogue_size, *(number + 1 for number in changes)])
         grown.terms = {}
         for name, index in self.terms.items():
-            texts = {number: texts_of(item) for number, item in changes.items()}
+            texts = {number: texts_of(item, self.attributes) for number, item in changes.items()}
             if name == QUERIES:
                 texts = {number: query_texts(item.get(str(self.query_attribute))) for number, item in changes.items()}
             grown.terms[name] = index.with_items(texts)
@@ -289,7 +292,7 @@ class HybridScores:
     def _most_alike(self, described: Any) -> int | None:
         """The item of the fit whose words are most like those of an item that is described."""
         found = torch.zeros(self.catalogue_size)
-        for text in texts_of(described) if isinstance(described, Mapping) else []:
+        for text in texts_of(described, self.attributes) if isinstance(described, Mapping) else []:
             for index in self.terms.values():
                 index.add_to(found, text)
         found = found[: self.num_items]
@@ -335,6 +338,7 @@ class HybridScores:
             "query_attribute": self.query_attribute,
             "catalogue_size": self.catalogue_size,
             "search_reads": self.search_reads,
+            "attributes": self.attributes,
         }
         if self.stars is not None:
             of_stars = self.stars._asdict()
@@ -380,6 +384,7 @@ class HybridScores:
                 dict(tensors["stand_ins"].tolist()),
                 described["catalogue_size"],
                 described["search_reads"],
+                described["attributes"],
             )
         except Exception as error:
             raise ValueError(

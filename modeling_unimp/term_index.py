@@ -23,9 +23,11 @@ def normalised(text: str) -> str:
     return " ".join(text[:MAX_CHARACTERS].lower().split()[:MAX_WORDS])
 
 
-def texts_of(item: Mapping[str, Any]) -> list[str]:
-    """What an item says in words: its attributes that are text or lists of text."""
-    cells = [value for name, value in item.items() if name not in ("item_id", "image")]
+def texts_of(item: Mapping[str, Any], attributes: Sequence[str] | None = None) -> list[str]:
+    """What an item says in words: its domain and those of its attributes, of some or of all, that are text or lists
+    of text."""
+    read = item if attributes is None else [name for name in item if name in attributes or name == "domain"]
+    cells = [item[name] for name in read if name not in ("item_id", "image")]
     parts = [part for cell in cells for part in (cell if isinstance(cell, list | tuple) else [cell])]
     return [text for part in parts if isinstance(part, str) and (text := normalised(part))]
 

@@ -16,7 +16,7 @@ from modeling_unimp import (
     UniMPTrainingArguments,
 )
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.hybrid_scores import HYBRID_FILE, numbers_of
+from modeling_unimp.hybrid_scores import HYBRID_FILE, Score, numbers_of
 from modeling_unimp.ranking import rank_items
 from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training import hybrid_fitting
@@ -121,6 +121,18 @@ def test_what_a_query_is_looked_up_in(split):
         found = torch.zeros(NUM_ITEMS)
         indices[name].add_to(found, "Shoe")
         assert found.tolist() == [0.0] * 12 + [1.0] * 12
+
+
+def test_what_is_not_to_be_read_finds_nothing(split):
+    """Of items with a title and a category, the recipe names the category."""
+    hybrid = closed_form_scores(split.train, None, "category", True, ["category"])
+    grown = hybrid.with_items({NUM_ITEMS: {"item_id": "new", "title": "Secret", "category": "hat"}})
+    for each in (hybrid, grown):
+        words, values = each.terms["query words"], each.terms["query value"]
+        assert not {"number", "secret"} & words.vocabulary.keys() and {"mug", "shoe"} <= words.vocabulary.keys()
+        assert all(value in ("mug", "shoe", "hat") for value in values.vocabulary)
+    # By its title it would be like any other item.
+    assert grown.stand_ins == {} and grown.raw(Score("query words"), [[]], ["hat"])[0, NUM_ITEMS] > 0
 
 
 def test_the_pattern_is_found_whatever_the_network_says(fitted, split):

@@ -175,12 +175,13 @@ def test_stars_by_hand():
 @pytest.mark.parametrize("stars", [STARS, None])
 def test_a_file_keeps_everything(tmp_path, stars):
     added = {3: {"item_id": "n", "title": "Red T\u00e9al"}}
-    hybrid = make(stars=stars, query_attribute="kind", search_reads="recommend").with_items(added)
+    others = {"query_attribute": "kind", "search_reads": "recommend", "attributes": ["title", "kind"]}
+    hybrid = make(stars=stars, **others).with_items(added)
     hybrid.save_pretrained(tmp_path)
     loaded = HybridScores.load(tmp_path / HYBRID_FILE)
     assert (loaded.scores, loaded.weights) == (hybrid.scores, hybrid.weights)
-    assert loaded.search_reads == "recommend"
-    assert (loaded.query_attribute, loaded.stand_ins) == ("kind", {3: 0}) and loaded.digest() == hybrid.digest()
+    assert {name: getattr(loaded, name) for name in others} == others
+    assert loaded.stand_ins == {3: 0} and loaded.digest() == hybrid.digest()
     assert loaded.digest() not in {make(stars=stars).digest(), loaded.with_weights({}, stars).digest()}
     logits = torch.randn(2, 4)
     for task, queries in (("recommend", None), ("search", ["red", "blue t\u00e9al"])):

@@ -341,7 +341,9 @@ def add_closed_forms(
         return None
     features = trainer.vision_features
     pictures = None if features is None else features.pooled().numpy()
-    hybrid = closed_form_scores(split.train, pictures, data_args.query_attribute, data_args.exclude_seen)
+    hybrid = closed_form_scores(
+        split.train, pictures, data_args.query_attribute, data_args.exclude_seen, data_args.attributes
+    )
     model = trainer.bare_model
     model.hybrid_scores, alone = fit_hybrid(
         hybrid,

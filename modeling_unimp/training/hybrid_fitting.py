@@ -50,7 +50,11 @@ RANKINGS = ("recommend", "search")
 
 
 def closed_form_scores(
-    train: Histories, pictures: np.ndarray | None, query_attribute: str | None, exclude_seen: bool
+    train: Histories,
+    pictures: np.ndarray | None,
+    query_attribute: str | None,
+    exclude_seen: bool,
+    attributes: Sequence[str] | None = None,
 ) -> HybridScores:
     """All closed-form scores of a shop, without weights yet.
 
@@ -59,10 +63,11 @@ def closed_form_scores(
         pictures (`np.ndarray` of shape `(N, D)`, *optional*): a vector for each picture, zeros where there is none.
         query_attribute (`str`, *optional*): what queries of the shop mostly name, such as the category.
         exclude_seen (`bool`): whether items of a history are left out of rankings; if not, "again" is a score too.
+        attributes (`Sequence[str]`, *optional*): what is read of an item; all that the catalogue has without it.
     """
-    catalogue = train.catalogue
+    catalogue, attributes = train.catalogue, attributes or None
     pictures = None if pictures is None or not np.any(pictures) else pictures
-    terms = term_vectors(catalogue)
+    terms = term_vectors(catalogue, attributes)
     found = {f"EASE {each:g}": ease(train, each, terms=terms, pictures=pictures) for each in EASE_PENALTIES}
     if not any(found.values()):
         found["kNN"] = item_knn(train)
@@ -82,16 +87,20 @@ def closed_form_scores(
     # One shop wants the last item, another all of them alike: the fit chooses.
     middle = float(np.clip(np.median(np.diff(train.starts)) / 2, 4, 32))
     scores = [Score(name, half_life) for name in neighbours for half_life in (1.0, middle, math.inf)]
-    indices = term_indices(catalogue, query_attribute)
+    indices = term_indices(catalogue, query_attribute, attributes)
     scores += [Score(POPULARITY), *(Score(name) for name in indices)]
     counts = train.item_counts() + 1
     popularity = torch.from_numpy(np.log(counts / counts.sum()))
-    return HybridScores(neighbours, indices, popularity, scores, query_attribute=query_attribute)
+    return HybridScores(
+        neighbours, indices, popularity, scores, query_attribute=query_attribute, attributes=attributes
+    )
 
 
-def term_indices(catalogue: Catalogue, query_attribute: str | None) -> dict[str, TermIndex]:
-    """What queries are looked up in: words of all attributes, whole values, and what the query attribute says."""
-    texts = [texts_of(item) for item in catalogue.items()]
+def term_indices(
+    catalogue: Catalogue, query_attribute: str | None, attributes: Sequence[str] | None = None
+) -> dict[str, TermIndex]:
+    """What queries are looked up in: words of the attributes, whole values, and what the query attribute says."""
+    texts = [texts_of(item, attributes) for item in catalogue.items()]
     found = {WORDS: TermIndex.of(texts, are_words=True), VALUES: TermIndex.of(texts, are_words=False)}
     if query_attribute is not None:
         queries = [query_texts(value) for value in catalogue.column(query_attribute)]
