@@ -384,7 +384,7 @@ class HybridScores:
                 dict(tensors["stand_ins"].tolist()),
                 described["catalogue_size"],
                 described["search_reads"],
-                described["attributes"],
+                described.get("attributes"),  # files of earlier read all of them
             )
         except Exception as error:
             raise ValueError(
