@@ -1,4 +1,4 @@
-"""The paper's experiments at small sizes: every run of recipes/experiments.yaml, and a table of what is there.
+"""The paper's experiments at small sizes: every run of recipes/experiments.yaml, and tables of what is there.
 
 python -m benchmarks.experiments --h_and_m data/h-and-m --movielens data/ml-100k --vision_model MOBILENET_FOLDER
 python -m benchmarks.experiments --only "h_and_m with reweighting" --seeds 1 2 ...
@@ -13,9 +13,9 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from .baselines import BASELINE_CASES
 EXPERIMENTS = Path("recipes/experiments.yaml")
 RESAMPLES = 2_000
 SHOPS = ("h_and_m", "movielens")  # whose tables are given; the made-up shop makes its own
+NETWORK = "network alone"
 TASKS_OF_NUMBERS = ("recommend", "search", "rate", "select")
 
 
@@ -123,44 +124,112 @@ def cases_of(files: Sequence[Path], part: str, task: str, who: str) -> np.ndarra
     return np.mean(found, axis=0) if found else None
 
 
-def table(experiments: Mapping[str, Mapping[str, Any]], output_dir: str, baselines: Mapping[str, Path]) -> str:
-    """Markdown: a row for each experiment, part and task that has results."""
-    lines = [
-        "| experiment | paper's table | seeds | part | task | metric | UniMP (each seed) | network alone "
-        "| closed form alone | against | ratio [95 %] |",
-        "| --- | --- | ---: | --- | --- | --- | ---: | ---: | ---: | --- | ---: |",
-    ]
-    missing = []
+def ratio_of(files: Sequence[Path], others: Sequence[Path], part: str, task: str, who: str, other: str) -> str:
+    """In words, that of `who` in some files to `other` in others."""
+    ours, theirs = cases_of(files, part, task, who), cases_of(others, part, task, other)
+    if ours is None or theirs is None:
+        return ""
+    if len(ours) != len(theirs):
+        return "other cases"
+    return "{:.3f} [{:.3f} - {:.3f}]".format(*paired_ratio(ours, theirs, task == "rate"))
+
+
+class Row(NamedTuple):
+    """What one experiment has for one task on one part, and with each of what it is compared with the ratio of UniMP
+    and, of two experiments, that of their networks alone."""
+
+    experiment: str
+    table: str
+    seeds: int
+    part: str
+    task: str
+    headline: str
+    of_seeds: list[float]
+    network: float | None
+    closed_form: float | None
+    ratios: list[tuple[str, str, str]]
+
+
+def rows_of(
+    experiments: Mapping[str, Mapping[str, Any]], output_dir: str, baselines: Mapping[str, Path]
+) -> Iterator[Row]:
+    """All that has results."""
     for name, experiment in experiments.items():
         folders = folders_of(name, experiment, output_dir)
-        if not folders:
-            missing.append(name)
-            continue
         records = [json.loads((folder / RESULTS).read_text())["results"] for folder in folders]
-        for part, by_task in records[0].items():
+        for part, by_task in records[0].items() if records else ():
             for task, result in by_task.items():
                 if task not in TASKS_OF_NUMBERS:
                     continue
                 headline = result["headline"]
                 of_seeds = [record[part][task]["model"][headline] for record in records]
-                alone = [
-                    np.mean([record[part][task]["parts"][who][headline] for record in records])
+                network, closed_form = (
+                    float(np.mean([record[part][task]["parts"][who][headline] for record in records]))
                     if who in result["parts"]
                     else None
-                    for who in ("network alone", "closed form alone")
-                ]
-                cells = [name, experiment["table"], len(folders), part, task, headline]
-                cells.append(f"{np.mean(of_seeds):.4f} ({', '.join(f'{value:.4f}' for value in of_seeds)})")
-                cells += ["" if value is None else f"{value:.4f}" for value in alone]
-                for other, theirs in others_of(name, experiment, experiments, output_dir, baselines, part, task):
-                    ours = cases_of([each / CASES for each in folders], part, task, "UniMP")
-                    ratio = "other cases"
-                    if ours is not None and len(ours) == len(theirs):
-                        ratio = "{:.3f} [{:.3f} - {:.3f}]".format(*paired_ratio(ours, theirs, headline == "rmse"))
-                    lines.append("| " + " | ".join(map(str, [*cells, other, ratio])) + " |")
-    if missing:
-        lines.append(f"\nNot run yet: {'; '.join(missing)}.")
+                    for who in (NETWORK, "closed form alone")
+                )
+                files, ratios = [each / CASES for each in folders], []
+                for other, of_other in others_of(name, experiment, experiments, output_dir, baselines, part, task):
+                    is_run = other in experiments
+                    whole = ratio_of(files, of_other, part, task, "UniMP", "UniMP" if is_run else other)
+                    networks = ratio_of(files, of_other, part, task, NETWORK, NETWORK) if is_run else ""
+                    ratios.append((other, whole, networks))
+                yield Row(
+                    name,
+                    experiment["table"],
+                    len(folders),
+                    part,
+                    task,
+                    headline,
+                    of_seeds,
+                    network,
+                    closed_form,
+                    ratios,
+                )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown: a row for each experiment, part, task and what it is compared with."""
+    lines = [
+        "| experiment | paper's table | seeds | part | task | metric | UniMP (each seed) | network alone "
+        "| closed form alone | against | ratio [95 %] | of the networks alone |",
+        "| --- | --- | ---: | --- | --- | --- | ---: | ---: | ---: | --- | ---: | ---: |",
+    ]
+    for row in rows:
+        of_seeds = ", ".join(f"{value:.4f}" for value in row.of_seeds)
+        cells = [row.experiment, str(row.table), str(row.seeds), row.part, row.task, row.headline]
+        cells += [f"{np.mean(row.of_seeds):.4f} ({of_seeds})", _number(row.network), _number(row.closed_form)]
+        lines += ["| " + " | ".join(map(str, [*cells, *ratio])) + " |" for ratio in row.ratios or [("", "", "")]]
     return "\n".join(lines) + "\n"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Markdown: a row for each experiment, of the test part or of the domain that was held out. A cell has UniMP and
+    the network alone, each with the ratio to the first that it is compared with."""
+    lines = [
+        f"| experiment | paper's table | seeds | {' | '.join(TASKS_OF_NUMBERS)} |",
+        f"| --- | --- | ---: |{' --- |' * len(TASKS_OF_NUMBERS)}",
+    ]
+    for name in dict.fromkeys(row.experiment for row in rows):
+        own = [row for row in rows if row.experiment == name]
+        part = "new domain" if any(row.part == "new domain" for row in own) else "test"
+        by_task = {row.task: row for row in own if row.part == part}
+        cells = [name, str(own[0].table), str(own[0].seeds)]
+        for task in TASKS_OF_NUMBERS:
+            row = by_task.get(task)
+            if row is None:
+                cells.append("")
+                continue
+            whole, networks = row.ratios[0][1:] if row.ratios else ("", "")
+            words = [_number(float(np.mean(row.of_seeds))), whole, "; network", _number(row.network), networks]
+            cells.append(" ".join(filter(None, words)).replace(" ;", ";"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def folders_of(name: str, experiment: Mapping[str, Any], output_dir: str) -> list[Path]:
@@ -177,17 +246,15 @@ def others_of(
     baselines: Mapping[str, Path],
     part: str,
     task: str,
-) -> list[tuple[str, np.ndarray]]:
-    """What a row is compared with: the experiment `against`, or the cheap answers whose cases are beside them: each
-    single one that is the best on validation, and the best blend."""
+) -> list[tuple[str, list[Path]]]:
+    """What a row is compared with, and the files of its cases: the experiment `against`, or the cheap answers whose
+    cases are beside them: each single one that is the best on validation, and the best blend."""
     if against := experiment.get("against"):
         # The same seed where there are several, so that one thing differs.
         folders = folders_of(
             against, dict(experiments[against]) | {"seeds": experiment.get("seeds", [42])}, output_dir
         )
-        theirs = cases_of([each / CASES for each in folders], part, task, "UniMP")
-        return [] if theirs is None else [(against, theirs)]
-    found = []
+        return [(against, [each / CASES for each in folders])] if folders else []
     folder = baselines.get(name)
     if folder is not None and (folder / BASELINE_CASES).is_file():
         rows = json.loads((folder / "baselines.json").read_text())["results"].get(part, {}).get(task)
@@ -195,10 +262,9 @@ def others_of(
             sign = -1 if rows["headline"] in ("rmse", "mae") else 1
             single = {who: row for who, row in rows["baselines"].items() if who != "best blend"}
             best = max(single, key=lambda who: sign * single[who]["validation"])
-            for who in dict.fromkeys([best, "EASE + same attribute", "best blend"]):
-                if who in rows["baselines"]:
-                    found.append((who, cases_of([folder / BASELINE_CASES], part, task, who)))
-    return [(who, theirs) for who, theirs in found if theirs is not None]
+            compared = dict.fromkeys([best, "EASE + same attribute", "best blend"])
+            return [(who, [folder / BASELINE_CASES]) for who in compared if who in rows["baselines"]]
+    return []
 
 
 def main() -> None:
@@ -223,10 +289,11 @@ def main() -> None:
             for seed in given.seeds or experiments[name].get("seeds", [42]):
                 run(name, experiments[name], given, seed)
     folders = {name: Path(folder) for name, _, folder in (each.partition("=") for each in given.baselines)}
-    found = table(experiments, given.output_dir, folders)
+    rows = list(rows_of(experiments, given.output_dir, folders))
+    missing = [name for name in experiments if not folders_of(name, experiments[name], given.output_dir)]
     Path(given.output_dir).mkdir(parents=True, exist_ok=True)
-    (Path(given.output_dir) / "experiments.md").write_text(found)
-    print(found)
+    (Path(given.output_dir) / "experiments.md").write_text(table(rows))
+    print(summary(rows) + (f"\nNot run yet: {'; '.join(missing)}." if missing else ""))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,11 @@ def test_the_table_pairs_the_same_seeds(tmp_path):
         folder.mkdir()
         result = {"headline": "ndcg@10", "model": {"ndcg@10": value}, "parts": {"network alone": {"ndcg@10": 0.1}}}
         (folder / RESULTS).write_text(json.dumps({"results": {"test": {"recommend": result}}}))
-        save_by_case(folder / CASES, {("test", "recommend", "UniMP"): np.full(30, value, dtype=np.float32)})
+        of_cases = {"UniMP": value, experiments.NETWORK: value / 3}
+        save_by_case(
+            folder / CASES,
+            {("test", "recommend", who): np.full(30, each, dtype=np.float32) for who, each in of_cases.items()},
+        )
     cheap = tmp_path / "cheap"
     cheap.mkdir()
     rows = {name: {"validation": value} for name, value in (("EASE", 0.3), ("kNN", 0.2), ("best blend", 0.4))}
@@ -121,11 +125,16 @@ def test_the_table_pairs_the_same_seeds(tmp_path):
     save_by_case(
         cheap / BASELINE_CASES, {("test", "recommend", who): np.full(30, 0.5, dtype=np.float32) for who in rows}
     )
-    found = experiments.table(listed, str(tmp_path), {"base": cheap})
+    rows = list(experiments.rows_of(listed, str(tmp_path), {"base": cheap}))
+    found = experiments.table(rows)
     assert "| base | 1 | 2 | test | recommend | ndcg@10 | 0.5500 (0.9000, 0.2000) | 0.1000 |  | EASE | 1.100" in found
     assert "| best blend | 1.100" in found and "| kNN |" not in found
     # Against the run of seed 2 alone: .3 / .2.
     assert (
         "| other, changed | 3 | 1 | test | recommend | ndcg@10 | 0.3000 (0.3000) | 0.1000 |  | base | 1.500" in found
     )
-    assert "Not run yet: later." in found
+    assert "later" not in found
+    assert experiments.summary(rows).splitlines()[2:] == [
+        "| base | 1 | 2 | 0.5500 1.100 [1.100 - 1.100]; network 0.1000 |  |  |  |",
+        "| other, changed | 3 | 1 | 0.3000 1.500 [1.500 - 1.500]; network 0.1000 1.500 [1.500 - 1.500] |  |  |  |",
+    ]
