@@ -22,7 +22,7 @@ SHORTEST_READ, LONGEST_READ = 10, 100
 MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout keeps their rows apart
 STEPS_AN_EPOCH = 80
 MANY_SHOPPERS = 10_000  # whose epochs are long: of 22,000, recommend was at its best after a fifth of 20 epochs
-SMALLEST_BATCH, LARGEST_BATCH = 32, 256
+SMALLEST_BATCH, LARGEST_BATCH = 32, 128
 # The ranking selects: the network sees few candidates, which are written in full and take long.
 SHARES = {"search": 0.5, "rate": 0.3, "select": 0.02}
 DICTS = ("unimp", "task_shares")
