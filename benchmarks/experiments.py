@@ -114,6 +114,22 @@ def paired_ratio(ours: np.ndarray, theirs: np.ndarray, is_rmse: bool, seed: int 
     return float(ratios[0]), float(low), float(high)
 
 
+def free_ratio(ours: np.ndarray, theirs: np.ndarray, is_rmse: bool, seed: int = 0) -> tuple[float, float, float]:
+    """As [`paired_ratio`], of two headlines over cases of their own `(C,)` and `(D,)`."""
+    if is_rmse:
+        ours, theirs = np.square(ours), np.square(theirs)
+    rng = np.random.default_rng(seed)
+    means = [
+        np.array([cases[rng.integers(len(cases), size=len(cases))].mean() for _ in range(RESAMPLES)])
+        for cases in (ours, theirs)
+    ]
+    ratios = np.array([ours.mean() / theirs.mean(), *(means[0] / means[1])])
+    if is_rmse:
+        ratios = np.sqrt(ratios)
+    low, high = np.quantile(ratios[1:], [0.025, 0.975])
+    return float(ratios[0]), float(low), float(high)
+
+
 def cases_of(files: Sequence[Path], part: str, task: str, who: str) -> np.ndarray | None:
     """Headlines of the cases `(C,)`, of several runs their mean."""
     found = []
@@ -131,7 +147,7 @@ def ratio_of(files: Sequence[Path], others: Sequence[Path], part: str, task: str
         return ""
     if len(ours) != len(theirs):
         return "other cases"
-    return "{:.3f} [{:.3f} - {:.3f}]".format(*paired_ratio(ours, theirs, task == "rate"))
+    return _ratio(paired_ratio(ours, theirs, task == "rate"))
 
 
 class Row(NamedTuple):
@@ -228,6 +244,25 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def newcomers(experiments: Mapping[str, Mapping[str, Any]], output_dir: str) -> str:
+    """Markdown: for each experiment with several seeds, UniMP for new users as a ratio to UniMP for known ones."""
+    lines = [f"| new users / known | {' | '.join(TASKS_OF_NUMBERS)} |", f"| --- |{' ---: |' * len(TASKS_OF_NUMBERS)}"]
+    for name, experiment in experiments.items():
+        files = [folder / CASES for folder in folders_of(name, experiment, output_dir)]
+        if len(files) < 2:
+            continue
+        cells = [name]
+        for task in TASKS_OF_NUMBERS:
+            new, known = cases_of(files, "new users", task, "UniMP"), cases_of(files, "test", task, "UniMP")
+            cells.append("" if new is None or known is None else _ratio(free_ratio(new, known, task == "rate")))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(found: tuple[float, float, float]) -> str:
+    return "{:.3f} [{:.3f} - {:.3f}]".format(*found)
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
@@ -293,7 +328,9 @@ def main() -> None:
     missing = [name for name in experiments if not folders_of(name, experiments[name], given.output_dir)]
     Path(given.output_dir).mkdir(parents=True, exist_ok=True)
     (Path(given.output_dir) / "experiments.md").write_text(table(rows))
-    print(summary(rows) + (f"\nNot run yet: {'; '.join(missing)}." if missing else ""))
+    print(summary(rows), newcomers(experiments, given.output_dir), sep="\n")
+    if missing:
+        print(f"Not run yet: {'; '.join(missing)}.")
 
 
 if __name__ == "__main__":

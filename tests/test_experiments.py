@@ -101,6 +101,16 @@ def test_ratios_of_pairs():
     assert ratio == (theirs > 0.5).mean() / 0.5 and 0.7 < low < ratio < high < 1.3
 
 
+def test_ratios_of_cases_of_their_own():
+    assert experiments.free_ratio(np.full(10, 0.3), np.full(20, 0.2), False) == pytest.approx((1.5, 1.5, 1.5))
+    assert experiments.free_ratio(np.full(10, 0.3), np.full(20, 0.2), True) == pytest.approx((1.5, 1.5, 1.5))
+    draws = np.random.default_rng(0).random((2, 400)) > 0.5
+    # Two shares of a half, each with a standard error of .025 of .5: a ratio of 1 give or take .071.
+    ratio, low, high = experiments.free_ratio(draws[0].astype(float), draws[1].astype(float), False)
+    assert ratio == draws[0].mean() / draws[1].mean()
+    assert 0.06 < (high - low) / (2 * 1.96) < 0.085 and low < ratio < high
+
+
 def test_the_table_pairs_the_same_seeds(tmp_path):
     listed = {
         "base": {"of": "x", "table": 1, "seeds": [1, 2]},
