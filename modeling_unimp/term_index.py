@@ -78,8 +78,8 @@ class TermIndex(NamedTuple):
 
     def with_items(self, texts: Mapping[int, Sequence[str]]) -> "TermIndex":
         """The index with the texts of some items in place of what it had of them; a new term counts as a rare one."""
-        vocabulary, idf = dict(self.vocabulary), list(self.idf)
-        of_added, numbers, weights = array("q"), array("i"), array("f")
+        vocabulary, idf = dict(self.vocabulary), self.idf.tolist()
+        terms_of_added, numbers, weights = array("q"), array("i"), array("f")
         for number, row in texts.items():
             terms = _words(row) if self.mean_length else row
             norm = BM25_K1 * (1 - BM25_B + BM25_B * len(terms) / (self.mean_length or 1.0))
@@ -88,18 +88,21 @@ class TermIndex(NamedTuple):
                     vocabulary[term] = len(vocabulary)
                     idf.append(max(idf, default=1.0))
                 weight = idf[vocabulary[term]] * (count / (count + norm) if self.mean_length else 1.0)
-                of_added.append(vocabulary[term])
+                terms_of_added.append(vocabulary[term])
                 numbers.append(number)
                 weights.append(weight)
         kept = ~np.isin(self.items, list(texts))
-        of_term = np.repeat(np.arange(len(self.vocabulary)), np.diff(self.starts))[kept]
-        of_term = np.concatenate([of_term, np.asarray(of_added)]).astype(np.int64)
-        order = np.argsort(of_term, kind="stable")
+        starts = np.concatenate([[0], kept.cumsum()])[self.starts]
+        starts = np.append(starts, np.full(len(vocabulary) - len(self.vocabulary), starts[-1]))
+        # Sorted is only what was added; each goes to the end of its term.
+        of_added = np.asarray(terms_of_added, dtype=np.int64)
+        order = np.argsort(of_added, kind="stable")
+        places = starts[of_added[order] + 1]
         return TermIndex(
             vocabulary,
-            np.concatenate([[0], np.bincount(of_term, minlength=len(vocabulary)).cumsum()]).astype(np.int64),
-            np.concatenate([self.items[kept], np.asarray(numbers)]).astype(np.int32)[order],
-            np.concatenate([self.weights[kept], np.asarray(weights)]).astype(np.float32)[order],
+            starts + np.concatenate([[0], np.bincount(of_added, minlength=len(vocabulary)).cumsum()]),
+            np.insert(self.items[kept], places, np.asarray(numbers)[order]),
+            np.insert(self.weights[kept], places, np.asarray(weights)[order]),
             np.array(idf, dtype=np.float32),
             self.mean_length,
         )
