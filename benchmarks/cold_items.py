@@ -18,14 +18,13 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
 from modeling_unimp.answering import outputs_of
@@ -82,25 +81,16 @@ def alike(vectors: Any, cases: Sequence[Case], half_life: float) -> Iterator[np.
 
 
 def scores_of(
-    unimp: PersonalizationPipeline, cases: Sequence[Case], catalogue: Catalogue
-) -> Iterator[dict[str, np.ndarray]]:
-    """For each case what UniMP scores and what its network alone does, in the order of `catalogue`."""
-    own = unimp.processor.catalogue
-    places = [own.number(item_id) for item_id in catalogue.item_ids]
+    model: UniMPForConditionalGeneration, processor: UniMPProcessor, cases: Sequence[Case], catalogue: Catalogue
+) -> Iterator[np.ndarray]:
+    """What the model scores, with its closed form where it has one, in the order of `catalogue`."""
+    places = [processor.catalogue.number(item_id) for item_id in catalogue.item_ids]
     requests = [
         {"task": "recommend", "history": [{"item_id": catalogue.item_ids[number]} for number in case.history]}
         for case in cases
     ]
-    hybrid = unimp.model.hybrid_scores
-    outputs = outputs_of(unimp.model, unimp.processor, requests, "items", batch_size=64)
-    for case, logits in zip(cases, outputs, strict=True):
-        history = [places[number] for number in case.history]
-        found = {"network alone": logits[places]}
-        if hybrid is not None:
-            found = {
-                "UniMP": hybrid.add("recommend", torch.from_numpy(logits)[None], [history])[0].numpy()[places]
-            } | found
-        yield found
+    for logits in outputs_of(model, processor, requests, "items", batch_size=64):
+        yield logits[places]
 
 
 def mean_and_interval(ranks: np.ndarray) -> str:
@@ -150,31 +140,27 @@ def main() -> None:
     catalogue = Catalogue.load(given.data, image_root=pictures)
     histories = Histories.load(given.data, catalogue)
     model = UniMPForConditionalGeneration.from_pretrained(model_folder).eval()
-    unimp = PersonalizationPipeline(model=model, processor=UniMPProcessor.from_pretrained(model_folder))
+    processor = UniMPProcessor.from_pretrained(model_folder)
+    unimp = PersonalizationPipeline(model=model, processor=processor)
     unimp.add_items(catalogue.item(item_id) | {"image": catalogue.picture(item_id)} for item_id in cold_ids)
     is_cold = np.isin(catalogue.item_ids, cold_ids)
     cases = cases_of(histories, is_cold)
 
-    ranks: dict[str, list[tuple[int, int]]] = {}
-    for case, scores in zip(cases, scores_of(unimp, cases, catalogue), strict=True):
-        for name, of_name in scores.items():
-            ranks.setdefault(name, []).append((rank_of(of_name, case), rank_of(of_name, case, is_cold)))
+    def ranks_by(scores: Iterable[np.ndarray]) -> list[tuple[int, int]]:
+        return [(rank_of(each, case), rank_of(each, case, is_cold)) for case, each in zip(cases, scores, strict=True)]
+
+    ranks = {"UniMP": ranks_by(scores_of(model, processor, cases, catalogue))}
+    hybrid, model.hybrid_scores = model.hybrid_scores, None
+    if hybrid is not None:
+        ranks["network alone"] = ranks_by(scores_of(model, processor, cases, catalogue))
     content = {"alike in words": term_vectors(catalogue)}
-    places = [unimp.processor.catalogue.number(item_id) for item_id in catalogue.item_ids]
+    places = [processor.catalogue.number(item_id) for item_id in catalogue.item_ids]
     seen = model.model.item_embeddings.content_pictures
     content["alike in pictures"] = None if seen is None else seen[places].numpy()
     for name, vectors in content.items():
         if vectors is not None:
-            ranks[name] = max(
-                (
-                    [
-                        (rank_of(scores, case), rank_of(scores, case, is_cold))
-                        for case, scores in zip(cases, alike(vectors, cases, half_life), strict=True)
-                    ]
-                    for half_life in HALF_LIVES
-                ),
-                key=lambda each: ndcg(np.array(each)[:, 0], 10),
-            )
+            each = [ranks_by(alike(vectors, cases, half_life)) for half_life in HALF_LIVES]
+            ranks[name] = max(each, key=lambda found: ndcg(np.array(found)[:, 0], 10))
     found = {name: tuple(np.array(each).T) for name, each in ranks.items()}
     words = table(found, len(catalogue), len(cold_ids))
     (given.output_dir / "cold_items.md").write_text(words)

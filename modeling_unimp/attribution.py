@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .hybrid_scores import MAX_HISTORY, POPULARITY, HybridScores, numbers_of
+from .hybrid_scores import AGAIN, MAX_HISTORY, POPULARITY, HybridScores, numbers_of
 from .interfaces import Catalogue, Request
 
 # What the closed-form scores of a history say, in words; of "EASE 100" the first.
@@ -24,7 +24,7 @@ SOURCES = {
     "transitions": "taken soon after it",
     "text": "alike in words",
     "pictures": "alike in pictures",
-    "again": "taken again",
+    AGAIN: "taken again",
 }
 QUERY, NETWORK, REST = "query", "network", "rest of the history"
 

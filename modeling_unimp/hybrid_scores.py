@@ -31,7 +31,7 @@ from .term_index import TERM_ARRAYS, TermIndex, query_texts, texts_of
 
 HYBRID_FILE = "hybrid_scores.safetensors"
 MAX_HISTORY = 200  # items of a history that are looked at, the latest
-POPULARITY = "popularity"
+POPULARITY, AGAIN = "popularity", "again"  # sources that are no neighbours; the second is the history itself
 QUERIES = "query attribute"  # the index of whole texts of the attribute that queries mostly name
 
 
@@ -42,7 +42,7 @@ class Score(NamedTuple):
     """One closed-form score.
 
     Args:
-        source (`str`): whose neighbours or terms; `"popularity"` has none.
+        source (`str`): whose neighbours or terms; `"popularity"` and `"again"` have none.
         half_life (`float`): in places of the history; infinity lets all of it count alike.
         scale (`float`, *optional*): r, by which it is divided before it is squashed; `None` until it is measured.
     """
@@ -116,7 +116,8 @@ class HybridScores:
         """The same scores for a catalogue that has changed; the neighbours themselves wait for the next fit.
 
         Queries find all of these items by their words as they are now. An item that was added goes with what the item
-        goes with that is most like it in words; nothing says yet how popular it is.
+        goes with that is most like it in words, and with that item itself as its nearest neighbour does; it is taken
+        to be as popular.
 
         Args:
             added, changed (`Mapping[int, Mapping]`, *optional*): items with their attributes, by their numbers.
@@ -179,25 +180,34 @@ class HybridScores:
         The work is that of the neighbours of a history, and not of a catalogue, but for popularity, which all have.
         """
         source = scores[0].source
-        if source == POPULARITY:
-            found[:, : self.num_items] += self.popularity - self.popularity.min()
-            return torch.arange(self.num_items)
         if source in self.terms:
             touched = [self.terms[source].add_to(row, query or "") for row in found]
             return touched[0]
-        items, values = self.neighbours[source]
-        latest = [self.stand_ins.get(number, number) for number in list(history)[-MAX_HISTORY:]]
-        numbers = torch.tensor(latest, dtype=torch.long)
+        if source == POPULARITY:
+            found[:, : self.num_items] += self.popularity - self.popularity.min()
+            added = torch.tensor([*self.stand_ins], dtype=torch.long)
+            found[:, added] = found[:, list(self.stand_ins.values())]
+            return torch.cat([torch.arange(self.num_items), added])
+        numbers = torch.tensor(list(history)[-MAX_HISTORY:], dtype=torch.long)
         half_lives = torch.tensor([score.half_life for score in scores])
         weights_SK = torch.exp2(torch.arange(1 - len(numbers), 1) / half_lives[:, None])
+        if source == AGAIN:
+            known = (numbers >= 0) & (numbers < found.shape[1])
+            found.index_add_(1, numbers[known], weights_SK[:, known])
+            return numbers[known]
+        items, values = self.neighbours[source]
+        numbers = torch.tensor([self.stand_ins.get(number, number) for number in numbers.tolist()], dtype=torch.long)
         known = (numbers >= 0) & (numbers < len(items))
         near, weights_SK = numbers[known], weights_SK[:, known]
         near_items = items[near].flatten().long()
         found.index_add_(1, near_items, (values[near].float() * weights_SK[:, :, None]).flatten(1))
         if not self.stand_ins:
             return near_items
-        added = torch.tensor(list(self.stand_ins), dtype=torch.long)
-        found[:, added] = found[:, list(self.stand_ins.values())]
+        added, others = torch.tensor([*self.stand_ins.items()], dtype=torch.long).T
+        # No item is its own neighbour, but an added one is near to whoever has the item that it is most like.
+        has_it_AK = (others[:, None] == near).float()
+        nearest_A = values[others].float().amax(dim=1)
+        found[:, added] = found[:, others] + (weights_SK @ has_it_AK.T) * nearest_A
         return torch.cat([near_items, added])
 
     def squashed(self, score: Score, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -100,14 +100,24 @@ def test_an_added_item_goes_with_what_its_like_goes_with():
     assert grown.stand_ins == {3: 0} and old.stand_ins == {}
     # As a neighbour it is item 0, and so it is in a history; the other is nobody's neighbour.
     raw = grown.raw(Score("pairs", 1.0), [[1], [3], [4]])
-    torch.testing.assert_close(raw, torch.tensor([[1.0, 0, 0, 1, 0], [0, 1, 0.5, 0, 0], [0, 0, 0, 0, 0]]))
-    assert grown.raw(Score("popularity"), [[0]])[0, 3:].tolist() == [0, 0]
+    torch.testing.assert_close(raw, torch.tensor([[1.0, 0, 0, 1, 0], [0, 1, 0.5, 1, 0], [0, 0, 0, 0, 0]]))
+    # Of whoever has item 0 it is as near as the nearest of item 0, which is 1; half as much a place later.
+    near = grown.raw(Score("pairs", 1.0), [[0], [0, 4]])
+    torch.testing.assert_close(near, torch.tensor([[0, 1.0, 0.5, 1.0, 0], [0, 0.5, 0.25, 0.5, 0]]))
+    popularity = grown.raw(Score("popularity"), [[0]])[0]
+    assert popularity[3] == popularity[0] and popularity[4] == 0, "nothing says what the other is like"
     assert grown.raw(Score("query attribute"), [[0]], [" Mug"]).tolist() == [[1, 0, 0, 1, 0]]
     teal = grown.raw(Score("words"), [[0]], ["teal"])[0]
     assert teal[3] > 0 and teal.count_nonzero() == 1
     added = grown.add("recommend", torch.zeros(1, 5), [[1]])[0]
-    assert added[0] - added[3] == pytest.approx(0.5 * math.log(2)), "all but the popularity"
+    assert added[0] == added[3]
     assert old.add("recommend", torch.zeros(1, 3), [[1]]).shape == (1, 3)
+
+
+def test_what_is_taken_again_is_the_item_itself():
+    grown = make(scores=[Score("again", 1.0)]).with_items(added={3: {"item_id": "new", "title": "red"}})
+    raw = grown.raw(Score("again", 1.0), [[0], [3], [0, 3, -1, 9]])
+    torch.testing.assert_close(raw, torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0], [0.125, 0, 0, 0.25]]))
 
 
 def test_a_changed_item_is_found_by_its_new_words_and_keeps_its_neighbours():

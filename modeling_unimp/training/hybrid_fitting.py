@@ -17,7 +17,7 @@ from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcess
 from processing_unimp.control_tokens import NUM_STARS
 
 from ..answering import outputs_of
-from ..hybrid_scores import POPULARITY, QUERIES, HybridScores, Score, numbers_of, squash, stars_of_history
+from ..hybrid_scores import AGAIN, POPULARITY, QUERIES, HybridScores, Score, numbers_of, squash, stars_of_history
 from ..star_scores import StarScores
 from ..term_index import TermIndex, query_texts, texts_of
 from .item_similarity import (
@@ -81,12 +81,10 @@ def closed_form_scores(
         for name, each in found.items()
         if each is not None
     }
-    if not exclude_seen:
-        everything = torch.arange(len(catalogue))[:, None]
-        neighbours["again"] = (everything, torch.ones(len(catalogue), 1))
     # One shop wants the last item, another all of them alike: the fit chooses.
     middle = float(np.clip(np.median(np.diff(train.starts)) / 2, 4, 32))
-    scores = [Score(name, half_life) for name in neighbours for half_life in (1.0, middle, math.inf)]
+    sources = [*neighbours, *([] if exclude_seen else [AGAIN])]
+    scores = [Score(name, half_life) for name in sources for half_life in (1.0, middle, math.inf)]
     indices = term_indices(catalogue, query_attribute, attributes)
     scores += [Score(POPULARITY), *(Score(name) for name in indices)]
     counts = train.item_counts() + 1
@@ -291,7 +289,8 @@ def _ranking_features(
         all_features[case, :, : len(added)], all_added[case, : len(added)] = own_features, added
     first = all_features.shape[1] - len(hybrid.scores)
     for place, score in enumerate(hybrid.scores):
-        can_be_measured = score.source in hybrid.neighbours or (score.source in hybrid.terms and task == "search")
+        is_of_history = score.source == AGAIN or score.source in hybrid.neighbours
+        can_be_measured = is_of_history or (score.source in hybrid.terms and task == "search")
         of_score = all_features[:, first + place]
         if score.scale is None and can_be_measured:
             score = score._replace(scale=float(tenth[:, place].mean()) or float(of_score.max()) or 1.0)
