@@ -92,8 +92,6 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         words = self.model.get_input_embeddings()
         name = next(name for name, module in self.named_modules() if module is words)
         self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
-        if config.tie_word_embeddings:  # or the Trainer warns that a checkpoint lacks it
-            self._keys_to_ignore_on_save = {"lm_head.weight"}
         self.post_init()
         self.generation_config.pad_token_id = config.padding_token_id
 

@@ -170,6 +170,11 @@ class UniMPTrainer(Trainer):
             self.callback_handler.on_train_end(self.args, self.state, self.control)
             raise SystemExit(128 + signal.SIGTERM)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # A checkpoint has weights that are tied once, of which transformers would warn in every run.
+        missing = [key for key in load_result.missing_keys if key not in self.bare_model.all_tied_weights_keys]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """The Trainer's, of [`EpochRows`]: a row depends on index and epoch alone, and none comes twice an epoch."""
         if not hasattr(self.train_dataset, "__len__"):
