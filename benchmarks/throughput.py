@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from modeling_unimp import (
     PersonalizationPipeline,
@@ -46,6 +47,7 @@ from modeling_unimp.training.experiment import (
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import TASK_NAMES, Catalogue, UniMPCollator, UniMPProcessor, make_demo_shop
 
+MEASURED_TASKS = ("recommend", "search", "rate", "select")
 # Without a warm-up the first step pays for what all others use.
 WARM_UP = 3
 # What is measured: the form of a history, and the answers that a row learns from.
@@ -72,8 +74,10 @@ def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dic
         given = {"config": recipe, "output_dir": folder, "image_codec": "none", "task_shares": "{}"}
         given |= {"report_to": "none", "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false"}
         words = [word for name, value in (given | options).items() for word in (f"--{name}", str(value))]
+        # Without the tasks that write, and of the others those that the recipe has data for.
+        tasks = [name for name in yaml.safe_load(Path(recipe).read_text())["tasks"] if name in MEASURED_TASKS]
         # A recipe is read from the command line, which in this process is nobody else's.
-        sys.argv = ["train.py", *words, "--tasks", "recommend", "search", "rate", "select"]
+        sys.argv = ["train.py", *words, "--tasks", *tasks]
         data_args, model_args, args = parse_recipe()
         catalogue, histories = load_shop(data_args)
         split = split_histories(histories, catalogue, data_args)
