@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
@@ -48,7 +49,7 @@ def without(items: pa.Table, interactions: pa.Table, share: float, seed: int) ->
     ids = np.array(items["item_id"].to_pylist())
     is_cold = np.random.default_rng(seed).random(len(ids)) < share
     cold = pa.array(ids[is_cold].tolist(), type=interactions.schema.field("item_id").type)
-    is_kept = pa.compute.invert(pa.compute.is_in(interactions["item_id"], value_set=cold))
+    is_kept = pc.invert(pc.is_in(interactions["item_id"], value_set=cold))
     return items.filter(pa.array(~is_cold)), interactions.filter(is_kept), cold.to_pylist()
 
 

@@ -30,3 +30,27 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set UNIMP_DATA_DIR to the folder that holds h-and-m/, amazon/, ...")
     return folder
+
+
+# Folders as a training leaves them, one for each file of tests. What makes them takes seconds to import.
+
+
+@pytest.fixture(scope="module")
+def imagining(tmp_path_factory) -> Path:
+    from trained_folder import save_imagining
+
+    return save_imagining(tmp_path_factory.mktemp("all") / "unimp")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    from trained_folder import save_plain
+
+    return save_plain(tmp_path_factory.mktemp("plain") / "unimp")
+
+
+@pytest.fixture(scope="module")
+def exported(imagining, tmp_path_factory) -> Path:
+    from hub_cards.export import export_folder
+
+    return export_folder(imagining, tmp_path_factory.mktemp("export") / "unimp", with_pictures=True)

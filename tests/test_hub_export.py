@@ -19,7 +19,7 @@ from shop import (
     ITEMS,
     REQUESTS,
 )
-from trained_folder import METRICS, answers_here, save_imagining, save_plain
+from trained_folder import METRICS, answers_here
 
 from hub_cards import export, model_folder, unimp_push
 from modeling_unimp.training.recipe import parse_recipe
@@ -28,25 +28,10 @@ from processing_unimp import Catalogue
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def imagining(tmp_path_factory) -> Path:
-    return save_imagining(tmp_path_factory.mktemp("all") / "unimp")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Path:
-    return save_plain(tmp_path_factory.mktemp("plain") / "unimp")
-
-
 @pytest.fixture
 def changed(plain, tmp_path) -> Path:
     """A copy to be spoilt."""
     return Path(shutil.copytree(plain, tmp_path / "changed"))
-
-
-@pytest.fixture(scope="module")
-def exported(imagining, tmp_path_factory) -> Path:
-    return export.export_folder(imagining, tmp_path_factory.mktemp("export") / "unimp", with_pictures=True)
 
 
 def export_until_killed(plain, folder):

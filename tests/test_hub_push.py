@@ -21,10 +21,10 @@ from shop import (
     make_catalogue,
     make_model_processor,
 )
-from trained_folder import METRICS, answers_here, save, save_imagining, save_plain
+from trained_folder import METRICS, answers_here, save
 from transformers import AutoModel, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
-from hub_cards import export, unimp_push
+from hub_cards import unimp_push
 from modeling_unimp import (
     UniMPForConditionalGeneration,
 )
@@ -56,21 +56,6 @@ from transformers import (
     AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, pipeline
 )
 """
-
-
-@pytest.fixture(scope="module")
-def imagining(tmp_path_factory) -> Path:
-    return save_imagining(tmp_path_factory.mktemp("all") / "unimp")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Path:
-    return save_plain(tmp_path_factory.mktemp("plain") / "unimp")
-
-
-@pytest.fixture(scope="module")
-def exported(imagining, tmp_path_factory) -> Path:
-    return export.export_folder(imagining, tmp_path_factory.mktemp("export") / "unimp", with_pictures=True)
 
 
 class FreshPython:
@@ -129,7 +114,7 @@ def publisher(hub, stranger, tmp_path_factory) -> Iterator[FreshPython]:
     python = FreshPython(
         tmp_path_factory.mktemp("publisher"),
         hub,
-        "from hub_cards import export, unimp_push",
+        "from hub_cards import unimp_push",
         HF_TOKEN="hf_ada",
         PYTHONPATH=path,
     )
