@@ -29,6 +29,7 @@ class PictureMask(NamedTuple):
     visible_BTI: torch.Tensor
 
 
+@torch.compiler.disable
 def fold_spans(media_index_BT: torch.Tensor) -> FoldedSpans | None:
     """Fold runs of tokens of one picture; `None` when no token sees any.
 
@@ -50,6 +51,7 @@ def fold_spans(media_index_BT: torch.Tensor) -> FoldedSpans | None:
     return FoldedSpans(tokens_N, span_N * longest + place_N, flat[first] - 1, longest)
 
 
+@torch.compiler.disable
 def mask_pictures(media_index_BT: torch.Tensor, num_pictures: int, accumulate: bool) -> PictureMask | None:
     """Which of its row's distinct pictures each token sees; `None` when no token sees any.
 

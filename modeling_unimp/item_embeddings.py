@@ -183,6 +183,7 @@ class UniMPItemEmbeddings(nn.Module):
         }
         return of_what[what](*args)
 
+    @torch.compiler.disable
     def _input_rows(self, added_ids: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
         """Input rows of added tokens.
 

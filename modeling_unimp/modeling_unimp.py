@@ -203,6 +203,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
                 before t; -100 where there is none.
             logits_to_keep (`int` or `torch.LongTensor` of shape `(n,)`, *optional*, defaults to 0): how many last
                 positions get logits, or which; 0 is all.
+            use_cache (`bool`, *optional*): by default what the language model's config says, and `False` with labels.
             skip_logits (`bool`, *optional*): whether to leave the logits out; by default while training with labels.
             answer_group (`str`, *optional*): the only group that gets logits, see [`~UniMPForConditionalGeneration.
                 answer_logits`]; `-inf` elsewhere. `generate` then writes nothing else, and no item rows are made.
@@ -216,6 +217,10 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         """
         # Not in the signature: transformers' Trainer wants every argument called "labels" in each batch.
         num_items_in_batch, shift_labels = kwargs.pop("num_items_in_batch", None), kwargs.pop("shift_labels", None)
+        targets = labels if shift_labels is None else shift_labels
+        if targets is not None and cache is None and use_cache is None:
+            # Nothing goes on from a loss, and filling a cache copies all keys and values.
+            use_cache = False
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -236,7 +241,6 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
         if hidden_BTW is None:
             return UniMPOutput(media_states=outputs.media_states)
         loss = nll = logits = None
-        targets = labels if shift_labels is None else shift_labels
         if targets is not None:
             nll = self._supervised_nll(hidden_BTW, targets, shift_labels is not None, sampled_items)
             loss = nll.sum() / (max(len(nll), 1) if num_items_in_batch is None else num_items_in_batch)
@@ -297,6 +301,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, GenerationMixin):
             logits.append(self.model.item_embeddings("item_logits", hidden))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
+    @torch.compiler.disable
     def _supervised_nll(
         self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor, is_shifted: bool, sampled_items: int
     ) -> torch.Tensor:

@@ -156,6 +156,9 @@ class UniMPModel(UniMPPreTrainedModel):
             )
         return self.resampler(features_UPF.to(self.resampler.latents.dtype))
 
+    # How many tokens are added ones depends on the data: a compiled model does this, and what else is marked so, as it
+    # is written, and has no further graph breaks.
+    @torch.compiler.disable
     def embed(self, input_ids: torch.Tensor, code_places: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings `(B, T, W)` of words and added tokens `(B, T)`."""
         words = self.get_input_embeddings()
@@ -283,6 +286,7 @@ class UniMPModel(UniMPPreTrainedModel):
             media_states=media_states,
         )
 
+    @torch.compiler.disable
     def _checked_media_index(
         self, media_index: torch.Tensor | None, media_states: torch.Tensor | None, past: int, length: int
     ) -> torch.Tensor | None:
@@ -314,6 +318,7 @@ class UniMPModel(UniMPPreTrainedModel):
         media_mask = mask_pictures(index_BS, num_pictures, accumulate=True)
         return None if media_mask is None else PictureMask(media_mask.pictures_BI, media_mask.visible_BTI[:, -length:])
 
+    @torch.compiler.disable
     def _with_media(
         self,
         input_ids: torch.Tensor | None,

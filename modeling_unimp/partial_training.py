@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from .backbones import is_unused_vision_part, load_text_model, load_vision_tower
@@ -35,6 +37,19 @@ def freeze_backbones(model: "UniMPForConditionalGeneration", train: str, train_v
             unused = is_unused_vision_part(name, model.config.vision_config.model_type)
             parameter.requires_grad_(train_vision and not unused)
     model.train(model.training)
+
+
+def hold_frozen_as_multiplied(model: "UniMPForConditionalGeneration", dtype: torch.dtype) -> None:
+    """Keep matrices that do not learn in the type that autocast multiplies them in, in place.
+
+    The products are the same to the last bit; there is no second copy in float32, and nothing to cast at each step.
+    What is added and not multiplied, such as word vectors, stays as it is, so that hidden states keep their precision.
+    """
+    words = model.get_input_embeddings().weight
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, Conv1D)) and module.weight is not words:
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                module.to(dtype)
 
 
 def trained_state_dict(model: "UniMPForConditionalGeneration") -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from tiny_training import THREE_EPOCHS, Seen, assert_close, losses, make_trainer
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
-from modeling_unimp import UniMPTrainer, UniMPTrainingArguments
+from modeling_unimp import UniMPForConditionalGeneration, UniMPTrainer, UniMPTrainingArguments
 from modeling_unimp.focal_loss import focal
 from processing_unimp import TASK_NAMES
 
@@ -114,6 +114,26 @@ def test_activation_checkpointing_changes_nothing(tmp_path):
     for trainer in (plain, checkpointed):
         trainer.train()
     assert losses(plain) == pytest.approx(losses(checkpointed), rel=1e-5)
+
+
+def test_frozen_matrices_in_bfloat16_change_nothing(tmp_path):
+    """Autocast would cast them at each step: losses and weights are the same to the last bit."""
+    plain = make_trainer(tmp_path / "a", train="new")
+    held, cast = (make_trainer(tmp_path / name, train="new", bf16=True, evaluate=True) for name in "bc")
+    frozen = [name for name, weight in held.bare_model.named_parameters() if weight.dtype == torch.bfloat16]
+    assert any("self_attn" in name for name in frozen) and any("vision_tower" in name for name in frozen)
+    assert not any(held.bare_model.get_parameter(name).requires_grad for name in frozen)
+    for name in frozen:
+        cast.bare_model.get_parameter(name).data = plain.bare_model.get_parameter(name).data
+    for trainer in (held, cast):
+        trainer.train()
+    assert losses(held) == losses(cast)
+    for name, weight in weights_of(cast).items():
+        assert torch.equal(weight.to(held.bare_model.get_parameter(name).dtype), weights_of(held)[name]), name
+    # What is saved answers in float32, as it does in the training.
+    held.save_merged_model(tmp_path / "saved")
+    loaded = UniMPForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
 
 
 def test_an_evaluation_answers_and_its_best_checkpoint_is_kept(tmp_path):

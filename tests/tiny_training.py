@@ -25,7 +25,7 @@ THREE_EPOCHS = {"max_steps": -1, "num_train_epochs": 3, "repeats": 7}
 
 
 def make_trainer(
-    folder, *, batch_size=6, accumulation=1, max_steps=4, evaluate=False, repeats=8, **kwargs
+    folder, *, batch_size=6, accumulation=1, max_steps=4, evaluate=False, repeats=8, train=None, **kwargs
 ) -> UniMPTrainer:
     processor = make_model_processor()
     split = leave_last_out(make_histories(processor.catalogue), new_users=0.0)
@@ -53,8 +53,11 @@ def make_trainer(
         disable_tqdm=True,
         **DEFAULTS | kwargs,
     )
+    model = make_model(processor, item_rows="both")
+    if train is not None:
+        model.freeze_backbones(train)
     return UniMPTrainer(
-        model=make_model(processor, item_rows="both"),
+        model=model,
         args=args,
         task_names=TASK_NAMES,
         train_dataset=TaskMixture(split.train, processor.catalogue, TASKS, repeats=repeats, **source),

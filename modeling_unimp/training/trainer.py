@@ -21,6 +21,7 @@ from processing_unimp.task import Scores
 
 from ..backbones import whole_weights
 from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
+from ..partial_training import hold_frozen_as_multiplied
 from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
 from .evaluation import headline, score_cases
@@ -101,6 +102,9 @@ class UniMPTrainer(Trainer):
             args.greater_is_better = first.higher_is_better
         # The Trainer requires an `eval_dataset` to evaluate at all; `evaluate` takes `evaluation_cases`.
         super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
+        if (args.bf16 or args.fp16) and not self._is_sharded() and not hasattr(model, "merge_and_unload"):
+            # Sharded weights of a unit are of one type; and adapters are merged into what they were trained beside.
+            hold_frozen_as_multiplied(self.bare_model, torch.bfloat16 if args.bf16 else torch.float16)
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingBar)
@@ -119,6 +123,9 @@ class UniMPTrainer(Trainer):
         self.kind_weights = torch.tensor([1.0, args.context_weight, args.next_item_weight])
         self.last_results: dict[str, dict[str, float]] | None = None
         self._forget_window()
+
+    def _is_sharded(self) -> bool:
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _forget_window(self) -> None:
         """Reset the sums of the log, after each of its lines."""
