@@ -25,7 +25,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -437,7 +437,7 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="The folder that open_flamingo is in; this model alone without it.")
     parser.add_argument("--shape", choices=list(SHAPES), default="small")
@@ -447,8 +447,13 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="Compile the layers of this model.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     chosen.batch = chosen.batch or SHAPES[chosen.shape].batch
+    return chosen
+
+
+def main() -> None:
+    chosen = parse()
     found = run(chosen)
     print(table(found))
     if chosen.json is not None:

@@ -11,6 +11,7 @@ of the processor, in which no other program counts. The network is from scratch,
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -47,6 +48,8 @@ from modeling_unimp.training.experiment import (
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import TASK_NAMES, Catalogue, UniMPCollator, UniMPProcessor, make_demo_shop
 
+from . import peer
+
 MEASURED_TASKS = ("recommend", "search", "rate", "select")
 # Without a warm-up the first step pays for what all others use.
 WARM_UP = 3
@@ -60,22 +63,33 @@ ROWS = {
 COLUMNS = {
     "step_ms": "step ms",
     "loader_share": "loader's share",
+    "padding": "padding",
     "predictions_per_second": "predictions/s",
     "tokens_per_second": "tokens/s",
     "rank_p50_ms": "rank one p50 ms",
     "rank_p95_ms": "p95 ms",
     "peak_gb": "peak GB",
 }
+SHARES = ("loader_share", "padding")
 
 
 def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dict[str, float]:
     """One row: `steps` training steps, then a ranking for each of `users` test shoppers, one at a time."""
     with tempfile.TemporaryDirectory() as folder:
-        given = {"config": recipe, "output_dir": folder, "image_codec": "none", "task_shares": "{}"}
-        given |= {"report_to": "none", "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false"}
-        words = [word for name, value in (given | options).items() for word in (f"--{name}", str(value))]
         # Without the tasks that write, and of the others those that the recipe has data for.
-        tasks = [name for name in yaml.safe_load(Path(recipe).read_text())["tasks"] if name in MEASURED_TASKS]
+        read = yaml.safe_load(Path(recipe).read_text())
+        tasks = [name for name in read["tasks"] if name in MEASURED_TASKS]
+        shares = {name: share for name, share in read.get("task_shares", {}).items() if name in tasks}
+        given = {"config": recipe, "output_dir": folder, "image_codec": "none", "task_shares": json.dumps(shares)}
+        given |= {
+            "dataloader_num_workers": "0",
+            "dataloader_persistent_workers": "false",
+            "report_to": "none",
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "load_best_model_at_end": "false",
+        }
+        words = [word for name, value in (given | options).items() for word in (f"--{name}", str(value))]
         # A recipe is read from the command line, which in this process is nobody else's.
         sys.argv = ["train.py", *words, "--tasks", *tasks]
         data_args, model_args, args = parse_recipe()
@@ -90,7 +104,7 @@ def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dic
             model, args, task_names=TASK_NAMES, train_dataset=mixture, data_collator=collator,
             processing_class=processor, vision_features=features,
         )  # fmt: skip
-        training = _training(trainer, mixture, collator, steps)
+        training = _training(trainer, steps)
         recommend = next(
             cases
             for cases in evaluation_cases_of(split.test, data_args, catalogue, max_cases=users)
@@ -108,14 +122,15 @@ def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dic
     return training | {"rank_p50_ms": float(p50), "rank_p95_ms": float(p95), "peak_gb": peak / 1e9}
 
 
-def _training(trainer: UniMPTrainer, mixture: Any, collator: UniMPCollator, steps: int) -> dict[str, float]:
+def _training(trainer: UniMPTrainer, steps: int) -> dict[str, float]:
     optimizer = trainer.create_optimizer()
-    model, size = trainer.model.train(), trainer.args.per_device_train_batch_size
-    rows = np.random.default_rng(0).permutation((WARM_UP + steps) * size) % len(mixture)
-    loading, stepping, labels, tokens = 0.0, 0.0, 0, 0
-    for step, chosen in enumerate(rows.reshape(-1, size)):
+    model = trainer.model.train()
+    # In the order of the recipe, which may put rows together that are equally long.
+    batches = itertools.chain.from_iterable(trainer.get_train_dataloader() for _ in itertools.count())
+    loading, stepping, labels, tokens, places = 0.0, 0.0, 0, 0, 0
+    for step in range(WARM_UP + steps):
         started = time.perf_counter()
-        batch = collator([mixture[int(row)] for row in chosen])
+        batch = next(batches)
         loaded = time.perf_counter()
         trainer.compute_loss(model, batch).backward()
         optimizer.step()
@@ -126,12 +141,14 @@ def _training(trainer: UniMPTrainer, mixture: Any, collator: UniMPCollator, step
             # A prediction is an answer or a next item; words of the context are not what is asked for.
             labels += int(((batch["label_kinds"] == TASK) | (batch["label_kinds"] == NEXT_ITEM)).sum())
             tokens += int(batch["attention_mask"].sum())
+            places += batch["attention_mask"].numel()
     whole = loading + stepping
     return {
         "step_ms": 1e3 * stepping / steps,
         "loader_share": loading / whole,
         "predictions_per_second": labels / whole,
         "tokens_per_second": tokens / whole,
+        "padding": 1 - tokens / places,
     }
 
 
@@ -280,7 +297,7 @@ def table(found: dict[str, Any]) -> str:
         "| --- |" + " ---: |" * len(COLUMNS),
     ]
     for name, row in found["rows"].items():
-        cells = [f"{100 * row[key]:.0f} %" if key == "loader_share" else f"{row[key]:,.1f}" for key in COLUMNS]
+        cells = [f"{100 * row[key]:.0f} %" if key in SHARES else f"{row[key]:,.1f}" for key in COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -290,20 +307,25 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/demo.yaml")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--users", type=int, default=100, help="Test shoppers that are ranked for, one at a time.")
-    parser.add_argument("--peer", choices=["none"], default="none", help="Whom to run beside; so far nobody.")
-    parser.add_argument("--only", choices=["steps", "savings"], help="One of the tables; both without it.")
+    parser.add_argument(
+        "--peer", type=Path, help="A folder with open_flamingo, to be run beside; see benchmarks/peer.py."
+    )
+    parser.add_argument("--only", choices=["steps", "savings", "peer"], help="One of the tables; all without it.")
     parser.add_argument("--size", default="base", help="Of the language model that savings are measured on.")
     parser.add_argument("--items", type=int, default=50, help="Of the history that savings are measured on.")
     parser.add_argument("--repeats", type=int, default=7, help="How often a saving is measured.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
     chosen = parser.parse_args()
     found = {}
-    if chosen.only != "savings":
+    if chosen.only in (None, "steps"):
         found = run(chosen.recipe, chosen.steps, chosen.users)
         print(table(found))
-    if chosen.only != "steps":
+    if chosen.only in (None, "savings"):
         found["savings"] = run_savings(chosen.size, chosen.items, chosen.repeats)
         print(table_of_savings(found["savings"]))
+    if chosen.peer is not None and chosen.only in (None, "peer"):
+        found["peer"] = peer.run(peer.parse(["--peer", str(chosen.peer)]))
+        print(peer.table(found["peer"]))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """Batches of requests that are about equally long: less padding, and as random as that allows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +16,19 @@ class LengthGroups(torch.utils.data.Sampler[int]):
     shortest; here what a row is changes with the epoch, and a step has no size that its neighbours tell.
 
     Args:
-        dataset (`TaskMixture`): `sizes()` are the sizes of its rows in the epoch at hand.
+        dataset (`TaskMixture`): `sizes(tokens_of)` are the sizes of its rows in the epoch at hand.
         batch_size (`int`): rows of a batch, over all processes.
         seed (`int`): with the epoch the only source of chance.
+        tokens_of (`Callable`): how many tokens a row's request takes.
     """
 
-    def __init__(self, dataset: torch.utils.data.Dataset, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, dataset: torch.utils.data.Dataset, batch_size: int, seed: int, tokens_of: Callable[[Any], int]
+    ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
+        self.tokens_of = tokens_of
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -34,7 +39,7 @@ class LengthGroups(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        sizes = self.dataset.sizes()  # type: ignore[attr-defined]
+        sizes = self.dataset.sizes(self.tokens_of)  # type: ignore[attr-defined]
         group = BATCHES_A_GROUP * self.batch_size
         order = rng.permutation(len(sizes))
         batches: list[np.ndarray] = []
