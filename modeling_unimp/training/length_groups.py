@@ -10,7 +10,7 @@ BATCHES_A_GROUP = 8
 
 
 class LengthGroups(torch.utils.data.Sampler[int]):
-    """Eight batches' worth of random rows are sorted by size and cut into batches, which come in random order.
+    """Eight batches' worth of random rows are put in order of size and cut into batches, which come in random order.
 
     transformers' `LengthGroupedSampler` measures every row once and serves 50 batches from the longest to the
     shortest; here what a row is changes with the epoch, and a step has no size that its neighbours tell.
@@ -45,7 +45,9 @@ class LengthGroups(torch.utils.data.Sampler[int]):
         batches: list[np.ndarray] = []
         for start in range(0, len(order), group):
             rows = order[start : start + group]
-            rows = rows[np.argsort(sizes[rows], kind="stable")]
+            # Within a factor of the root of two they stay as they were drawn: sorted further, a batch would be of one
+            # task, and search be learnt from in fewer batches (benchmarks/LOG.md).
+            rows = rows[np.argsort((2 * np.log2(np.maximum(sizes[rows], 1))).astype(int), kind="stable")]
             batches += [rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size)]
         # A batch that is not full would shift all that come after it.
         full = [batch for batch in batches if len(batch) == self.batch_size]
