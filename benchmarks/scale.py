@@ -216,11 +216,7 @@ def training_rows(shop: Shop) -> dict[str, Any]:
     with timed(found, "mixture of tasks"):
         mixture = mixture_of(split, processor.catalogue, shop.data_args, shop.args.seed)
     collator = UniMPCollator(processor, next_item=True)
-
-    def tokens_of(request: Any) -> int:
-        return int(collator([request])["attention_mask"].sum())
-
-    rows, indices = EpochRows(mixture), EpochSampler(mixture, LengthGroups(mixture, BATCH, 0, tokens_of))
+    rows, indices = EpochRows(mixture), EpochSampler(mixture, LengthGroups(mixture, BATCH, 0))
     with timed(found, "first batch of an epoch"):
         order = iter(indices)
         collator([rows[index] for index in islice(order, BATCH)])

@@ -1,7 +1,6 @@
 """The training examples of all tasks together: which window of whose history, and which request about it."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from .task import ExampleSource, Request
 
 # How many interactions are tried in place of one that a task cannot use: for the drawn task, and for any.
 MAX_DRAWS_OF_TASK, MAX_DRAWS = 100, 10_000
-MEASURED = 16  # requests of a task, for the length of all
 # What is asked of somebody who is new, and how many rows ask it: there the model learns what is usual in the shop.
 ROWS_AT_ONCE = 1_000_000
 WITHOUT_HISTORY, SHARE_WITHOUT_HISTORY = ("recommend", "search", "rate"), 0.02
@@ -83,7 +81,6 @@ class TaskMixture(torch.utils.data.Dataset):
         self.seed = seed
         self.epoch = 0
         self._drawn: tuple[int, np.ndarray, np.ndarray] | None = None
-        self._tokens: tuple[float, np.ndarray] | None = None
         lengths = train.lengths
         usable = np.flatnonzero(lengths >= 2)
         if not len(usable):
@@ -160,36 +157,13 @@ class TaskMixture(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.users)
 
-    def sizes(self, tokens_of: Callable[[Request], int]) -> np.ndarray:
-        """Estimated tokens of each row of this epoch, without making the row.
-
-        Args:
-            tokens_of (`Callable`): how many tokens a request takes; asked once of a few, with and without history, to
-                know what an event takes and what a task takes beside them.
-        """
-        if self._tokens is None:
-            self._tokens = self._measured(tokens_of)
-        of_event, of_task = self._tokens
+    def sizes(self) -> np.ndarray:
+        """Estimated length of each row of this epoch, in blocks of items, without making the row."""
+        source = self._source(np.random.default_rng(0))
+        of_task = np.array([TASKS[name].num_blocks(source) for name in self.probabilities], dtype=np.int64)
         tasks, positions = self._tasks_and_positions()
-        sizes: np.ndarray = of_event * np.minimum(positions, self.history_length) + of_task[tasks]
+        sizes: np.ndarray = np.minimum(positions, self.history_length) + of_task[tasks]
         return sizes
-
-    def _measured(self, tokens_of: Callable[[Request], int]) -> tuple[float, np.ndarray]:
-        """Tokens of an event, and by task those of the rest; means of `MEASURED` requests of each task."""
-        rng = np.random.default_rng((self.seed, 2))
-        of_history, events, of_task = 0, 0, np.zeros(len(self.probabilities))
-        for place, name in enumerate(self.probabilities):
-            drawn = (
-                self._example(int(user), rng, [name]) for user in rng.choice(self.users, MEASURED * MAX_DRAWS_OF_TASK)
-            )
-            requests = list(
-                itertools.islice((each for each in drawn if each is not None and each["history"]), MEASURED)
-            )
-            for request in requests:
-                rest = tokens_of(request | {"history": []})
-                of_task[place] += rest / len(requests)
-                of_history, events = of_history + tokens_of(request) - rest, events + len(request["history"])
-        return of_history / max(events, 1), of_task
 
     def _tasks_and_positions(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each row of this epoch the task's place among the names, and where its window ends: drawn for all rows at

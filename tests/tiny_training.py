@@ -97,8 +97,8 @@ class Seen(torch.utils.data.Dataset):
     def set_epoch(self, epoch):
         self.mixture.set_epoch(epoch)
 
-    def sizes(self, tokens_of):
-        return self.mixture.sizes(tokens_of)
+    def sizes(self):
+        return self.mixture.sizes()
 
     def __getitem__(self, row):
         request = self.mixture[row]

@@ -212,16 +212,12 @@ class UniMPTrainer(Trainer):
                     f"train_sampling_strategy='group_by_length': a {type(rows).__name__} has no method `sizes`, the "
                     "lengths of its rows, as a TaskMixture has. Choose 'random'."
                 )
-            order = LengthGroups(rows, global_batch, seed, self._tokens_of)
+            order = LengthGroups(rows, global_batch, seed)
         elif self.args.train_sampling_strategy == "sequential":
             order = torch.utils.data.SequentialSampler(rows)
         needs_fillers = self.args.world_size > 1 and not self.args.dataloader_drop_last
         self._epochs.sampler = EpochSampler(rows, order, global_batch if needs_fillers else 1)
         return self._epochs.sampler
-
-    def _tokens_of(self, request: Any) -> int:
-        batch: Any = self.data_collator([request])  # type: ignore[misc]
-        return int(batch["attention_mask"].sum())
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The Trainer's, with a separate learning rate for the embeddings of words, control tokens and codes."""
