@@ -1,10 +1,11 @@
 """UniMPTrainer: the focal multi-task objective (paper, eq. 5-8), normalised over the global batch, and evaluation by
 answering."""
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -102,9 +103,6 @@ class UniMPTrainer(Trainer):
             args.greater_is_better = first.higher_is_better
         # The Trainer requires an `eval_dataset` to evaluate at all; `evaluate` takes `evaluation_cases`.
         super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
-        if (args.bf16 or args.fp16) and not self._is_sharded() and not hasattr(model, "merge_and_unload"):
-            # Sharded weights of a unit are of one type; and adapters are merged into what they were trained beside.
-            hold_frozen_as_multiplied(self.bare_model, torch.bfloat16 if args.bf16 else torch.float16)
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingBar)
@@ -123,9 +121,6 @@ class UniMPTrainer(Trainer):
         self.kind_weights = torch.tensor([1.0, args.context_weight, args.next_item_weight])
         self.last_results: dict[str, dict[str, float]] | None = None
         self._forget_window()
-
-    def _is_sharded(self) -> bool:
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _forget_window(self) -> None:
         """Reset the sums of the log, after each of its lines."""
@@ -156,9 +151,26 @@ class UniMPTrainer(Trainer):
                     "or random state start anew, so the training will differ from one without interruption."
                 )
         try:
-            return super().train(resume_from_checkpoint or None, *args, **kwargs)
+            with self._frozen_as_multiplied():
+                return super().train(resume_from_checkpoint or None, *args, **kwargs)
         finally:
             self._termination.stop_listening()
+
+    @contextlib.contextmanager
+    def _frozen_as_multiplied(self) -> Iterator[None]:
+        """In mixed precision, see [`hold_frozen_as_multiplied`]; in float32 again afterwards, for who then asks a part
+        of the model without autocast. Not where units are sharded, whose weights are of one type, nor with adapters,
+        which are merged into what they were trained beside."""
+        is_mixed = self.args.bf16 or self.args.fp16
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if not is_mixed or is_sharded or hasattr(self.model, "merge_and_unload"):
+            yield
+            return
+        hold_frozen_as_multiplied(self.bare_model, torch.bfloat16 if self.args.bf16 else torch.float16)
+        try:
+            yield
+        finally:
+            hold_frozen_as_multiplied(self.bare_model, torch.float32)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer's, and whole before an older one is deleted; ends the training after SIGTERM."""
