@@ -21,7 +21,7 @@ def port() -> Iterator[int]:
         yield server.server_address[1]
 
 
-def get(url: str, *private_hosts: str, timeout: float = 0.5) -> bytes:
+def get(url: str, *private_hosts: str, timeout: float = 20.0) -> bytes:
     return fetch(url, timeout, 100_000, named_hosts(private_hosts))
 
 
@@ -165,7 +165,7 @@ def test_addresses_that_are_not_ascii_are_quoted(port: int) -> None:
 def test_nothing_is_without_limits(port: int, name: str, kind: str) -> None:
     own = f"127.0.0.1:{port}"
     with pytest.raises(FetchError) as caught:
-        get(f"http://{own}/{name}", own)
+        get(f"http://{own}/{name}", own, timeout=0.5 if "0.5 seconds" in kind else 20.0)
     assert caught.value.kind == kind
 
 
