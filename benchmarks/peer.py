@@ -8,7 +8,8 @@ UniMP's first release builds on OpenFlamingo: items are words of its language mo
 10. Its package is read from a folder of its own, for it asks for a torch of 2023; it runs with today's as it stands.
 Weights are random: no time depends on them. Both learn what their releases let learn: the peer its resampler,
 cross-attention and all input embeddings, this model resampler, cross-attention and rows of items. The peer has no way
-to take stored features of pictures, so that all its rows begin with pixels.
+to take stored features of pictures, so that all its rows begin with pixels; this model writes words alone, as its
+pipeline has it.
 
 Each side is a process of its own, so that peak memory is its own. On a CPU they take turns, and on a GPU, whose memory
 does not hold both and which nobody shares, one comes after the other. The ratio of a row is the median of the rounds'
@@ -16,6 +17,7 @@ quotients. `--compile` compiles the layers of this model, as `ACCELERATE_DYNAMO_
 `--torch_compile true` do in a training.
 """
 
+import abc
 import argparse
 import contextlib
 import functools
@@ -133,7 +135,7 @@ def _text_config(shape: Shape, words: int) -> GPTNeoXConfig:
     )  # fmt: skip
 
 
-class Side:
+class Side(abc.ABC):
     """One of the two in its process: built once, then asked for one thing after the other."""
 
     def __init__(self, shape: Shape, batch: int, device: str, dtype: torch.dtype):
@@ -145,20 +147,23 @@ class Side:
             self.model: Any = self.build().to(device)
         self.batch = make_batch(shape, self.config, batch, device)
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.learning = sum(each.numel() for each in learning)
         self.optimizer = torch.optim.AdamW(learning, lr=1e-5, fused=True)
 
+    @abc.abstractmethod
     def build(self) -> Any:
-        raise NotImplementedError
+        """The model, with what of it learns."""
 
+    @abc.abstractmethod
     def loss(self, batch: Batch, labels: torch.Tensor, source: str) -> torch.Tensor:
-        raise NotImplementedError
+        """Of one step."""
 
+    @abc.abstractmethod
     def top(self, rows: Batch, source: str) -> list[list[int]]:
-        raise NotImplementedError
+        """The `TOP` best items of each row."""
 
+    @abc.abstractmethod
     def write(self, rows: Batch, source: str) -> torch.Tensor:
-        raise NotImplementedError
+        """Each row with `NEW_TOKENS` more."""
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
@@ -172,12 +177,12 @@ class Side:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def answer(self, source: str, what: str, count: int) -> None:
+    def answer(self, source: str, what: str) -> None:
+        """To the first row."""
         # Of weights that learn, products alone are of that type; who only answers holds them in it.
         self.model.eval().to(self.dtype)
-        num_pictures = count * self.shape.pictures
-        pictures = (each[:num_pictures] for each in (self.batch.pixels.to(self.dtype), self.batch.features))
-        rows = Batch(*(each[:count] for each in self.batch[:4]), *pictures)
+        pictures = (each[: self.shape.pictures] for each in (self.batch.pixels.to(self.dtype), self.batch.features))
+        rows = Batch(*(each[:1] for each in self.batch[:4]), *pictures)
         # Up to the token after which an item is asked for.
         rows = rows._replace(input_ids=rows.input_ids[:, :-2], media_index=rows.media_index[:, :-2])
         with torch.inference_mode():
@@ -311,7 +316,7 @@ TRAINING = [
     for source in ("features", "pixels")
 ]
 ANSWERS = [
-    Row(f"{name}, {PICTURES[source]}", "answer", source, (what, 1))
+    Row(f"{name}, {PICTURES[source]}", "answer", source, (what,))
     for name, what in (("one shopper's top-10 (peer: 10 beams)", "top"), (f"{NEW_TOKENS} words written", "write"))
     for source in PICTURES
 ]

@@ -316,6 +316,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="How often a saving is measured.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
     chosen = parser.parse_args()
+    if chosen.only == "peer" and chosen.peer is None:
+        parser.error("--only peer: name the folder of open_flamingo with --peer.")
     found = {}
     if chosen.only in (None, "steps"):
         found = run(chosen.recipe, chosen.steps, chosen.users)

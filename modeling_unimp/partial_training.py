@@ -39,17 +39,26 @@ def freeze_backbones(model: "UniMPForConditionalGeneration", train: str, train_v
     model.train(model.training)
 
 
-def hold_frozen_as_multiplied(model: "UniMPForConditionalGeneration", dtype: torch.dtype) -> None:
-    """Keep matrices that do not learn in the type that autocast multiplies them in, in place.
+def hold_frozen_as_multiplied(model: "UniMPForConditionalGeneration", dtype: torch.dtype) -> list[nn.Module]:
+    """Keep float32 matrices that do not learn in the type that autocast multiplies them in, in place.
 
     The products are the same to the last bit; there is no second copy in float32, and nothing to cast at each step.
     What is added and not multiplied, such as word vectors, stays as it is, so that hidden states keep their precision.
+
+    Returns:
+        `list[nn.Module]`: those that were changed.
     """
     words = model.get_input_embeddings().weight
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d, Conv1D)) and module.weight is not words:
-            if not any(parameter.requires_grad for parameter in module.parameters()):
-                module.to(dtype)
+    held: list[nn.Module] = [
+        module
+        for module in model.modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d, Conv1D))
+        and module.weight is not words
+        and not any(weight.requires_grad or weight.dtype != torch.float32 for weight in module.parameters())
+    ]
+    for module in held:
+        module.to(dtype)
+    return held
 
 
 def trained_state_dict(model: "UniMPForConditionalGeneration") -> dict[str, torch.Tensor]:

@@ -150,6 +150,13 @@ def test_frozen_matrices_in_bfloat16_change_nothing(tmp_path):
             assert torch.equal(weight, of_cast), name
 
 
+def test_weights_that_came_in_bfloat16_stay_in_it(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1, train="new", bf16=True)
+    trainer.model.to(torch.bfloat16)
+    trainer.train()
+    assert {weight.dtype for weight in trainer.bare_model.parameters()} == {torch.bfloat16}
+
+
 def test_an_evaluation_answers_and_its_best_checkpoint_is_kept(tmp_path):
     trainer = make_trainer(tmp_path, evaluate=True)
     assert trainer.args.metric_for_best_model == "recommend_ndcg@10" and trainer.args.greater_is_better

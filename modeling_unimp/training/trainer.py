@@ -166,11 +166,12 @@ class UniMPTrainer(Trainer):
         if not is_mixed or is_sharded or hasattr(self.model, "merge_and_unload"):
             yield
             return
-        hold_frozen_as_multiplied(self.bare_model, torch.bfloat16 if self.args.bf16 else torch.float16)
+        held = hold_frozen_as_multiplied(self.bare_model, torch.bfloat16 if self.args.bf16 else torch.float16)
         try:
             yield
         finally:
-            hold_frozen_as_multiplied(self.bare_model, torch.float32)
+            for module in held:
+                module.float()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer's, and whole before an older one is deleted; ends the training after SIGTERM."""
