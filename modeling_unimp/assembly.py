@@ -31,7 +31,7 @@ def from_backbones(
     unknown = set(overrides) - {field.name for field in fields(UniMPConfig)}
     if unknown:
         raise ValueError(f"UniMPConfig has no field {', '.join(sorted(unknown))}; see its docstring for those it has.")
-    text = load_text_model(text_model, dtype=dtype)
+    text = load_text_model(text_model, dtype=dtype, attention_dropout=overrides.get("dropout", UniMPConfig.dropout))
     if processor is not None and processor.first_token_id > text.config.vocab_size:
         # A tokenizer with more tokens than the language model has rows.
         grow_words(text, processor.first_token_id)

@@ -80,7 +80,9 @@ def whole_weights() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = known
 
 
-def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -> PreTrainedModel:
+def load_text_model(
+    name_or_size: str, dtype: torch.dtype | str | None = None, attention_dropout: float = 0.0
+) -> PreTrainedModel:
     """
     Load a pretrained causal language model, or make one to train from scratch.
 
@@ -91,12 +93,15 @@ def load_text_model(name_or_size: str, dtype: torch.dtype | str | None = None) -
             folder called like a size is `"./tiny"`.
         dtype (`torch.dtype` or `str`, *optional*):
             Of the weights; `None` is float32 whatever the checkpoint holds, `"auto"` the checkpoint's own.
+        attention_dropout (`float`, *optional*, defaults to 0.0):
+            Of a model from scratch, in training.
 
     Raises:
         ValueError: nothing can be loaded under that name, or the checkpoint lacks weights.
     """
     if name_or_size in TEXT_SIZES:
-        scratch = LlamaForCausalLM._from_config(_scratch_text_config(name_or_size), dtype=_scratch_dtype(dtype))
+        config = _scratch_text_config(name_or_size, attention_dropout)
+        scratch = LlamaForCausalLM._from_config(config, dtype=_scratch_dtype(dtype))
         _begin_by_averaging(scratch)
         return scratch
     _refuse_missing_folder(name_or_size, "text_model")
@@ -234,7 +239,7 @@ def load_image_processor(name_or_size: str | None) -> Any:
         ) from error
 
 
-def _scratch_text_config(size: str) -> LlamaConfig:
+def _scratch_text_config(size: str, attention_dropout: float) -> LlamaConfig:
     layers, width, heads = TEXT_SIZES[size]
     return LlamaConfig(
         vocab_size=SCRATCH_VOCABULARY_SIZE,
@@ -249,7 +254,7 @@ def _scratch_text_config(size: str) -> LlamaConfig:
         initializer_range=(2 / (5 * width)) ** 0.5,
         # The word table is 4096 rows beside few layers, and a shop's text is small: one table learns from both ends.
         tie_word_embeddings=True,
-        attention_dropout=0.0,
+        attention_dropout=attention_dropout,
         bos_token_id=None,
         eos_token_id=SCRATCH_END_OF_TEXT_ID,
         pad_token_id=SCRATCH_END_OF_TEXT_ID,

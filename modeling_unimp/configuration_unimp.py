@@ -68,6 +68,9 @@ class UniMPConfig(PreTrainedConfig):
             What pictures are compared by, where one is imagined: the patches of the vision `"tower"`, or the vectors
             of the image `"codec"`. A tower from scratch learns what serves the language model, and sees most pictures
             as one.
+        item_at_eoc (`bool`, *optional*, defaults to `False`):
+            Whether the input of each `[EOC]` is its row plus that of the item it closes. The next item is then
+            predicted from the latest one by the residual path; else only attention brings it there. Not in the paper.
         label_softmax (`str`, *optional*, defaults to `"vocabulary"`):
             Over what a label competes in training: the whole `"vocabulary"` (the paper), or its own `"group"`, items
             among items and stars among stars.
@@ -76,8 +79,9 @@ class UniMPConfig(PreTrainedConfig):
         text_model, vision_model (`str`, *optional*):
             Names or folders of the pretrained backbones, when there were any.
         dropout (`float`, *optional*, defaults to 0.0):
-            Of input embeddings and of the language model's last hidden states, in training. Its own layers have the
-            dropout of `text_config`.
+            Of input embeddings and of what each layer of the language model adds to its input, in training. Inside
+            the layers is the dropout of `text_config`: that of a language model from scratch has the same in its
+            attention.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of new weights.
         tie_word_embeddings (`bool`, *optional*):
@@ -111,6 +115,7 @@ class UniMPConfig(PreTrainedConfig):
     codes_per_picture: int = 0
     item_rows: Literal["free", "content", "both"] = "free"
     tie_item_rows: bool = False
+    item_at_eoc: bool = False
     num_terms: int = 0
     content_length: int = 32
     content_picture_size: int = 0
@@ -212,6 +217,10 @@ class UniMPConfig(PreTrainedConfig):
     @property
     def image_token_id(self) -> int:
         return self.text_config.vocab_size + 1
+
+    @property
+    def eoc_token_id(self) -> int:
+        return self.text_config.vocab_size + 2
 
     @property
     def padding_token_id(self) -> int:

@@ -182,6 +182,8 @@ class UniMPGatedMixin:
     """Makes a decoder layer take media: mixed into the layer's own class, which is how any language model is gated."""
 
     gated_cross_attention: UniMPGatedCrossAttention | None
+    added_dropout: float  # of what the layer adds, in training: few language models have dropout there
+    training: bool
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # Pickle finds a class by its name, and under the name of ours is the layer's own.
@@ -201,9 +203,13 @@ class UniMPGatedMixin:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        given = hidden_states
         if self.gated_cross_attention is not None and media_mask is not None:
             hidden_states = self.gated_cross_attention(hidden_states, media_states, media_mask, media_keys_values)
-        return super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
+        hidden_states = super().forward(hidden_states, *args, **kwargs)  # type: ignore[misc]
+        if self.training and self.added_dropout:
+            hidden_states = given + nn.functional.dropout(hidden_states - given, self.added_dropout)
+        return hidden_states
 
 
 _GATED_CLASSES: dict[type, type] = {}
@@ -246,4 +252,5 @@ def insert_gated_cross_attention(language_model: nn.Module, config: UniMPConfig)
     layer: Any
     for index, layer in enumerate(layers):
         layer.gated_cross_attention = UniMPGatedCrossAttention(config) if index in config.gated_layers else None
+        layer.added_dropout = config.dropout
         layer.__class__ = _gated_class(type(layer))

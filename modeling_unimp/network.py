@@ -159,17 +159,39 @@ class UniMPModel(UniMPPreTrainedModel):
     # How many tokens are added ones depends on the data: a compiled model does this, and what else is marked so, as it
     # is written, and has no further graph breaks.
     @torch.compiler.disable
-    def embed(self, input_ids: torch.Tensor, code_places: torch.Tensor | None = None) -> torch.Tensor:
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        code_places: torch.Tensor | None = None,
+        closed_items: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Embeddings `(B, T, W)` of words and added tokens `(B, T)`."""
-        words = self.get_input_embeddings()
-        added = input_ids >= self.config.text_config.vocab_size
+        words, num_words = self.get_input_embeddings(), self.config.text_config.vocab_size
+        added = input_ids >= num_words
         embeds = words(input_ids.masked_fill(added, 0))
         if code_places is None and self.config.codes_per_picture:
             code_places = self.code_places(input_ids)
+        if closed_items is None and self.config.item_at_eoc:
+            closed_items = self.closed_items(input_ids)
         places = None if code_places is None else code_places[added]
-        rows = self.item_embeddings("input_rows", input_ids[added] - self.config.text_config.vocab_size, places)
+        rows = self.item_embeddings("input_rows", input_ids[added] - num_words, places)
         # Out of place: the words' output may be a leaf, when activation checkpointing asks it for a gradient.
-        return embeds.index_put((added,), rows.to(embeds.dtype))
+        embeds = embeds.index_put((added,), rows.to(embeds.dtype))
+        if closed_items is None:
+            return embeds
+        closes = closed_items >= 0
+        rows = self.item_embeddings("input_rows", closed_items[closes] - num_words, None)
+        return embeds.index_put((closes,), rows.to(embeds.dtype), accumulate=True)
+
+    def closed_items(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The item that each `[EOC]` closes, by its id `(B, T)`; -1 for other tokens and where a block names none."""
+        first, stop = self.config.group_slices["items"]
+        place = torch.arange(input_ids.shape[1], device=input_ids.device)
+        is_end = input_ids == self.config.eoc_token_id
+        item = place.where((input_ids >= first) & (input_ids < stop), -1).cummax(dim=1).values
+        end = place.where(is_end, -1).cummax(dim=1).values
+        previous_end = nn.functional.pad(end, (1, 0), value=-1)[:, :-1]
+        return input_ids.gather(1, item.clamp(min=0)).where(is_end & (item > previous_end), -1)
 
     def code_places(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Where in its picture each code stands `(B, T)`, -1 for other tokens; a longer run is several pictures."""
@@ -214,6 +236,7 @@ class UniMPModel(UniMPPreTrainedModel):
         media_states: torch.Tensor | None = None,
         media_keys_values: MediaKeysValues | None = None,
         code_places: torch.Tensor | None = None,
+        closed_items: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> UniMPModelOutput:
@@ -235,6 +258,8 @@ class UniMPModel(UniMPPreTrainedModel):
                 which cross-attention then makes keys and values once.
             code_places (`torch.LongTensor` of shape `(B, T)`, *optional*): see [`UniMPModel.code_places`]; needed only
                 when a picture's first codes are in the cache, or with `inputs_embeds`.
+            closed_items (`torch.LongTensor` of shape `(B, T)`, *optional*): see [`UniMPModel.closed_items`]; needed
+                only when the item of an `[EOC]` is in the cache.
             use_cache (`bool`, *optional*)
         """
         has_pictures = pixel_values is not None or vision_features is not None
@@ -250,7 +275,7 @@ class UniMPModel(UniMPPreTrainedModel):
             code_places = self.code_places(input_ids)
         if inputs_embeds is None:
             assert input_ids is not None
-            inputs_embeds = self.embed(input_ids, code_places)
+            inputs_embeds = self.embed(input_ids, code_places, closed_items)
         inputs_embeds = nn.functional.dropout(inputs_embeds, self.config.dropout, self.training)
         index_BS = self._checked_media_index(media_index, media_states, past, inputs_embeds.shape[1])
 
@@ -279,7 +304,7 @@ class UniMPModel(UniMPPreTrainedModel):
         if code_places is not None:
             hidden_states = self.item_embeddings("after_codes", hidden_states, code_places)
         return UniMPModelOutput(
-            last_hidden_state=nn.functional.dropout(hidden_states, self.config.dropout, self.training),
+            last_hidden_state=hidden_states,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

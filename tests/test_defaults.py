@@ -44,9 +44,11 @@ def test_sizes_follow_from_the_shop(tmp_path):
     assert (data.history_length, model.text_model) == (70, "mini")
     data, _, args = filled(tmp_path, *shop_of(6_000, 12))
     assert (data.history_length, args.per_device_train_batch_size, args.num_train_epochs) == (12, 64, 20)
-    assert filled(tmp_path, *shop_of(11_000, 6))[2].num_train_epochs == 10
+    _, _, args = filled(tmp_path, *shop_of(25_000, 3), k_core=0)
+    assert (args.per_device_train_batch_size, args.num_train_epochs) == (256, 20)
     _, model, args = filled(tmp_path, *shop_of(20, 30, num_items=9_000), k_core=0)
     assert (args.sampled_items, model.config_fields["dropout"]) == (1024, 0.4)
+    assert model.config_fields["item_at_eoc"]
 
 
 def test_tasks_follow_from_what_there_is(tmp_path):

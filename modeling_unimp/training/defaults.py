@@ -21,8 +21,7 @@ LONG_HISTORY = 50  # of the median shopper; a second layer helps from here on
 SHORTEST_READ, LONGEST_READ = 10, 100
 MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout keeps their rows apart
 STEPS_AN_EPOCH = 80
-MANY_SHOPPERS = 10_000  # whose epochs are long: of 22,000, recommend was at its best after a fifth of 20 epochs
-SMALLEST_BATCH, LARGEST_BATCH = 32, 128
+SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 # The ranking selects: the network sees few candidates, which are written in full and take long.
 SHARES = {"search": 0.5, "rate": 0.3, "select": 0.02}
 DICTS = ("unimp", "task_shares")
@@ -102,7 +101,7 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
         "query_attribute": query_attribute,
         "tasks": tasks,
         "history_format": "compact",
-        "history_length": int(np.clip(np.quantile(histories.lengths, 0.9), SHORTEST_READ, LONGEST_READ)),
+        "history_length": int(np.clip(np.quantile(histories.lengths, 0.98), SHORTEST_READ, LONGEST_READ)),
         "windows": "whole",
         "max_words": 6,
         "tell_grounds": True,
@@ -120,6 +119,7 @@ def _of_model(catalogue: Catalogue, histories: Histories, vision_is_trained: boo
             **fusion,
             "item_rows": "both",
             "tie_item_rows": True,
+            "item_at_eoc": True,
             "label_softmax": "group",
             "dropout": 0.3 if len(catalogue) < MANY_ITEMS else 0.4,
             "content_length": 48,
@@ -131,7 +131,7 @@ def _of_training(catalogue: Catalogue, histories: Histories, world_size: int) ->
     batch = 2 ** round(np.log2(max(len(histories) / STEPS_AN_EPOCH, 1)))
     batch = int(np.clip(batch, SMALLEST_BATCH, LARGEST_BATCH))
     return {
-        "num_train_epochs": 20 if len(histories) < MANY_SHOPPERS else 10,
+        "num_train_epochs": 20,
         "train_sampling_strategy": "group_by_length",
         "per_device_train_batch_size": max(1, batch // world_size),
         "per_device_eval_batch_size": 128,
