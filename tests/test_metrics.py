@@ -159,7 +159,13 @@ def test_reliability_by_hand():
         (pytest.approx(sure), share, 2) for sure, share in zip([0.2] * 5 + [0.9] * 5, shares, strict=True)
     ]
     assert found["ece"] == pytest.approx((0.8 + 0.3 + 3 * 0.2 + 4 * 0.1 + 0.9) / 10)
-    assert reliability(np.array([0.5]), np.array([True])) == {"ece": 0.5, "bins": [(0.5, 1.0, 1)]}
+    # Of two cases each, said .2: none right in .64 (off by .4 cases), one in .32 (.6), both in .04 (1.6); of .9 in .01
+    # none (1.8), in .18 one (.8), in .81 both (.2).
+    by_chance = [0.64 * 0.4 + 0.32 * 0.6 + 0.04 * 1.6, 0.01 * 1.8 + 0.18 * 0.8 + 0.81 * 0.2]
+    assert found["ece_by_chance"] == pytest.approx(sum(by_chance) / 2 / 2)
+    alone = reliability(np.array([0.5]), np.array([True]))
+    assert alone == {"ece": 0.5, "ece_by_chance": 0.5, "bins": [(0.5, 1.0, 1)]}
+    assert reliability(np.array([1.0, 0.0]), np.array([True, False]))["ece_by_chance"] == 0
 
 
 def test_lists_are_novel_and_diverse_by_hand():

@@ -234,8 +234,11 @@ def format_table(results: dict[str, Results]) -> str:
                     low, high = result["interval"]
                     line += f"   {result['headline']} 95 % interval {low:.4f} .. {high:.4f}"
                 lines.append(line)
-            if result.get("reliability") is not None:
-                lines.append(f"    probabilities of UniMP are off by {result['reliability']['ece']:.3f} (ECE)")
+            if (found := result.get("reliability")) is not None:
+                lines.append(
+                    f"    probabilities of UniMP are off by {found['ece']:.3f} (ECE; exactly right ones would show "
+                    f"{found['ece_by_chance']:.3f} on as many cases)"
+                )
     return "\n".join(lines)
 
 
