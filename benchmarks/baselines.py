@@ -45,6 +45,7 @@ from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Historie
 from processing_unimp.control_tokens import NUM_STARS
 from processing_unimp.metrics.lists import ListMeasures
 from processing_unimp.metrics.summary import headline_of, summarise
+from processing_unimp.metrics.texts import rouge
 from processing_unimp.task_search import query_of
 
 from .ranking_baselines import (
@@ -68,6 +69,8 @@ from .ranking_baselines import (
     tuned_knn,
 )
 from .rating_baselines import constant_stars, matrix_factorisation, shoppers_mean, user_and_item
+from .text_baselines import at_random as text_at_random
+from .text_baselines import of_everybody, of_the_item, of_the_shopper
 
 logger = logging.getLogger("baselines")
 
@@ -178,6 +181,9 @@ OUTPUTS = {
 }
 
 
+ANSWERED = {*OUTPUTS, "explain"}
+
+
 def by_scores(scorer: Scorer, cases: EvaluationCases) -> Iterator[Any]:
     """Outputs of a baseline that scores items or expects stars; in a search it is told which items the query is of."""
     output = OUTPUTS[cases.task.name](cases.source)
@@ -222,6 +228,9 @@ def with_power(best: Chosen, validation: EvaluationCases) -> Chosen:
 def headline_on(cases: EvaluationCases, outputs: Iterable[Any]) -> float:
     """The headline of a task; of a ranking only the ranks of the true items are found, and in blocks."""
     task, targets = cases.task, cases.cases
+    if task.answer_group == "words":
+        texts = cases.scores(outputs)
+        return rouge(texts["predicted"].tolist(), texts["true"].tolist())[task.headline]
     if task.answer_group != "items":
         return summarise(task, cases.scores(outputs))[task.headline]
     retired = ~cases.source.catalogue.available
@@ -307,6 +316,12 @@ def choose_all(
         add("shopper's mean", shoppers_mean(train), ratings)
         by_bias = add("user + item bias", user_and_item(train), ratings)["rate"].parameters
         add("matrix factorisation", matrix_factorisation(train, **by_bias), ratings)
+    explanations = [cases for cases in validation if cases.task.name == "explain"]
+    if explanations:
+        add("random text", text_at_random(train), explanations, as_it_is)
+        add("text for everybody", of_everybody(train), explanations, as_it_is)
+        add("text of the item", of_the_item(train), explanations, as_it_is)
+        add("text of the shopper", of_the_shopper(train), explanations, as_it_is)
     if answerable := [*rankings, *ratings]:
         blend = best_blend(train, answerable, pictures, query_attribute, attributes)
         for cases in answerable:
@@ -354,10 +369,10 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
             lines.append(_row(head))
             lines.append(_row(["---", *["---:"] * (len(names) + 2), "---"]))
             for who, row in rows.items():
-                low, high = row["interval"]
+                interval = "" if row["interval"] is None else "{:.4f} - {:.4f}".format(*row["interval"])
                 numbers = [f"{row['metrics'][name]:.4f}" for name in names]
                 parameters = ", ".join(f"{name} {value}" for name, value in row["parameters"].items())
-                lines.append(_row([who, *numbers, f"{low:.4f} - {high:.4f}", f"{row['validation']:.4f}", parameters]))
+                lines.append(_row([who, *numbers, interval, f"{row['validation']:.4f}", parameters]))
     return "\n".join(lines).strip() + "\n"
 
 
@@ -396,10 +411,10 @@ def main() -> None:
     # Those that train.py fits the weights of UniMP's closed form on.
     validation = evaluation_cases_of(split.validation, data_args, catalogue, MOST_CASES)
     for cases in validation:
-        if not len(cases) or cases.task.name not in OUTPUTS:
+        if not len(cases) or cases.task.name not in ANSWERED:
             reason = "no validation case" if not len(cases) else "there is no baseline for it here"
             logger.info(f"{cases.task.name} is left out: {reason}")
-    answerable = [cases for cases in validation if len(cases) and cases.task.name in OUTPUTS]
+    answerable = [cases for cases in validation if len(cases) and cases.task.name in ANSWERED]
     attributes = data_args.attributes or catalogue.attributes
     chosen = choose_all(split.train, answerable, attributes, data_args.query_attribute, pictures)
     chose = round(time.time() - started, 1)

@@ -32,8 +32,8 @@ POPULARITY_WEIGHTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
 TIE_BREAK = 1e-9  # times a popularity of at most 1: orders items that a score leaves equal, and nothing else
 BLOCK_BYTES = 2**23  # of scores that are held at once
 
-# What a baseline predicts for each case in turn: a score for every item `(N,)`, or the stars it expects `(1,)`.
-Scorer = Callable[[EvaluationCases], Iterable[np.ndarray]]
+# What a baseline predicts for each case in turn: a score for every item `(N,)`, the stars it expects `(1,)`, a text.
+Scorer = Callable[[EvaluationCases], Iterable[Any]]
 Variant = tuple[dict[str, Any], Scorer]
 
 

@@ -41,7 +41,7 @@ def test_sizes_follow_from_the_shop(tmp_path):
     assert (model.text_model, model.vision_model, args.per_device_train_batch_size) == ("nano", None, 32)
     assert (args.eval_strategy.value, args.eval_steps, args.sampled_items) == ("steps", 0.2, 0)
     data, model, args = filled(tmp_path, *shop_of(60, 70))
-    assert (data.history_length, model.text_model) == (70, "mini")
+    assert (data.history_length, model.text_model, model.config_fields["dropout"]) == (70, "mini", 0.2)
     data, _, args = filled(tmp_path, *shop_of(6_000, 12))
     assert (data.history_length, args.per_device_train_batch_size, args.num_train_epochs) == (12, 64, 20)
     _, _, args = filled(tmp_path, *shop_of(25_000, 3), k_core=0)

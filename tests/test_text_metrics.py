@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from processing_unimp.metrics import texts
-from processing_unimp.metrics.texts import bert_score, bleu, meteor, rouge
+from processing_unimp.metrics.texts import bert_score, bleu, distinct, meteor, rouge
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,7 +67,13 @@ def test_meteor_with_wordnet_matches_synonyms(monkeypatch):
     assert meteor(["a couch"], ["a sofa"]) == {"meteor": pytest.approx(1 - 0.5 * (1 / 2) ** 3)}
 
 
-@pytest.mark.parametrize("metric", [bleu, rouge, meteor, bert_score])
+def test_distinct_by_hand():
+    # a, red, mug, a, blue, mug: 4 of 6 words differ; a red, red mug, a blue, blue mug: all four pairs do.
+    assert distinct(["a red mug", "A blue mug"], ["", ""]) == {"distinct1": pytest.approx(4 / 6), "distinct2": 1.0}
+    assert distinct(["fine", "fine", ""], [""] * 3) == {"distinct1": 0.5, "distinct2": 0.0}
+
+
+@pytest.mark.parametrize("metric", [bleu, rouge, meteor, distinct, bert_score])
 def test_text_metrics_refuse_lists_that_do_not_match(metric):
     with pytest.raises(ValueError, match="1 texts for 2"):
         metric(["a"], ["a", "b"])

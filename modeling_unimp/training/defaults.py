@@ -17,13 +17,13 @@ from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
 
 logger = logging.getLogger("train")
 
-LONG_HISTORY = 50  # of the median shopper; a second layer helps from here on
+LONG_HISTORY = 50  # of the median shopper; from here on a second layer helps, and much dropout does not
 SHORTEST_READ, LONGEST_READ = 10, 100
 MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout keeps their rows apart
 STEPS_AN_EPOCH = 80
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 # The ranking selects: the network sees few candidates, which are written in full and take long.
-SHARES = {"search": 0.5, "rate": 0.3, "select": 0.02}
+SHARES = {"search": 0.25, "rate": 0.3, "select": 0.02}
 DICTS = ("unimp", "task_shares")
 MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
 QUERY_COVERAGE, FEWEST_QUERIES, ITEMS_A_QUERY = 0.8, 3, 10
@@ -112,8 +112,9 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
 def _of_model(catalogue: Catalogue, histories: Histories, vision_is_trained: bool) -> dict[str, Any]:
     # Pictures are in the rows, where each is read once and not at every place; a tower that learns reads them there.
     fusion = {"cross_attention_every": 1} if vision_is_trained else {"fusion": "none"}
+    is_long = np.median(histories.lengths) >= LONG_HISTORY
     return {
-        "text_model": "nano" if np.median(histories.lengths) < LONG_HISTORY else "mini",
+        "text_model": "mini" if is_long else "nano",
         "vision_model": None,
         "unimp": {
             **fusion,
@@ -121,7 +122,7 @@ def _of_model(catalogue: Catalogue, histories: Histories, vision_is_trained: boo
             "tie_item_rows": True,
             "item_at_eoc": True,
             "label_softmax": "group",
-            "dropout": 0.3 if len(catalogue) < MANY_ITEMS else 0.4,
+            "dropout": 0.2 if is_long else 0.3 if len(catalogue) < MANY_ITEMS else 0.4,
             "content_length": 48,
         },
     }

@@ -9,7 +9,7 @@ from .lists import ListMeasures
 from .pictures import diversity, frechet_distance
 from .ranking import hit_rate, mrr, ndcg
 from .stars import mae, rmse
-from .texts import bert_score, bleu, meteor, rouge
+from .texts import bert_score, bleu, distinct, meteor, rouge
 
 RANKING: dict[str, Callable[[Scores], float]] = {
     "hr@5": lambda scores: hit_rate(scores["rank"], 5),
@@ -41,7 +41,7 @@ METRICS: dict[str, dict[str, Callable[[Scores], float]]] = {
         "nll": lambda scores: float(scores["nll"].mean()),
     },
 }
-TEXT_METRICS = (bleu, rouge, meteor, bert_score)
+TEXT_METRICS = (bleu, rouge, meteor, distinct, bert_score)
 
 
 def summarise(task: Task, scores: Scores, lists: ListMeasures | None = None) -> dict[str, float]:

@@ -5,6 +5,7 @@ A library is imported by the metric that needs it: an evaluation without explana
 
 import functools
 import importlib
+import itertools
 import logging
 import re
 from collections.abc import Sequence
@@ -86,6 +87,30 @@ def meteor(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
         for text, reference in zip(predicted, true, strict=True)
     ]
     return {name: float(np.mean(scores))}
+
+
+def distinct(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
+    """How various the texts are: of all their words, and of all pairs of words that follow each other, the share that
+    is of different ones (https://huggingface.co/papers/1510.03055). Who writes the same to everybody is near 0.
+
+    Args:
+        predicted (`Sequence[str]`): what the model wrote.
+        true (`Sequence[str]`): not looked at.
+
+    Returns:
+        `dict[str, float]`: `{"distinct1": ..., "distinct2": ...}`, 0 to 1; 0 without any word, or pair of words.
+
+    Raises:
+        `ValueError`: when there are no texts or their numbers differ.
+    """
+    _check_texts(predicted, true)
+    words = [_words(text.lower()) for text in predicted]
+    pairs = [pair for of_text in words for pair in itertools.pairwise(of_text)]
+    single = [word for of_text in words for word in of_text]
+    return {
+        "distinct1": len(set(single)) / max(len(single), 1),
+        "distinct2": len(set(pairs)) / max(len(pairs), 1),
+    }
 
 
 def bert_score(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
