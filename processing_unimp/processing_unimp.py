@@ -31,19 +31,18 @@ from .catalogue_file import CATALOGUE_FILE
 from .control_tokens import ControlTokens
 from .grounds import Ground, grounds_of
 from .item_terms import TERMS_FILE, ItemTerms
-from .item_text import ID, RATING, ItemEntry, ItemText, TokenSequence, attributes_to_read, describe
+from .item_text import ID, RATING, ItemEntry, ItemText, attributes_to_read, describe
 from .picture import open_picture
 from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, write_hashes
 from .request_reading import picture_of_request, read_request
-from .sequence_rows import IGNORED, SequenceRow, left_padded, padded_inputs
+from .request_sequence import sequence_of
+from .sequence_rows import IGNORED, left_padded, padded_inputs
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
 from .task_imagine import expand_query
 
 logger = logging.get_logger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
-# Kinds of labels, see `UniMPProcessor.__call__`.
-TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
 # Of a processor; each has a file of its own, or is made anew.
 HIDDEN = ("_catalogue", "_item_text", "_pixel_cache", "control", "item_terms")
 SCRATCH_SIZES = ("nano", "mini", "micro", "tiny", "small", "base")
@@ -284,7 +283,8 @@ class UniMPProcessor(ProcessorMixin):
             try:
                 request = self.read_request(request)
                 rows.append(
-                    self._encode(
+                    sequence_of(
+                        self,
                         request,
                         pictures,
                         labels=labels,
@@ -374,89 +374,6 @@ class UniMPProcessor(ProcessorMixin):
         known = {} if entry.number is None else self.catalogue.item(self.catalogue.item_id(entry.number))
         return {**known, **entry.attributes, "item_id": named, "rating": entry.rating}
 
-    def _encode(
-        self,
-        request: Request,
-        pictures: BatchPictures,
-        *,
-        labels: bool,
-        context: str,
-        next_item: bool,
-        history_only: bool,
-    ) -> SequenceRow:
-        task = self.task_of(request)
-        history = request.get("history")
-        if not isinstance(history, (list, tuple)):
-            raise ValueError(
-                f"the history is {short_repr(history)}: expected a list of items, the latest last; an empty one for a "
-                "shopper of whom nothing is known."
-            )
-        if len(history) > self.history_length:
-            logger.warning_once(
-                f"A history of {len(history)} items is longer than history_length={self.history_length}: "
-                "only the latest are read."
-            )
-            history = history[-self.history_length :]
-        tail = TokenSequence()
-        asks_nothing = history_only or (task.is_next_item and self.history_format == "compact")
-        for piece in () if asks_nothing else self.question_of(request):
-            if isinstance(piece, ItemEntry):
-                self.item_text.write(tail, piece, pictures.key(piece))
-            elif isinstance(piece, ShopperText):
-                tail.extend(self.item_text.untrusted(piece.text))
-            else:
-                tail.extend(self.item_text.phrase(piece))
-        if not asks_nothing:
-            tail.extend([self.control.answer])
-        answer = SequenceRow() if history_only else self._answer(task.name, request, labels)
-
-        blocks: list[tuple[ItemEntry, TokenSequence]] = []
-        room = self.max_length - 1 - len(tail) - len(answer.ids)
-        item_text, is_compact = self.item_text, self.history_format == "compact"
-        for number, item in reversed(list(enumerate(history))):
-            entry = item_text.resolve(item, f"history item {number}")
-            block = TokenSequence()
-            item_text.write(block, entry, pictures.key(entry), is_compact)
-            room -= len(block)
-            if room < 0:
-                break
-            blocks.append((entry, block))
-        blocks.reverse()
-        if not blocks and (history or room < 0):
-            raise ValueError(
-                f"its latest item and its instruction need {-room} tokens more than max_length="
-                f"{self.max_length}; raise max_length or lower max_words (now {self.max_words})."
-            )
-        if len(blocks) < len(history):
-            logger.warning_once(
-                f"A history of {len(history)} items does not fit into max_length={self.max_length} tokens: "
-                f"only the latest {len(blocks)} are read."
-            )
-        row = SequenceRow()
-        row.append([self.control.cls])
-        ends = [len(row.ids)]
-        for entry, block in blocks:
-            wanted, kinds = [IGNORED] * len(block), [0] * len(block)
-            if context != "none":
-                wanted = [token if self._in_context(token, context) else IGNORED for token in block.ids]
-                kinds = [CONTEXT if label != IGNORED else 0 for label in wanted]
-            if next_item and entry.rating is not None:
-                stars = block.ids.index(self.control.star(entry.rating))
-                wanted[stars], kinds[stars] = block.ids[stars], NEXT_ITEM
-            row.append(block.ids, block.pictures, wanted, kinds)
-            ends.append(len(row.ids))
-        row.append(tail.ids, tail.pictures)
-        # Where nothing is asked, the answer is one of the items that follow each other, and weighs as the others do.
-        kinds = [NEXT_ITEM if kind and asks_nothing and next_item else kind for kind in answer.kinds]
-        row.append(answer.ids, None, answer.labels, kinds)
-        if next_item:
-            following = [entry.number for entry, _ in blocks]
-            last = None if asks_nothing or "next" not in request else self.catalogue.number(request["next"])
-            for end, number_after in zip(ends, [*following, last], strict=True):
-                if number_after is not None:
-                    row.labels[end], row.kinds[end] = self.control.item(number_after), NEXT_ITEM
-        return row
-
     def question_of(self, request: Request) -> list[str | ShopperText | ItemEntry]:
         """What a request asks beside its history, with the items looked up that it names.
 
@@ -471,41 +388,6 @@ class UniMPProcessor(ProcessorMixin):
             self.item_text.resolve(piece.entry, where) if isinstance(piece, ItemSlot) else piece
             for piece in task.prompt(request)
         ]
-
-    def _in_context(self, token: int, context: str) -> bool:
-        if context == "attributes":
-            return token != self.control.image
-        if context == "id":
-            return self.control.item_number(token) is not None
-        raise ValueError(f"context={context!r}: expected 'attributes', 'id' or 'none'.")
-
-    def _answer(self, name: str, request: Request, labels: bool) -> SequenceRow:
-        """What follows [ANS]: the answer with its labels, or at inference nothing, except the slots of a selection."""
-        row = SequenceRow()
-        task = TASKS[name]
-        if task.answer_group == "decisions":
-            # The last slot's decision is the label of the position after it, so an eos token closes the row.
-            entries = [self.item_text.resolve(item, "a candidate") for item in request["candidates"]]
-            slots = [self.control.answer if e.number is None else self.control.item(e.number) for e in entries]
-            row.append(slots)
-            if labels:
-                decisions = self._target(name, request)
-                row.append([self.tokenizer.eos_token_id])
-                row.labels[1:] = decisions
-                row.kinds[1:] = [TASK] * len(decisions)
-        elif labels:
-            target = self._target(name, request)
-            read = [self.control.code(code) for code in request["noisy_codes"]] if "noisy_codes" in request else target
-            row.append(read, None, target, [TASK] * len(target))
-        return row
-
-    def _target(self, name: str, request: Request) -> list[int]:
-        if "answer" not in request:
-            raise ValueError(f"labels=True but a {name} request has no 'answer'.")
-        target = TASKS[name].target(request, self.control, self.catalogue)
-        if isinstance(target, str):
-            return [*self.item_text.untrusted(target), self.tokenizer.eos_token_id]
-        return target
 
     def wish_of(self, request: Request, scores: Any) -> str:
         """What a request to imagine is understood to ask for; see `expand_query`.
