@@ -90,13 +90,9 @@ class UniMPGenerationMixin(GenerationMixin):
             missing = length - media_index.shape[1]
             if missing > 0 and media_index.shape[1] != read.shape[1]:
                 inputs["media_index"] = nn.functional.pad(media_index, (0, missing))
-        if inputs.get("input_ids") is not None:
-            # What stands before the tokens of this call tells where they are.
-            those = slice(-inputs["input_ids"].shape[1], None)
-            if self.config.codes_per_picture:
-                inputs["code_places"] = self.model.code_places(input_ids)[:, those]
-            if self.config.item_at_eoc:
-                inputs["closed_items"] = self.model.closed_items(input_ids)[:, those]
+        if (own := inputs.get("input_ids")) is not None:
+            # But for the ids, which transformers laid out for a compiled step.
+            inputs |= self.model.without_first(input_ids, input_ids.shape[1] - own.shape[1]) | {"input_ids": own}
         return inputs
 
     def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:

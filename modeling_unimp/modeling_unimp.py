@@ -381,7 +381,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
             ValueError: another group, one that this model does not have, or logits that are no numbers.
         """
         if "cache" in inputs and inputs["input_ids"].shape == inputs["attention_mask"].shape:
-            inputs["input_ids"] = inputs["input_ids"][:, inputs["cache"].get_seq_length() :]
+            inputs |= self.model.without_first(inputs["input_ids"], inputs["cache"].get_seq_length())
         outputs = self(
             **inputs,
             answer_group=group,

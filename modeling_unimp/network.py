@@ -183,6 +183,16 @@ class UniMPModel(UniMPPreTrainedModel):
         rows = self.item_embeddings("input_rows", closed_items[closes] - num_words, None)
         return embeds.index_put((closes,), rows.to(embeds.dtype), accumulate=True)
 
+    def without_first(self, input_ids: torch.Tensor, past: int) -> dict[str, torch.Tensor]:
+        """Inputs of `forward` for the tokens after the first `past`, which a cache holds: their ids, and what of the
+        others they depend on."""
+        rest = {"input_ids": input_ids[:, past:]}
+        if self.config.codes_per_picture:
+            rest["code_places"] = self.code_places(input_ids)[:, past:]
+        if self.config.item_at_eoc:
+            rest["closed_items"] = self.closed_items(input_ids)[:, past:]
+        return rest
+
     def closed_items(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The item that each `[EOC]` closes, by its id `(B, T)`; -1 for other tokens and where a block names none."""
         first, stop = self.config.group_slices["items"]
@@ -259,7 +269,7 @@ class UniMPModel(UniMPPreTrainedModel):
             code_places (`torch.LongTensor` of shape `(B, T)`, *optional*): see [`UniMPModel.code_places`]; needed only
                 when a picture's first codes are in the cache, or with `inputs_embeds`.
             closed_items (`torch.LongTensor` of shape `(B, T)`, *optional*): see [`UniMPModel.closed_items`]; needed
-                only when the item of an `[EOC]` is in the cache.
+                only when the item of an `[EOC]` is in the cache. [`UniMPModel.without_first`] gives both.
             use_cache (`bool`, *optional*)
         """
         has_pictures = pixel_values is not None or vision_features is not None

@@ -103,7 +103,7 @@ def read_histories(
     inputs = latents.media_states(model, inputs)
     cache: Any = cache_of(model, inputs, rows, after or [None] * len(rows)) or DynamicCache()
     own = model.own_inputs(inputs)
-    own["input_ids"] = own["input_ids"][:, cache.get_seq_length() :]
+    own |= model.model.without_first(own["input_ids"], cache.get_seq_length())
     model(**own, cache=cache, use_cache=True, skip_logits=True, return_dict=True)
     states = []
     for number, (history, tokens) in enumerate(zip(histories, rows, strict=True)):

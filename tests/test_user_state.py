@@ -36,7 +36,9 @@ FIVE = ("recommend", "search", "rate", "explain", "select")
 def make_unimp(model_type="llama", fusion="exclusive", **options):
     tokens = config_of(fusion=fusion).num_image_tokens
     processor = make_processor(image_processor=make_image_processor(16), num_image_tokens=tokens, **options)
-    shop = {"num_items": 6, "num_codes": 0, "codes_per_picture": 0}
+    # As recipes have it that write histories in short.
+    at_eoc = options.get("history_format") == "compact"
+    shop = {"num_items": 6, "num_codes": 0, "codes_per_picture": 0, "item_at_eoc": at_eoc}
     model = model_of(model_type, fusion, text={"vocab_size": processor.first_token_id}, **shop)
     # Words that no text has would be written otherwise, and not be seen in it.
     with torch.no_grad():
