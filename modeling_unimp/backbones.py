@@ -88,9 +88,9 @@ def load_text_model(
 
     Args:
         name_or_size (`str`):
-            A Hub name or a folder for `AutoModelForCausalLM`, or a size to train from scratch, `"micro"`, `"tiny"`,
-            `"small"` or `"base"`: a Llama with random weights for a vocabulary of `SCRATCH_VOCABULARY_SIZE` words. A
-            folder called like a size is `"./tiny"`.
+            A Hub name or a folder for `AutoModelForCausalLM`, or a size to train from scratch, one of `TEXT_SIZES`: a
+            Llama with random weights for a vocabulary of `SCRATCH_VOCABULARY_SIZE` words. A folder called like a size
+            is `"./tiny"`.
         dtype (`torch.dtype` or `str`, *optional*):
             Of the weights; `None` is float32 whatever the checkpoint holds, `"auto"` the checkpoint's own.
         attention_dropout (`float`, *optional*, defaults to 0.0):

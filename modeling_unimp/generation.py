@@ -61,12 +61,12 @@ class UniMPGenerationMixin(GenerationMixin):
         return expanded_ids, model_kwargs
 
     def _prefill(self, input_ids: torch.Tensor, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
+        size = generation_config.prefill_chunk_size
         first, stop = self.config.group_slices["codes"]
-        needs_all = self.config.item_at_eoc or ((input_ids >= first) & (input_ids < stop)).any()
-        if generation_config.prefill_chunk_size is not None and needs_all:
+        if size is not None and (self.config.item_at_eoc or ((input_ids >= first) & (input_ids < stop)).any()):
             raise ValueError(
-                f"prefill_chunk_size={generation_config.prefill_chunk_size}: which item an [EOC] closes (item_at_eoc) "
-                "and where in its picture a code stands cannot be told from a piece of the prompt. Leave it out."
+                f"prefill_chunk_size={size}: which item an [EOC] closes (item_at_eoc) and where in its picture a code "
+                "stands cannot be told from a piece of the prompt. Leave it out."
             )
         mixin: Any = super()
         return mixin._prefill(input_ids, generation_config, *args, **kwargs)
