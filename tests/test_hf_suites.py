@@ -12,7 +12,7 @@ import unittest
 
 import pytest
 import torch
-from hf_known_failures import KNOWN_FAILURES
+from hf_known_failures import FAILING_SUBTESTS, KNOWN_FAILURES
 from shop import make_processor
 from tiny_models import ANS, CLS, EOC, IMG, config_of, text_config
 
@@ -77,10 +77,10 @@ class Known:
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        for name in dir(cls):
-            for known, reason in KNOWN_FAILURES.items():
-                if name.startswith(known) and name[len(known) :][:1] in ("", "_"):
-                    setattr(cls, name, pytest.mark.xfail(reason=reason)(getattr(cls, name)))
+        for known, is_strict in ((KNOWN_FAILURES, True), (FAILING_SUBTESTS, False)):
+            for name in known.keys() & set(dir(cls)):
+                # Strict, so that what passes one day leaves the list. Where subtests fail, the test itself passes.
+                setattr(cls, name, pytest.mark.xfail(reason=known[name], strict=is_strict)(getattr(cls, name)))
 
 
 class Model(Known, ModelTesterMixin, GenerationTesterMixin):
@@ -106,7 +106,11 @@ class ExclusiveTest(Model, unittest.TestCase):
 
 
 class AllWithContentTest(Model, unittest.TestCase):
-    tester = ("all", {"item_rows": "both"})
+    tester = ("all", {"item_rows": "both", "item_at_eoc": True})
+
+    def test_extra_prefill_in_chunks(self):
+        with self.assertRaisesRegex(ValueError, "prefill_chunk_size"):
+            super().test_extra_prefill_in_chunks()
 
 
 class WithoutVisionTest(Model, unittest.TestCase):
@@ -114,7 +118,7 @@ class WithoutVisionTest(Model, unittest.TestCase):
 
     def setUp(self):
         super().setUp()
-        if "image_features" in self._testMethodName:
+        if "image_features" in self._testMethodName or "multimodal_outputs" in self._testMethodName:
             self.skipTest("no pictures")
 
 
