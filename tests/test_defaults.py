@@ -59,6 +59,11 @@ def test_tasks_follow_from_what_there_is(tmp_path):
     data = filled(tmp_path, catalogue, make_histories(catalogue), k_core=0)[0]
     assert data.tasks == ["recommend", "rate", "explain"]  # six items are no choice, and too few for queries
     assert set(data.shares) == {"rate"}
+    # Texts ask for more than one layer of width 64, and to weigh as much as the next item.
+    _, model, args = filled(tmp_path, catalogue, make_histories(catalogue), k_core=0)
+    assert (model.text_model, args.task_weights) == ("micro", {"explain": args.next_item_weight})
+    _, model, args = filled(tmp_path, catalogue, make_histories(catalogue), k_core=0, tasks=["recommend", "rate"])
+    assert (model.text_model, args.task_weights) == ("nano", {})
 
 
 def test_parts_of_dicts_that_were_given_stay(tmp_path):

@@ -21,6 +21,7 @@ LONG_HISTORY = 50  # of the median shopper; from here on a second layer helps, a
 SHORTEST_READ, LONGEST_READ = 10, 100
 MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout keeps their rows apart
 STEPS_AN_EPOCH = 80
+NEXT_ITEM_WEIGHT = 20.0
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 # The ranking selects: the network sees few candidates, which are written in full and take long.
 SHARES = {"search": 0.25, "rate": 0.3, "select": 0.02}
@@ -46,17 +47,18 @@ def fill_from_data(
     """
     kept = k_core(histories, data_args.k_core) if data_args.k_core else histories
     query_attribute = data_args.query_attribute or query_attribute_of(catalogue)
+    of_data = _of_data(catalogue, kept, query_attribute)
+    tasks = data_args.tasks if "tasks" in given else of_data["tasks"]
     chosen = [
-        _of_data(catalogue, kept, query_attribute),
-        _of_model(catalogue, kept, "vision_model" in given and model_args.vision_is_trained),
-        _of_training(catalogue, kept, args.world_size),
+        of_data,
+        _of_model(catalogue, kept, "explain" in tasks, "vision_model" in given and model_args.vision_is_trained),
+        _of_training(catalogue, kept, "explain" in tasks, args.world_size),
     ]
     filled: list[Any] = []
     told: list[str] = []
     groups: list[Any] = [data_args, model_args, args]
     # Of what is a dict, the parts that were given stay, and the others are chosen all the same.
     chosen[1]["unimp"] |= model_args.config_fields
-    tasks = data_args.tasks if "tasks" in given else chosen[0]["tasks"]
     shares = {name: share for name, share in SHARES.items() if name in tasks}
     chosen[0]["task_shares"] = shares | data_args.shares
     for group, values in zip(groups, chosen, strict=True):
@@ -109,12 +111,15 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
     }
 
 
-def _of_model(catalogue: Catalogue, histories: Histories, vision_is_trained: bool) -> dict[str, Any]:
+def _of_model(
+    catalogue: Catalogue, histories: Histories, writes_texts: bool, vision_is_trained: bool
+) -> dict[str, Any]:
     # Pictures are in the rows, where each is read once and not at every place; a tower that learns reads them there.
     fusion = {"cross_attention_every": 1} if vision_is_trained else {"fusion": "none"}
     is_long = np.median(histories.lengths) >= LONG_HISTORY
     return {
-        "text_model": "mini" if is_long else "nano",
+        # Of texts, one layer of width 64 learns no more than "great for the the the".
+        "text_model": "micro" if writes_texts else "mini" if is_long else "nano",
         "vision_model": None,
         "unimp": {
             **fusion,
@@ -128,7 +133,7 @@ def _of_model(catalogue: Catalogue, histories: Histories, vision_is_trained: boo
     }
 
 
-def _of_training(catalogue: Catalogue, histories: Histories, world_size: int) -> dict[str, Any]:
+def _of_training(catalogue: Catalogue, histories: Histories, writes_texts: bool, world_size: int) -> dict[str, Any]:
     batch = 2 ** round(np.log2(max(len(histories) / STEPS_AN_EPOCH, 1)))
     batch = int(np.clip(batch, SMALLEST_BATCH, LARGEST_BATCH))
     return {
@@ -143,7 +148,8 @@ def _of_training(catalogue: Catalogue, histories: Histories, world_size: int) ->
         "max_grad_norm": 5.0,
         "focal_gamma": 0.0,
         "context_loss": "none",
-        "next_item_weight": 20.0,
+        "next_item_weight": NEXT_ITEM_WEIGHT,
+        "task_weights": {"explain": NEXT_ITEM_WEIGHT} if writes_texts else {},
         "dataloader_num_workers": 1,  # rows are made while the network computes
         "dataloader_persistent_workers": True,
         "sampled_items": 1024 if len(catalogue) > MANY_ITEMS else 0,
