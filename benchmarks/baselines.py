@@ -370,7 +370,8 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
             lines.append(_row(["---", *["---:"] * (len(names) + 2), "---"]))
             for who, row in rows.items():
                 interval = "" if row["interval"] is None else "{:.4f} - {:.4f}".format(*row["interval"])
-                numbers = [f"{row['metrics'][name]:.4f}" for name in names]
+                values = [row["metrics"][name] for name in names]
+                numbers = [f"{value:.4f}" if np.isfinite(value) else "-" for value in values]
                 parameters = ", ".join(f"{name} {value}" for name, value in row["parameters"].items())
                 lines.append(_row([who, *numbers, interval, f"{row['validation']:.4f}", parameters]))
     return "\n".join(lines).strip() + "\n"
