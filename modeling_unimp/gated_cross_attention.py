@@ -1,7 +1,8 @@
 """Gated cross-attention: text looks at pictures, through gates that start closed (https://huggingface.co/papers/2204.14198).
 
 Shapes: B users, T text tokens, N tokens that see a picture, U distinct pictures of the batch, L latents, D widths,
-S spans (tokens of one item in one row), M tokens of the longest span, I pictures of one row at most.
+S spans (tokens of one item in one row), M tokens of the longest span, I pictures that are seen: of one row at most, or
+by any token.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ class FoldedSpans(NamedTuple):
 
     tokens_N: torch.Tensor  # where in the flattened (B * T) the tokens that see a picture are
     slots_N: torch.Tensor  # where in the flattened (S * M) they go
-    pictures_S: torch.Tensor
+    seen_I: torch.Tensor  # rows in the media of the pictures that any token sees
+    pictures_S: torch.Tensor  # which of these a span sees
     longest: int
 
 
@@ -48,7 +50,8 @@ def fold_spans(media_index_BT: torch.Tensor) -> FoldedSpans | None:
     longest = int(place_N.max()) + 1
     width = media_index_BT.shape[1] + 1
     tokens_N = seen - seen // width - 1
-    return FoldedSpans(tokens_N, span_N * longest + place_N, flat[first] - 1, longest)
+    seen_I, pictures_S = (flat[first] - 1).unique(return_inverse=True)
+    return FoldedSpans(tokens_N, span_N * longest + place_N, seen_I, pictures_S, longest)
 
 
 @torch.compiler.disable
@@ -125,18 +128,21 @@ class UniMPGatedCrossAttention(nn.Module):
             keys_values (`MediaKeysValues`, *optional*): where those of `media_ULD` are found, or kept.
         """
         # Of each distinct picture once, then handed to all that see it.
-        if keys_values is None:
-            key_ULD, value_ULD = self.k_proj(media_ULD), self.v_proj(media_ULD)
-        else:
-            key_ULD, value_ULD = keys_values.of(self, media_ULD)
         if isinstance(media_mask, FoldedSpans):
+            # A history that a cache holds has many that no token of this call sees.
+            seen_ILD = media_ULD[media_mask.seen_I]
+            key_ILD, value_ILD = self.k_proj(seen_ILD), self.v_proj(seen_ILD)
             text_ND = text_BTD.flatten(0, 1)[media_mask.tokens_N]
             changed = self._gated(
-                text_ND, self._folded_attention(self.text_norm(text_ND), key_ULD, value_ULD, media_mask)
+                text_ND, self._folded_attention(self.text_norm(text_ND), key_ILD, value_ILD, media_mask)
             )
             return (
                 text_BTD.flatten(0, 1).index_copy(0, media_mask.tokens_N, changed.to(text_BTD.dtype)).view_as(text_BTD)
             )
+        if keys_values is None:
+            key_ULD, value_ULD = self.k_proj(media_ULD), self.v_proj(media_ULD)
+        else:
+            key_ULD, value_ULD = keys_values.of(self, media_ULD)
         changed = self._gated(
             text_BTD, self._masked_attention(self.text_norm(text_BTD), key_ULD, value_ULD, media_mask)
         )
@@ -147,13 +153,13 @@ class UniMPGatedCrossAttention(nn.Module):
         return text + self.feed_forward_gate.tanh() * self.feed_forward(text)
 
     def _folded_attention(
-        self, text_ND: torch.Tensor, key_ULD: torch.Tensor, value_ULD: torch.Tensor, media_mask: FoldedSpans
+        self, text_ND: torch.Tensor, key_ILD: torch.Tensor, value_ILD: torch.Tensor, media_mask: FoldedSpans
     ) -> torch.Tensor:
         """Spans are the batch; their padding is computed and thrown away."""
         query = self.q_proj(text_ND)
         folded = query.new_zeros(len(media_mask.pictures_S) * media_mask.longest, query.shape[-1])
         folded = folded.index_copy(0, media_mask.slots_N, query).unflatten(0, (-1, media_mask.longest))
-        key, value = key_ULD[media_mask.pictures_S], value_ULD[media_mask.pictures_S]
+        key, value = key_ILD[media_mask.pictures_S], value_ILD[media_mask.pictures_S]
         return self._attend(folded, key, value).flatten(0, 1)[media_mask.slots_N]
 
     def _masked_attention(

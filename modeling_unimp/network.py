@@ -27,6 +27,7 @@ from .gated_cross_attention import (
     mask_pictures,
 )
 from .item_embeddings import UniMPItemEmbeddings
+from .packing import Packing, can_pack
 from .perceiver import UniMPPerceiverResampler
 from .pretrained_unimp import UniMPPreTrainedModel, mark_initialised
 
@@ -295,9 +296,16 @@ class UniMPModel(UniMPPreTrainedModel):
                 inputs_embeds = self._with_media(input_ids, inputs_embeds, index_BS, media_states)
             else:
                 media_mask = self._media_mask(index_BS, len(media_states), inputs_embeds.shape[1])
-        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+        packing = None
+        if cache is None and position_ids is None and use_cache is False and attention_mask is not None:
+            packing = self._packing(attention_mask, media_mask, kwargs)
+        if packing is not None:
+            inputs_embeds, position_ids, attention_mask = packing.pack(inputs_embeds), packing.position_ids_RT, None
+        elif position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         if media_mask is not None and self.late_cross_attention is None:
+            if packing is not None and isinstance(media_mask, FoldedSpans):
+                media_mask = packing.pack_spans(media_mask)
             kwargs |= {"media_states": media_states, "media_mask": media_mask, "media_keys_values": media_keys_values}
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -309,6 +317,8 @@ class UniMPModel(UniMPPreTrainedModel):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
+        if packing is not None:
+            hidden_states = packing.unpack(hidden_states)
         if media_mask is not None and self.late_cross_attention is not None:
             hidden_states = self.late_cross_attention(hidden_states, media_states, media_mask, media_keys_values)
         if code_places is not None:
@@ -320,6 +330,20 @@ class UniMPModel(UniMPPreTrainedModel):
             attentions=outputs.attentions,
             media_states=media_states,
         )
+
+    def _packing(
+        self, attention_mask: torch.Tensor, media_mask: FoldedSpans | PictureMask | None, asked: dict[str, Any]
+    ) -> Packing | None:
+        """How the rows are packed for the language model; `None` where it takes them as they are."""
+        config = self.language_model.config
+        states = any(
+            asked.get(name) or getattr(config, name, False) for name in ("output_hidden_states", "output_attentions")
+        )
+        # The pictures that a token may look at are told by its row there.
+        by_row = isinstance(media_mask, PictureMask) and self.late_cross_attention is None
+        if states or by_row or attention_mask.ndim != 2 or not can_pack(config):
+            return None
+        return Packing.of(attention_mask)
 
     @torch.compiler.disable
     def _checked_media_index(

@@ -39,8 +39,9 @@ def block(config):
 
 
 def test_fold_by_hand():
-    media_mask = fold_spans(torch.tensor([[0, 2, 2, 1], [1, 0, 2, 2]]))
+    media_mask = fold_spans(torch.tensor([[0, 4, 4, 1], [1, 0, 4, 4]]))
     assert media_mask.tokens_N.tolist() == [1, 2, 3, 4, 6, 7]
+    assert media_mask.seen_I.tolist() == [0, 3]
     assert media_mask.pictures_S.tolist() == [1, 0, 0, 1]
     assert media_mask.longest == 2
     # Span 0 is full, span 1 and 2 hold one token, span 3 is full.
@@ -60,6 +61,13 @@ def test_mask_by_hand():
 def test_no_picture_at_all():
     assert fold_spans(torch.zeros(2, 5, dtype=torch.long)) is None
     assert mask_pictures(torch.zeros(2, 5, dtype=torch.long), 3, accumulate=True) is None
+
+
+def test_pictures_that_no_token_sees_cost_nothing(block):
+    media, read = torch.randn(40, 5, 12), []
+    block.k_proj.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    block(torch.randn(1, 3, 16), media, fold_spans(torch.tensor([[0, 8, 31]])))
+    assert torch.equal(read[0], media[[7, 30]])
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

@@ -344,8 +344,8 @@ def test_forward_conforms():
     batch = batch_of(model.config, RAGGED, labels=True)
     out = model(**batch, output_hidden_states=True, output_attentions=True)
     assert len(out.hidden_states) == 3 and len(out.attentions) == 2
-    as_tuple = model(**batch, return_dict=False)
-    assert torch.equal(as_tuple[0], out.loss) and torch.equal(as_tuple[1], out.logits)
+    as_tuple, named = model(**batch, return_dict=False), model(**batch)
+    assert torch.equal(as_tuple[0], named.loss) and torch.equal(as_tuple[1], named.logits)
     labels = batch.pop("labels")
     assert labels.shape == out.logits.shape[:2]
     torch.testing.assert_close(model(**batch, logits_to_keep=2).logits, out.logits[:, -2:])
