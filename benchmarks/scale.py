@@ -33,7 +33,7 @@ import torch
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
 from modeling_unimp.ranking import rank_items
-from modeling_unimp.training.epoch_rows import EpochRows, EpochSampler
+from modeling_unimp.training.epoch_rows import EpochRows, EpochSampler, RandomOrder
 from modeling_unimp.training.experiment import (
     evaluation_cases_of,
     load_shop,
@@ -43,7 +43,6 @@ from modeling_unimp.training.experiment import (
     split_histories,
 )
 from modeling_unimp.training.hybrid_fitting import closed_form_scores, fit_closed_form
-from modeling_unimp.training.length_groups import LengthGroups
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue, Histories, UniMPCollator, UniMPProcessor
 
@@ -216,7 +215,7 @@ def training_rows(shop: Shop) -> dict[str, Any]:
     with timed(found, "mixture of tasks"):
         mixture = mixture_of(split, processor.catalogue, shop.data_args, shop.args.seed)
     collator = UniMPCollator(processor, next_item=True)
-    rows, indices = EpochRows(mixture), EpochSampler(mixture, LengthGroups(mixture, BATCH, 0))
+    rows, indices = EpochRows(mixture), EpochSampler(mixture, RandomOrder(len(mixture), 0))
     with timed(found, "first batch of an epoch"):
         order = iter(indices)
         collator([rows[index] for index in islice(order, BATCH)])

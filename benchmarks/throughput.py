@@ -125,7 +125,6 @@ def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dic
 def _training(trainer: UniMPTrainer, steps: int) -> dict[str, float]:
     optimizer = trainer.create_optimizer()
     model = trainer.model.train()
-    # In the order of the recipe, which may put rows together that are equally long.
     batches = itertools.chain.from_iterable(trainer.get_train_dataloader() for _ in itertools.count())
     loading, stepping, labels, tokens, places = 0.0, 0.0, 0, 0, 0
     for step in range(WARM_UP + steps):

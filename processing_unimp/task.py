@@ -116,10 +116,6 @@ class Task(ABC):
             seen (`Sequence[str]`): items of the history that are left out of a ranking.
         """
 
-    def num_blocks(self, source: ExampleSource) -> int:
-        """Estimated length of prompt and answer of a training example, in blocks of items."""
-        return 1
-
     def retrieval_baselines(self, scores: Scores) -> dict[str, Scores]:
         """Scores of baselines that answer with an item the model retrieved, or with one that it competes with."""
         return {}

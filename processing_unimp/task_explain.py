@@ -32,9 +32,6 @@ class Explain(Task):
             "answer": explanation,
         }
 
-    def num_blocks(self, source: ExampleSource) -> int:
-        return 3
-
     def prompt(self, request: Request) -> list[Piece]:
         """The paper's instruction; with `"grounds"` it says after the item what the history has in common with it."""
         grounds: list[Piece] = [" whose", ShopperText(in_words(request["grounds"]))] if request.get("grounds") else []

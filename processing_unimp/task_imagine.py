@@ -56,11 +56,6 @@ class Imagine(Task):
             }
         return request | {"others": other_items(case, query, source)}
 
-    def num_blocks(self, source: ExampleSource) -> int:
-        codes = source.catalogue.picture_codes
-        # A block has some 15 tokens, attributes, picture and control tokens together.
-        return 1 + source.num_retrieved + (0 if codes is None else codes.shape[1] // 15)
-
     def prompt(self, request: Request) -> list[Piece]:
         return [
             *[ItemSlot(item) for item in request.get("retrieved", ())],

@@ -157,14 +157,6 @@ class TaskMixture(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.users)
 
-    def sizes(self) -> np.ndarray:
-        """Estimated length of each row of this epoch, in blocks of items, without making the row."""
-        source = self._source(np.random.default_rng(0))
-        of_task = np.array([TASKS[name].num_blocks(source) for name in self.probabilities], dtype=np.int64)
-        tasks, positions = self._tasks_and_positions()
-        sizes: np.ndarray = np.minimum(positions, self.history_length) + of_task[tasks]
-        return sizes
-
     def _tasks_and_positions(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each row of this epoch the task's place among the names, and where its window ends: drawn for all rows at
         once, which for one after the other would take minutes."""

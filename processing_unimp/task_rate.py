@@ -26,9 +26,6 @@ class Rate(Task):
             return None
         return {"task": self.name, "history": history_of(case, source), "item": case.target.item_id, "answer": stars}
 
-    def num_blocks(self, source: ExampleSource) -> int:
-        return 2
-
     def prompt(self, request: Request) -> list[Piece]:
         return [
             "Given",

@@ -49,9 +49,6 @@ class Select(Task):
             "answer": [bool(i < len(positives)) for i in order],
         }
 
-    def num_blocks(self, source: ExampleSource) -> int:
-        return 1 + source.num_candidates
-
     def prompt(self, request: Request) -> list[Piece]:
         candidates = request.get("candidates")
         if not isinstance(candidates, (list, tuple)) or not candidates:

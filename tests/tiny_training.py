@@ -97,9 +97,6 @@ class Seen(torch.utils.data.Dataset):
     def set_epoch(self, epoch):
         self.mixture.set_epoch(epoch)
 
-    def sizes(self):
-        return self.mixture.sizes()
-
     def __getitem__(self, row):
         request = self.mixture[row]
         with (self.folder / f"seen-{os.getpid()}").open("a") as file:

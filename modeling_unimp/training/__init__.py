@@ -4,7 +4,6 @@ recipe.py               the arguments of a run, from YAML and command line
 experiment.py           shop, split, codec, model and cases that a recipe asks for
 trainer.py              UniMPTrainer: the loss over tasks, and evaluation while training
 evaluator.py            answers evaluation cases and evaluates the answers
-length_groups.py        batches of requests of similar length
 epoch_rows.py           which rows are read in which epoch
 checkpoints.py          which checkpoints are whole, and which one to go on from
 termination.py          SIGTERM: save a checkpoint and stop

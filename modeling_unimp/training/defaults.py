@@ -138,7 +138,6 @@ def _of_training(catalogue: Catalogue, histories: Histories, writes_texts: bool,
     batch = int(np.clip(batch, SMALLEST_BATCH, LARGEST_BATCH))
     return {
         "num_train_epochs": 20,
-        "train_sampling_strategy": "group_by_length",
         "per_device_train_batch_size": max(1, batch // world_size),
         "per_device_eval_batch_size": 128,
         "learning_rate": 3e-3,

@@ -256,10 +256,10 @@ class UniMPTrainingArguments(TrainingArguments):
             value = getattr(self, each.name)
             if each.name in _WITHOUT_EFFECT and value != usual:
                 raise ValueError(f"{each.name}={value!r} has no effect: {_WITHOUT_EFFECT[each.name]}. Leave it out.")
-        if self.train_sampling_strategy not in ("random", "sequential", "group_by_length"):
+        if self.train_sampling_strategy not in ("random", "sequential"):
             raise ValueError(
-                f"train_sampling_strategy={self.train_sampling_strategy!r}: expected 'random', 'sequential' or "
-                "'group_by_length'."
+                f"train_sampling_strategy={self.train_sampling_strategy!r}: expected 'random' or 'sequential'; rows "
+                "of any lengths are packed, so that nothing is won by putting like ones together."
             )
         accelerator_config: Any = self.accelerator_config  # made an AcceleratorConfig by now
         if accelerator_config is not None and accelerator_config.dispatch_batches:

@@ -27,7 +27,6 @@ from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
 from .evaluation import headline, score_cases
 from .feature_store import FeatureStore
-from .length_groups import LengthGroups
 from .recipe import UniMPTrainingArguments
 from .sharding import ShardedTraining, choose_units
 from .termination import SaveOnTermination
@@ -219,14 +218,7 @@ class UniMPTrainer(Trainer):
         is_split = self.accelerator.dataloader_config.split_batches
         global_batch = self._train_batch_size * (1 if is_split else self.args.world_size)
         order: torch.utils.data.Sampler[int] = RandomOrder(len(rows), seed)
-        if self.args.train_sampling_strategy == "group_by_length":
-            if not hasattr(rows, "sizes"):
-                raise ValueError(
-                    f"train_sampling_strategy='group_by_length': a {type(rows).__name__} has no method `sizes`, the "
-                    "lengths of its rows, as a TaskMixture has. Choose 'random'."
-                )
-            order = LengthGroups(rows, global_batch, seed)
-        elif self.args.train_sampling_strategy == "sequential":
+        if self.args.train_sampling_strategy == "sequential":
             order = torch.utils.data.SequentialSampler(rows)
         needs_fillers = self.args.world_size > 1 and not self.args.dataloader_drop_last
         self._epochs.sampler = EpochSampler(rows, order, global_batch if needs_fillers else 1)
