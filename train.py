@@ -11,6 +11,7 @@ import logging
 import time
 from functools import partial
 
+import torch
 from transformers import set_seed
 
 from hub_cards.publication import publication_of, publish
@@ -88,6 +89,7 @@ def main() -> None:
         ),
         processing_class=processor,
         vision_features=features,
+        competing_items=None if split.new_items is None else torch.from_numpy(~split.new_items),
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     validation = cases_of(split.validation, max_cases=MOST_CASES)

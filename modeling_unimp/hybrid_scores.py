@@ -68,8 +68,8 @@ class HybridScores:
             scores. For `"select"` one number: by what the scores of the candidates are multiplied.
         stars (`StarScores`, *optional*): where shoppers give stars.
         query_attribute (`str`, *optional*): what queries of the shop mostly name.
-        stand_ins (`Mapping[int, int]`, *optional*): items added since the fit, and the item of the fit that each is
-            most like in words, whose neighbours it has.
+        stand_ins (`Mapping[int, int]`, *optional*): items added since the fit or new in it, and the item of the fit
+            that each is most like in words, whose neighbours it has.
         catalogue_size (`int`, *optional*): N with the items added since.
         attributes (`Sequence[str]`, *optional*): what is read of an item; all that it has without it.
         search_reads (`str`, *optional*, defaults to `"search"`): what the network is asked where a query is searched:
@@ -207,7 +207,9 @@ class HybridScores:
         # No item is its own neighbour, but an added one is near to whoever has the item that it is most like.
         has_it_AK = (others[:, None] == near).float()
         nearest_A = values[others].float().amax(dim=1)
-        found[:, added] = found[:, others] + (weights_SK @ has_it_AK.T) * nearest_A
+        borrowed = found[:, others] + (weights_SK @ has_it_AK.T) * nearest_A
+        # One that was new in the fit has what its words and picture tell by themselves, too.
+        found[:, added] = torch.maximum(found[:, added], borrowed)
         return torch.cat([near_items, added])
 
     def squashed(self, score: Score, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -300,11 +302,12 @@ class HybridScores:
         return found
 
     def _most_alike(self, described: Any) -> int | None:
-        """The item of the fit whose words are most like those of an item that is described."""
+        """The item whose words are most like those of an item that is described, of those that the fit knew well."""
         found = torch.zeros(self.catalogue_size)
         for text in texts_of(described, self.attributes) if isinstance(described, Mapping) else []:
             for index in self.terms.values():
                 index.add_to(found, text)
+        found[[number for number in self.stand_ins if number < len(found)]] = 0
         found = found[: self.num_items]
         return int(found.argmax()) if found.any() else None
 

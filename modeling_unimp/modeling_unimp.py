@@ -195,6 +195,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
         answer_group: str | None = None,
         task_ids: torch.Tensor | None = None,
         sampled_items: int = 0,
+        competing_items: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> UniMPOutput:
         """Pictures without tokens give `media_states` alone.
@@ -211,6 +212,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
             task_ids (*optional*): which task each row is; of a batch of the processor, for the Trainer alone.
             sampled_items (`int`, *optional*, defaults to 0): how many items, drawn anew each time, stand for all
                 others in the loss of items; 0 for all of them. For `label_softmax="group"`.
+            competing_items (`torch.BoolTensor` of shape `(N,)`, *optional*): items that the loss may lower; by default
+                all. An item that nobody could take yet is not one that nobody wants.
             kwargs (*optional*): `shift_labels` instead of `labels`, where `shift_labels[b, t]` is predicted from the
                 tokens up to t; `num_items_in_batch`, which the sum of `nll` is divided by; and the language model's.
 
@@ -244,7 +247,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
             return UniMPOutput(media_states=outputs.media_states)
         loss = nll = logits = None
         if targets is not None:
-            nll = self._supervised_nll(hidden_BTW, targets, shift_labels is not None, sampled_items)
+            nll = self._supervised_nll(hidden_BTW, targets, shift_labels is not None, sampled_items, competing_items)
             loss = nll.sum() / (max(len(nll), 1) if num_items_in_batch is None else num_items_in_batch)
         if not (skip_logits if skip_logits is not None else self.training and targets is not None):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -305,7 +308,12 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
 
     @torch.compiler.disable
     def _supervised_nll(
-        self, hidden_BTW: torch.Tensor, labels_BT: torch.Tensor, is_shifted: bool, sampled_items: int
+        self,
+        hidden_BTW: torch.Tensor,
+        labels_BT: torch.Tensor,
+        is_shifted: bool,
+        sampled_items: int,
+        competing_items: torch.Tensor | None,
     ) -> torch.Tensor:
         """`-log p` of each label; only positions with a label go through the head."""
         hidden, targets = supervised_rows(hidden_BTW, labels_BT, is_shifted)
@@ -320,7 +328,10 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
                     f"sampled_items={sampled_items}: labels compete with all of the vocabulary here, expected 0; or "
                     "build the model with label_softmax='group'."
                 )
-            return token_nll(hidden, targets, self._head(), self.config.vocab_size)
+            head = self._head()
+            if competing_items is not None:
+                head = _competing(head, nn.functional.pad(competing_items, (self._first_item, 0), value=True), targets)
+            return token_nll(hidden, targets, head, self.config.vocab_size)
         # Also without any label the result has to hang on the graph.
         nll = hidden.float().sum(dim=-1) * 0
         for group, (first, stop) in self.config.group_slices.items():
@@ -328,12 +339,18 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
             if of_group.any():
                 numbers, head, classes = targets[of_group] - first, self._head(group), stop - first
                 if group == "items" and 0 < sampled_items < self.config.num_items:
-                    numbers, head, classes = self._sampled_head(numbers, sampled_items)
+                    numbers, head, classes = self._sampled_head(numbers, sampled_items, competing_items)
+                elif group == "items" and competing_items is not None:
+                    head = _competing(head, competing_items, numbers)
                 nll = nll.index_put((of_group,), token_nll(hidden[of_group], numbers, head, classes))
         return nll
 
+    @property
+    def _first_item(self) -> int:
+        return self.config.group_slices["items"][0]
+
     def _sampled_head(
-        self, targets: torch.Tensor, sampled_items: int
+        self, targets: torch.Tensor, sampled_items: int, competing_items: torch.Tensor | None
     ) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor], int]:
         """Where the targets are among the logits of these and of drawn items, the map to such logits, how many.
 
@@ -341,13 +358,15 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
         on average (importance sampling, https://huggingface.co/papers/1412.2007).
         """
         right, places = targets.unique(return_inverse=True)
-        is_right = torch.zeros(self.config.num_items, dtype=torch.bool, device=targets.device)
-        is_right[right] = True
+        is_other = torch.ones(self.config.num_items, dtype=torch.bool, device=targets.device)
+        if competing_items is not None:
+            is_other &= competing_items
+        is_other[right] = False
         drawn = torch.randint(self.config.num_items, (sampled_items,), device=targets.device)
-        drawn = drawn[~is_right[drawn]]
+        drawn = drawn[is_other[drawn]]
         rows = self.model.item_embeddings("output_rows", torch.cat([right, drawn]))
         corrections = torch.zeros(len(rows), device=targets.device)
-        corrections[len(right) :] = math.log((self.config.num_items - len(right)) / max(len(drawn), 1) or 1.0)
+        corrections[len(right) :] = math.log(int(is_other.sum()) / max(len(drawn), 1) or 1.0)
 
         def project(hidden: torch.Tensor) -> torch.Tensor:
             logits = nn.functional.linear(hidden, rows.to(hidden.dtype))
@@ -558,3 +577,12 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
                 f"the catalogue's fingerprint is {catalogue.fingerprint} and this model was made for {expected}: its "
                 "item tokens would stand for other items. Load the catalogue saved with the model."
             )
+
+
+def _competing(
+    head: Callable[[torch.Tensor], torch.Tensor], competing: torch.Tensor, targets: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The head with `-inf` for classes that do not compete, unless one is the target of any row."""
+    left_out = ~competing
+    left_out[targets] = False
+    return lambda hidden: head(hidden).masked_fill(left_out, float("-inf"))

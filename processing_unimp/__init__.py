@@ -45,7 +45,7 @@ from .evaluation_cases import EvaluationCases
 from .history import Case, Histories, Interaction
 from .item_terms import ItemTerms
 from .processing_unimp import UniMPProcessor
-from .splits import Split, Targets, by_time, hold_out_domain, k_core, leave_last_out
+from .splits import Split, Targets, by_time, hold_out_domain, k_core, leave_last_out, new_items_of
 from .task import TASK_NAMES, ExampleSource
 from .task_mixture import TaskMixture
 
@@ -68,5 +68,6 @@ __all__ = [
     "hold_out_domain",
     "k_core",
     "leave_last_out",
+    "new_items_of",
     "make_demo_shop",
 ]

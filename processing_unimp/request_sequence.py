@@ -104,7 +104,7 @@ def _latest(processor: "UniMPProcessor", request: Request) -> Sequence[Any]:
         )
     if len(history) > length:
         logger.warning_once(
-            f"A history of {len(history)} items is longer than history_length={length}: only the latest are read."
+            f"Some histories are longer than history_length={length} items: of these only the latest are read."
         )
     return history[-length:]
 
@@ -127,8 +127,8 @@ def _blocks(processor: "UniMPProcessor", history: Sequence[Any], pictures: Batch
         )
     if len(blocks) < len(history):
         logger.warning_once(
-            f"A history of {len(history)} items does not fit into max_length={processor.max_length} tokens: "
-            f"only the latest {len(blocks)} are read."
+            f"Some histories do not fit into max_length={processor.max_length} tokens: of these only the latest items "
+            "that fit are read."
         )
     return blocks[::-1]
 

@@ -15,6 +15,7 @@ from .cell_values import as_seconds
 from .history import Case, Histories
 
 logger = logging.getLogger(__name__)
+MOST_NEW = 0.5  # of a catalogue
 
 
 class Targets:
@@ -91,6 +92,8 @@ class Split:
         validation, test (`Targets`): one target a user.
         new_users (`Targets`, *optional*): last interactions of users of whom nothing is in `train`.
         new_domain (`Targets`, *optional*): targets in a domain of which nothing is in `train`; see `hold_out_domain`.
+        new_items (`np.ndarray`, *optional*): of bool `(N,)`: listed, and nobody is known to have taken them; see
+            `new_items_of`.
         removed (`dict[str, int]`): what is left out, by reason, from the source table on.
         leaks (`str`): what `train` tells about the time after a test question, in words, with numbers.
     """
@@ -101,8 +104,24 @@ class Split:
     test: Targets
     new_users: Targets | None = None
     new_domain: Targets | None = None
+    new_items: np.ndarray | None = None
     removed: dict[str, int] = field(default_factory=dict)
     leaks: str = ""
+
+
+def new_items_of(train: Histories, outside: np.ndarray) -> np.ndarray | None:
+    """Items that are to be recommended by what they are, for nobody had the time to take them.
+
+    Args:
+        train (`Histories`)
+        outside (`np.ndarray` of bool, `(N,)`): items that some took, too few for the training: these are known.
+
+    Returns:
+        `np.ndarray`: of bool `(N,)`; `None` where there are none, and where they are most of the catalogue, for then
+        it lists for long what nobody wants.
+    """
+    is_new: np.ndarray = (train.item_counts() == 0) & ~outside
+    return is_new if 0 < is_new.mean() <= MOST_NEW else None
 
 
 def k_core(histories: Histories, k: int = 5) -> Histories:

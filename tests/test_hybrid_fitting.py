@@ -333,6 +333,36 @@ def test_what_was_added_or_changed_live_is_found(split):
     unimp({"task": "recommend", "history": ["new"]})
 
 
+def test_an_item_that_is_new_in_the_fit_goes_with_what_its_like_goes_with(split):
+    """Nobody took `i5`, `i6` and `i7`; `i6` says just what `i4` says."""
+    train = split.train.where(~np.isin(split.train.item_numbers, [5, 6, 7]))
+    shop = train.catalogue
+    items = [shop.item(item_id) | ({"title": "mug number 4"} if item_id == "i6" else {}) for item_id in shop.item_ids]
+    catalogue = Catalogue.from_items(items)
+    rows = [
+        {"user_id": str(user), "item_id": catalogue.item_id(number), "timestamp": time}
+        for user in range(len(train))
+        for time, number in enumerate(train.items_of(user).tolist())
+    ]
+    train = Histories.from_interactions(rows, catalogue)
+    new = train.item_counts() == 0
+    assert np.flatnonzero(new).tolist() == [5, 6, 7]
+    known = closed_form_scores(train, None, "category", True)
+    hybrid = closed_form_scores(train, None, "category", True, new_items=new)
+    assert hybrid.stand_ins[6] == 4 and not {5, 6, 7} & {*hybrid.stand_ins.values()}
+    popularity = hybrid.raw(Score("popularity"), [()])[0]
+    assert popularity[6] == popularity[4] > known.raw(Score("popularity"), [()])[0, 6]
+    transitions = Score("transitions", math.inf)
+    assert known.raw(transitions, [[3]])[0, 6] == 0
+    assert hybrid.raw(transitions, [[3]])[0, 6] == hybrid.raw(transitions, [[3]])[0, 4] > 0
+    # What its words tell by themselves stays.
+    text = Score("text", math.inf)
+    assert (hybrid.raw(text, [[0]])[0] >= known.raw(text, [[0]])[0]).all()
+    # One that is added later is like one that the fit knew well.
+    grown = hybrid.with_items({NUM_ITEMS: {"title": "mug number 4", "category": "mug"}})
+    assert grown.stand_ins[NUM_ITEMS] == 4
+
+
 def test_the_log_says_whether_the_network_earns_its_weight(split, caplog):
     catalogue = split.train.catalogue
     processor = make_processor(catalogue)

@@ -169,8 +169,8 @@ def test_a_long_history_is_cut_to_the_latest_and_said(caplog):
     processor = make_processor(history_length=2)
     logging.Logger.warning_once.cache_clear()  # another test may have been told the same
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            batch = processor(requests=[{"task": "recommend", "history": ["m1", "m2", "s1", "h1"]}])
+        for history in (["m1", "m2", "s1"], ["m1", "m2", "s1", "h1"]):
+            batch = processor(requests=[{"task": "recommend", "history": history}])
     assert caplog.text.count("only the latest are read") == 1
     text = readable_row(processor, batch)
     assert "<item_2>" in text and "<item_4>" in text and "<item_0>" not in text

@@ -112,6 +112,46 @@ def test_sampled_items_are_right_on_average():
     torch.testing.assert_close(sums, every.exp(), rtol=0.02, atol=0)
 
 
+@pytest.mark.parametrize("label_softmax", ["vocabulary", "group"])
+def test_items_that_do_not_compete_are_not_lowered(label_softmax):
+    """By hand: they are left out of the softmax, but for one that is a label; their free rows get no gradient."""
+    model = model_of("llama", label_softmax=label_softmax, item_rows="free")
+    batch = batch_of(model.config, RAGGED, labels=True)
+    first, labels = model.config.group_slices["items"][0], batch["labels"][:, 1:]
+    right = {int(label) - first for label in labels[labels >= first]}
+    new = [number for number in range(NUM_ITEMS) if number not in right][-2:]
+    competing = torch.ones(NUM_ITEMS, dtype=torch.bool)
+    competing[[*new, min(right)]] = False
+    given = competing.clone()
+    logits = model(**batch, skip_logits=False).logits[:, :-1].clone()
+    logits[..., [first + number for number in new]] = float("-inf")
+    outputs = model(**batch, competing_items=competing)
+    expected = []
+    for row, label in zip(logits[labels != -100], labels[labels != -100].tolist(), strict=True):
+        of_label = next(ends for ends in model.config.group_slices.values() if ends[0] <= label < ends[1])
+        start, stop = of_label if label_softmax == "group" else (0, model.config.vocab_size)
+        expected.append(-row[start:stop].log_softmax(-1)[label - start])
+    torch.testing.assert_close(outputs.nll, torch.stack(expected))
+    assert torch.equal(competing, given)
+    outputs.loss.backward()
+    changed = model.model.item_embeddings.output_rows.items.grad.abs().sum(dim=1)
+    assert changed[new].eq(0).all() and changed[list(right)].gt(0).all()
+
+
+def test_items_that_do_not_compete_are_not_drawn(monkeypatch):
+    model = model_of("llama", label_softmax="group", item_rows="free")
+    batch = batch_of(model.config, RAGGED, labels=True)
+    first, labels = model.config.group_slices["items"][0], batch["labels"][:, 1:]
+    right = {int(label) - first for label in labels[labels >= first]}
+    others = [number for number in range(NUM_ITEMS) if number not in right]
+    competing = torch.ones(NUM_ITEMS, dtype=torch.bool)
+    competing[others[0]] = False
+    # All others once: each stands for itself, and nothing is estimated.
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(others))
+    sampled, exact = (model(**batch, competing_items=competing, sampled_items=n).nll for n in (len(others), 0))
+    torch.testing.assert_close(sampled, exact)
+
+
 def test_only_the_groups_of_the_labels_are_computed():
     model = model_of("llama", label_softmax="group", item_rows="content")
     batch = batch_of(model.config, RAGGED, labels=True)

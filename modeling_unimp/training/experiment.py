@@ -33,6 +33,7 @@ from processing_unimp import (
     k_core,
     leave_last_out,
     make_demo_shop,
+    new_items_of,
 )
 from processing_unimp.catalogue import NO_CODE
 
@@ -128,8 +129,10 @@ def check_pictures(catalogue: Catalogue) -> None:
 
 def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments) -> Split:
     """Core, held-out domain, then the split; what was removed and what leaks is logged."""
+    outside = histories.item_counts() > 0
     if data_args.k_core:
         histories = k_core(histories, data_args.k_core)
+    outside &= histories.item_counts() == 0
     new_domain: Targets | None = None
     if data_args.held_out_domain is not None:
         histories, new_domain = hold_out_domain(histories, catalogue, data_args.held_out_domain)
@@ -142,11 +145,14 @@ def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataA
     else:
         raise SystemExit(f"split: {data_args.split!r}: expected leave_last_out or by_time.")
     split.new_domain = new_domain
+    split.new_items = new_items_of(split.train, outside)
     logger.info(
         f"{len(catalogue)} items; {split.name}: {split.train.num_interactions} interactions to train on, "
         f"{len(split.validation)} validation and {len(split.test)} test targets; removed: {split.removed}"
     )
     logger.info(f"what this split leaks: {split.leaks}")
+    if split.new_items is not None:
+        logger.info(f"{split.new_items.sum()} items that nobody took are taken to be new: they go by what they are")
     return split
 
 
@@ -342,7 +348,7 @@ def add_closed_forms(
     features = trainer.vision_features
     pictures = None if features is None else features.pooled().numpy()
     hybrid = closed_form_scores(
-        split.train, pictures, data_args.query_attribute, data_args.exclude_seen, data_args.attributes
+        split.train, pictures, data_args.query_attribute, data_args.exclude_seen, data_args.attributes, split.new_items
     )
     model = trainer.bare_model
     model.hybrid_scores, alone = fit_hybrid(

@@ -21,6 +21,7 @@ from ..hybrid_scores import AGAIN, POPULARITY, QUERIES, HybridScores, Score, num
 from ..star_scores import StarScores
 from ..term_index import TermIndex, query_texts, texts_of
 from .item_similarity import (
+    Neighbours,
     ease,
     item_knn,
     picture_similarity,
@@ -55,6 +56,7 @@ def closed_form_scores(
     query_attribute: str | None,
     exclude_seen: bool,
     attributes: Sequence[str] | None = None,
+    new_items: np.ndarray | None = None,
 ) -> HybridScores:
     """All closed-form scores of a shop, without weights yet.
 
@@ -64,6 +66,8 @@ def closed_form_scores(
         query_attribute (`str`, *optional*): what queries of the shop mostly name, such as the category.
         exclude_seen (`bool`): whether items of a history are left out of rankings; if not, "again" is a score too.
         attributes (`Sequence[str]`, *optional*): what is read of an item; all that the catalogue has without it.
+        new_items (`np.ndarray` of bool, `(N,)`, *optional*): listed, and taken by nobody yet: they go with what the
+            item goes with that is most like them in words.
     """
     catalogue, attributes = train.catalogue, attributes or None
     pictures = None if pictures is None or not np.any(pictures) else pictures
@@ -89,9 +93,23 @@ def closed_form_scores(
     scores += [Score(POPULARITY), *(Score(name) for name in indices)]
     counts = train.item_counts() + 1
     popularity = torch.from_numpy(np.log(counts / counts.sum()))
+    stand_ins = {} if new_items is None else _stand_ins(new_items, found["text"], found["pictures"])
     return HybridScores(
-        neighbours, indices, popularity, scores, query_attribute=query_attribute, attributes=attributes
+        neighbours, indices, popularity, scores, None, None, query_attribute, stand_ins, attributes=attributes
     )
+
+
+def _stand_ins(new_items: np.ndarray, *likeness: Neighbours | None) -> dict[int, int]:
+    """Of each new item the one most like it that is not new, by the first likeness that finds one."""
+    stand_ins: dict[int, int] = {}
+    for near in filter(None, likeness):
+        numbers = np.flatnonzero(new_items)
+        is_known = (near.values[numbers] > 0) & ~new_items[near.items[numbers]]
+        first = is_known.argmax(axis=1)
+        found = is_known.any(axis=1)
+        others = near.items[numbers[found], first[found]]
+        stand_ins = dict(zip(numbers[found].tolist(), others.tolist(), strict=True)) | stand_ins
+    return stand_ins
 
 
 def term_indices(

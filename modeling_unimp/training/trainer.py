@@ -54,6 +54,7 @@ class UniMPTrainer(Trainer):
         processing_class (`UniMPProcessor`)
         evaluation_cases (`Sequence[EvaluationCases]`, *optional*): what an evaluation during training answers.
         vision_features (`FeatureStore`, *optional*): frozen features of the catalogue's pictures.
+        competing_items (`torch.BoolTensor` of shape `(N,)`, *optional*): what the loss may lower; without it all.
         task_names (`Sequence[str]`): names that `task_ids` of a batch index.
         kwargs (*optional*): the other arguments of `Trainer`, but those that would have no effect.
 
@@ -75,6 +76,7 @@ class UniMPTrainer(Trainer):
         task_names: Sequence[str],
         evaluation_cases: Sequence[EvaluationCases] = (),
         vision_features: FeatureStore | None = None,
+        competing_items: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:
         for name in ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics", "eval_dataset"):
@@ -116,6 +118,7 @@ class UniMPTrainer(Trainer):
         self.task_names = list(task_names)
         self.evaluation_cases = list(evaluation_cases)
         self.vision_features = vision_features
+        self.competing_items = None if competing_items is None else competing_items.to(args.device)
         self.task_weights = torch.tensor([float(weight_of.get(name, 1.0)) for name in task_names])
         self.kind_weights = torch.tensor([1.0, args.context_weight, args.next_item_weight])
         self.last_results: dict[str, dict[str, float]] | None = None
@@ -269,6 +272,8 @@ class UniMPTrainer(Trainer):
             assert num_items_in_batch is not None
         if model.training and self.args.sampled_items:
             inputs["sampled_items"] = self.args.sampled_items
+        if model.training and self.competing_items is not None:
+            inputs["competing_items"] = self.competing_items
         outputs = model(**inputs)
         supervised = inputs["labels"][:, 1:] != -100
         rows, _ = supervised.nonzero(as_tuple=True)
