@@ -357,14 +357,18 @@ def _gflop(*args: Any) -> float:
 
 
 def _peak_gflops() -> float:
+    return peak_gflops(_SIDE.device, _SIDE.dtype)
+
+
+def peak_gflops(device: str, dtype: torch.dtype) -> float:
     """A second, of the largest product: the most that this machine gives."""
-    side = 8192 if _SIDE.device == "cuda" else 2048
-    left, right = (torch.randn(side, side, device=_SIDE.device, dtype=_SIDE.dtype) for _ in range(2))
+    side = 8192 if device == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     fastest = np.inf
     for _ in range(8):
         started = time.perf_counter()
         left @ right
-        if _SIDE.device == "cuda":
+        if device == "cuda":
             torch.cuda.synchronize()
         fastest = min(fastest, time.perf_counter() - started)
     return float(2 * side**3 / fastest / 1e9)

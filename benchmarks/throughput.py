@@ -1,13 +1,13 @@
-"""What the time goes into: a training step, a ranking, the import; and what is saved by not computing twice.
+"""What the time goes into: a training step, an answer, a start; what is saved by not computing twice; and a peer.
 
-python -m benchmarks.throughput --json benchmarks/results/throughput.json
+python -m benchmarks.throughput --json benchmarks/results/throughput.json --plots benchmarks/results
 python -m benchmarks.throughput --recipe recipes/demo.yaml --steps 50
 python -m benchmarks.throughput --only savings --repeats 15
 
 Each row is measured in a process of its own, so that its peak memory is its own, on the threads that torch takes
 (OMP_NUM_THREADS). A loader here is no worker of its own: its share is what a step would wait for without any.
-Savings are ratios of two ways that take turns in one process on the CPU: the median of the quotients of their seconds
-of the processor, in which no other program counts. The network is from scratch, for no time depends on the weights.
+Operations are those that are done, forward and backward; the most that the machine gives is by the largest product, in
+the same process. `--plots` needs matplotlib, which is in no extra of this package.
 """
 
 import argparse
@@ -20,45 +20,49 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_unimp import (
-    PersonalizationPipeline,
-    UniMPForConditionalGeneration,
-    UniMPTrainer,
-    load_image_processor,
-)
+from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, UniMPTrainer
 from modeling_unimp.focal_loss import NEXT_ITEM, TASK
-from modeling_unimp.gated_cross_attention import MediaKeysValues
+from modeling_unimp.packing import Packing
 from modeling_unimp.training.experiment import (
     evaluation_cases_of,
+    image_codec_of,
     load_shop,
     mixture_of,
     model_of,
     processor_of,
     split_histories,
 )
-from modeling_unimp.training.recipe import parse_recipe
-from processing_unimp import TASK_NAMES, Catalogue, UniMPCollator, UniMPProcessor, make_demo_shop
+from modeling_unimp.training.feature_store import FeatureStore
+from modeling_unimp.training.recipe import DataArguments, UniMPTrainingArguments, parse_recipe
+from processing_unimp import TASK_NAMES, Catalogue, Split, UniMPCollator, UniMPProcessor
 
 from . import peer
+from .savings import savings
 
 MEASURED_TASKS = ("recommend", "search", "rate", "select")
 # Without a warm-up the first step pays for what all others use.
 WARM_UP = 3
-# What is measured: the form of a history, and the answers that a row learns from.
+TOGETHER = (1, 32)  # shoppers that are ranked for at once
+WRITTEN_TOGETHER, NEW_TOKENS = 8, 32
+PADDED = "padded"  # no option of a recipe
+# What is measured: the form of a history, and the answers that a row learns from; then one technique left out.
 ROWS = {
     "full, answers alone": {"history_format": "full", "next_item_weight": 0},
     "full, next item everywhere": {"history_format": "full", "next_item_weight": 1},
     "compact, answers alone": {"history_format": "compact", "next_item_weight": 0},
     "compact, next item everywhere": {"history_format": "compact", "next_item_weight": 1},
+    "the same, rows padded": {"history_format": "compact", "next_item_weight": 1, PADDED: True},
 }
 COLUMNS = {
     "step_ms": "step ms",
@@ -66,60 +70,88 @@ COLUMNS = {
     "padding": "padding",
     "predictions_per_second": "predictions/s",
     "tokens_per_second": "tokens/s",
+    "gflop": "GFLOP a step",
+    "of_the_peak": "of the peak",
     "rank_p50_ms": "rank one p50 ms",
     "rank_p95_ms": "p95 ms",
     "peak_gb": "peak GB",
 }
-SHARES = ("loader_share", "padding")
+SHARES = ("loader_share", "padding", "of_the_peak")
+
+
+class Shop(NamedTuple):
+    """What a recipe asks for, with an untrained model."""
+
+    data_args: DataArguments
+    args: UniMPTrainingArguments
+    catalogue: Catalogue
+    split: Split
+    processor: UniMPProcessor
+    model: UniMPForConditionalGeneration
+    features: FeatureStore | None
+
+
+def shop_of(recipe: str, folder: str, tasks: Sequence[str], options: Mapping[str, Any]) -> Shop:
+    """The shop of a recipe with those of its tasks that are named, and with other options."""
+    read = yaml.safe_load(Path(recipe).read_text())
+    tasks = [name for name in read["tasks"] if name in tasks]
+    shares = {name: share for name, share in read.get("task_shares", {}).items() if name in tasks}
+    given = {"config": recipe, "output_dir": folder, "task_shares": json.dumps(shares)}
+    given |= {
+        "dataloader_num_workers": "0",
+        "dataloader_persistent_workers": "false",
+        "report_to": "none",
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": "false",
+    }
+    words = [word for name, value in (given | dict(options)).items() for word in (f"--{name}", str(value))]
+    # A recipe is read from the command line, which in this process is nobody else's.
+    sys.argv = ["train.py", *words, "--tasks", *tasks]
+    data_args, model_args, args = parse_recipe()
+    catalogue, histories = load_shop(data_args)
+    codec, _ = image_codec_of(catalogue, data_args, model_args, args)
+    split = split_histories(histories, catalogue, data_args)
+    processor = processor_of(catalogue, split, codec, data_args, model_args)
+    model, features = model_of(processor, codec, model_args, args)
+    return Shop(data_args, args, catalogue, split, processor, model, features)
 
 
 def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dict[str, float]:
     """One row: `steps` training steps, then a ranking for each of `users` test shoppers, one at a time."""
+    options = {"image_codec": "none"} | options
+    if options.pop(PADDED, False):
+        Packing.of = staticmethod(lambda attention_mask: None)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
-        # Without the tasks that write, and of the others those that the recipe has data for.
-        read = yaml.safe_load(Path(recipe).read_text())
-        tasks = [name for name in read["tasks"] if name in MEASURED_TASKS]
-        shares = {name: share for name, share in read.get("task_shares", {}).items() if name in tasks}
-        given = {"config": recipe, "output_dir": folder, "image_codec": "none", "task_shares": json.dumps(shares)}
-        given |= {
-            "dataloader_num_workers": "0",
-            "dataloader_persistent_workers": "false",
-            "report_to": "none",
-            "eval_strategy": "no",
-            "save_strategy": "no",
-            "load_best_model_at_end": "false",
-        }
-        words = [word for name, value in (given | options).items() for word in (f"--{name}", str(value))]
-        # A recipe is read from the command line, which in this process is nobody else's.
-        sys.argv = ["train.py", *words, "--tasks", *tasks]
-        data_args, model_args, args = parse_recipe()
-        catalogue, histories = load_shop(data_args)
-        split = split_histories(histories, catalogue, data_args)
-        processor = processor_of(catalogue, split, None, data_args, model_args)
-        model, features = model_of(processor, None, model_args, args)
-        mixture = mixture_of(split, catalogue, data_args, args.seed)
-        next_item = args.next_item_weight > 0
-        collator = UniMPCollator(processor, args.context_loss, next_item=next_item, vision_features=features)
+        shop = shop_of(recipe, folder, MEASURED_TASKS, options)
+        mixture = mixture_of(shop.split, shop.catalogue, shop.data_args, shop.args.seed)
+        collator = UniMPCollator(
+            shop.processor,
+            shop.args.context_loss,
+            next_item=shop.args.next_item_weight > 0,
+            vision_features=shop.features,
+        )
         trainer = UniMPTrainer(
-            model, args, task_names=TASK_NAMES, train_dataset=mixture, data_collator=collator,
-            processing_class=processor, vision_features=features,
+            shop.model, shop.args, task_names=TASK_NAMES, train_dataset=mixture, data_collator=collator,
+            processing_class=shop.processor, vision_features=shop.features,
         )  # fmt: skip
         training = _training(trainer, steps)
-        recommend = next(
-            cases
-            for cases in evaluation_cases_of(split.test, data_args, catalogue, max_cases=users)
-            if cases.task.name == "recommend"
-        )
-        pipeline = PersonalizationPipeline(model=trainer.bare_model.eval(), processor=processor)
+        pipeline = PersonalizationPipeline(model=trainer.bare_model.eval(), processor=shop.processor)
         seconds = []
-        for request in recommend.requests:
-            del request["answer"]
+        for request in requests_of(shop, "recommend", users):
             started = time.perf_counter()
-            pipeline(request, vision_features=features)
+            pipeline(request, vision_features=shop.features)
             seconds.append(time.perf_counter() - started)
     p50, p95 = 1e3 * np.quantile(seconds[1:], [0.5, 0.95])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return training | {"rank_p50_ms": float(p50), "rank_p95_ms": float(p95), "peak_gb": peak / 1e9}
+
+
+def requests_of(shop: Shop, task: str, most: int) -> list[dict[str, Any]]:
+    """Requests of test shoppers."""
+    cases = evaluation_cases_of(shop.split.test, shop.data_args, shop.catalogue, max_cases=most)
+    of_task = next(each for each in cases if each.task.name == task)
+    return [{name: value for name, value in request.items() if name != "answer"} for request in of_task.requests]
 
 
 def _training(trainer: UniMPTrainer, steps: int) -> dict[str, float]:
@@ -142,124 +174,92 @@ def _training(trainer: UniMPTrainer, steps: int) -> dict[str, float]:
             tokens += int(batch["attention_mask"].sum())
             places += batch["attention_mask"].numel()
     whole = loading + stepping
+    with FlopCounterMode(display=False) as counter:
+        trainer.compute_loss(model, batch).backward()
+    optimizer.zero_grad()
+    gflop = counter.get_total_flops() / 1e9
     return {
         "step_ms": 1e3 * stepping / steps,
         "loader_share": loading / whole,
         "predictions_per_second": labels / whole,
         "tokens_per_second": tokens / whole,
         "padding": 1 - tokens / places,
+        "gflop": gflop,
+        "of_the_peak": gflop / (stepping / steps) / peer.peak_gflops(trainer.args.device.type, torch.float32),
     }
 
 
-def savings(size: str, num_items: int, repeats: int) -> dict[str, float]:
-    """How long one way takes, as a share or multiple of another: see the names.
+def answers(recipe: str, users: int) -> dict[str, float]:
+    """How fast a saved model answers, from the start of a process on; untrained, which changes no time.
 
     Args:
-        size (`str`): of the language model, from scratch.
-        num_items (`int`): of the shopper's history, each with a picture and all its attributes.
-        repeats (`int`): how often both ways are timed.
+        recipe (`str`): of a model with closed-form scores or without, as it comes: without.
+        users (`int`): test shoppers that are asked for, the first 32 of them once as a warm-up.
     """
-    unimp, history, others = _server(size, num_items, "exclusive")
-    five = [
-        {"task": "recommend", "history": history},
-        {"task": "search", "history": history, "query": "mug"},
-        {"task": "rate", "history": history, "item": others[0]},
-        {"task": "select", "history": history, "candidates": others[:4]},
-        {"task": "explain", "history": history, "item": others[0]},
-    ]
-    one_word = {"max_new_tokens": 1}  # what comes after is written alike, whatever was read before
-    state = unimp.read(history)
-    from_state = [request | {"history": state} for request in five]
-    found = {
-        "five tasks of one shopper, in one call / the first of them": _ratio(
-            lambda: unimp(five, **one_word), lambda: unimp(five[0]), repeats
-        ),
-        "the same, one call each / the first of them": _ratio(
-            lambda: [unimp(request, **one_word) for request in five], lambda: unimp(five[0]), repeats
-        ),
-        "the same, one call each from a state / the first of them": _ratio(
-            lambda: [unimp(request, **one_word) for request in from_state], lambda: unimp(five[0]), repeats
-        ),
-        "a state extended by an event / all of it read again": _ratio(
-            lambda: unimp.extend(state, others[0]), lambda: unimp.read([*history, others[0]]), repeats
-        ),
-    }
-    for fusion in ("all", "late"):
-        unimp, history, others = _server(size, num_items, fusion)
-        request = {"task": "explain", "history": history, "item": others[0]}
-        inputs: dict[str, Any] = dict(unimp.processor(requests=[request]))
-        inputs["media_states"] = unimp.model(pixel_values=inputs.pop("pixel_values")).media_states
-        options: dict[str, Any] = {"min_new_tokens": 64, "max_new_tokens": 64, "do_sample": False}
-
-        def write(inputs: Any = inputs, unimp: Any = unimp, options: Any = options) -> None:
-            unimp.model.generate(**inputs, **options)
-
-        def write_as_the_peer(write: Any = write) -> None:
-            once = MediaKeysValues.of
-            MediaKeysValues.of = lambda self, block, media: (block.k_proj(media), block.v_proj(media))  # type: ignore
-            try:
-                write()
-            finally:
-                MediaKeysValues.of = once  # type: ignore[method-assign]
-
-        name = f"64 tokens, fusion {fusion}: keys and values of the pictures made anew for each / once"
-        found[name] = _ratio(write_as_the_peer, write, repeats)
+    with tempfile.TemporaryDirectory() as folder:
+        shop = shop_of(recipe, folder, TASK_NAMES, {"codec_steps": 1})
+        saved = Path(folder) / "model"
+        PersonalizationPipeline(model=shop.model.eval(), processor=shop.processor).save_pretrained(saved)
+        recommend = requests_of(shop, "recommend", users)
+        found = _fresh_process(saved, recommend[0])
+        unimp = PersonalizationPipeline(
+            model=UniMPForConditionalGeneration.from_pretrained(saved),
+            processor=UniMPProcessor.from_pretrained(saved),
+            device="cpu",
+        )
+        for size in TOGETHER:
+            groups = [recommend[start : start + size] for start in range(0, len(recommend), size)]
+            seconds = [_seconds(partial(unimp, group, batch_size=size)) for group in [groups[0], *groups]]
+            p50, p95 = np.quantile(seconds[1:], [0.5, 0.95])
+            found |= {
+                f"{size} ranked together: shoppers/s": len(recommend) / sum(seconds[1:]),
+                f"{size} ranked together: p50 (ms)": 1e3 * p50,
+                f"{size} ranked together: p95 (ms)": 1e3 * p95,
+            }
+        written = {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS}
+        for task, what, num, options in (
+            ("explain", "tokens", NEW_TOKENS, written),
+            ("imagine", "pictures", 1, {}),
+        ):
+            if task in shop.data_args.tasks:
+                asked = requests_of(shop, task, WRITTEN_TOGETHER)
+                unimp(asked, **options)
+                spent = _seconds(partial(unimp, asked, **options))
+                found[f"{task}, {len(asked)} together: {what}/s"] = num * len(asked) / spent
     return found
 
 
-def _server(size: str, num_items: int, fusion: str) -> tuple[PersonalizationPipeline, list[str], list[str]]:
-    """A model that reads whole histories of so many items, the one of a shopper, and other items."""
-    items, _ = make_demo_shop(max(num_items + 20, 24), 5)
-    catalogue = Catalogue.from_items(items)
-    pictured = [item_id for item_id in catalogue.item_ids if catalogue.has_picture(item_id)]
-    torch.manual_seed(0)
-    processor = UniMPProcessor.from_backbones(
-        size, load_image_processor("small"), catalogue, history_length=num_items + 1, max_length=4096
-    )
-    model = UniMPForConditionalGeneration.from_backbones(
-        size, "small", catalogue, processor, fusion=fusion, initial_gate=0.5
-    )
-    unimp = PersonalizationPipeline(model=model.eval(), processor=processor, device="cpu")
-    return unimp, (pictured * num_items)[:num_items], pictured[-5:]
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
-@torch.inference_mode()
-def _ratio(way: Callable[[], Any], other: Callable[[], Any], repeats: int) -> float:
-    """The median of `seconds of way / seconds of other`, after a turn that is not counted."""
-    quotients = []
-    for turn in range(repeats + 1):
-        seconds = []
-        for each in (way, other):
-            started = time.process_time()
-            each()
-            seconds.append(time.process_time() - started)
-        if turn:
-            quotients.append(seconds[0] / seconds[1])
-    return float(np.median(quotients))
-
-
-def import_seconds() -> float:
-    """Until a fresh process has the model's class and the pipeline's."""
-    names = "UniMPForConditionalGeneration, PersonalizationPipeline"
+def _fresh_process(model: Path, request: Mapping[str, Any]) -> dict[str, float]:
+    """Until the class of the pipeline is there, the model is loaded, and the first answer is given."""
     program = (
-        f"import time; t = time.perf_counter(); from modeling_unimp import {names}; print(time.perf_counter() - t)"
+        "import json, sys, time; times = [time.perf_counter()]\n"
+        "from modeling_unimp import PersonalizationPipeline; times.append(time.perf_counter())\n"
+        "from transformers import pipeline; unimp = pipeline('personalization', model=sys.argv[1], device='cpu')\n"
+        "times.append(time.perf_counter()); unimp(json.loads(sys.argv[2])); times.append(time.perf_counter())\n"
+        "print(*(later - earlier for earlier, later in zip(times, times[1:])))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    command = [sys.executable, "-c", program, str(model), json.dumps(request)]
+    tries = []
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        tries.append([float(word) for word in done.stdout.split()[-3:]])
+    return dict(zip(("import (s)", "load (s)", "first answer (s)"), np.min(tries, axis=0).tolist(), strict=True))
 
 
 def run(recipe: str, steps: int, users: int) -> dict[str, Any]:
     """All rows, and under which conditions."""
     rows = {name: _apart(measure, recipe, options, steps, users) for name, options in ROWS.items()}
-    return {
-        "recipe": recipe,
-        "steps": steps,
-        "users": users,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "import_seconds": min(import_seconds() for _ in range(3)),
-        "rows": rows,
-    }
+    return {"recipe": recipe, "steps": steps, "users": users, "rows": rows} | conditions()
+
+
+def conditions() -> dict[str, Any]:
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__, "load": os.getloadavg()[0]}
 
 
 def _apart(function: Callable[..., Any], *args: Any) -> Any:
@@ -269,17 +269,23 @@ def _apart(function: Callable[..., Any], *args: Any) -> Any:
 
 def run_savings(size: str, num_items: int, repeats: int) -> dict[str, Any]:
     """The ratios, and under which conditions."""
-    loads = [os.getloadavg()[0]]
     ratios = _apart(savings, size, num_items, repeats)
-    loads.append(os.getloadavg()[0])
-    conditions = {"size": size, "items": num_items, "repeats": repeats, "threads": torch.get_num_threads()}
-    return conditions | {"torch": torch.__version__, "load": loads, "ratios": ratios}
+    return {"size": size, "items": num_items, "repeats": repeats, "ratios": ratios} | conditions()
 
 
-def table_of_savings(found: dict[str, Any]) -> str:
+def run_answers(recipe: str, users: int) -> dict[str, Any]:
+    """The speeds, and under which conditions."""
+    return {"recipe": recipe, "users": users, "speeds": _apart(answers, recipe, users)} | conditions()
+
+
+def _conditions_in_words(found: Mapping[str, Any]) -> str:
+    return f"{found['threads']} threads, torch {found['torch']}, load {found['load']:.1f}."
+
+
+def table_of_savings(found: Mapping[str, Any]) -> str:
     lines = [
-        f"{found['size']}, a history of {found['items']} items, median of {found['repeats']}, {found['threads']} "
-        f"threads, torch {found['torch']}, load {found['load'][0]:.1f} to {found['load'][1]:.1f}.",
+        f"{found['size']}, a history of {found['items']} items, median of {found['repeats']}, "
+        + _conditions_in_words(found),
         "",
         "| one way / another | times |",
         "| --- | ---: |",
@@ -287,10 +293,19 @@ def table_of_savings(found: dict[str, Any]) -> str:
     return "\n".join(lines + [f"| {name} | {ratio:.2f} |" for name, ratio in found["ratios"].items()])
 
 
-def table(found: dict[str, Any]) -> str:
+def table_of_answers(found: Mapping[str, Any]) -> str:
     lines = [
-        f"{found['recipe']}, {found['steps']} steps and {found['users']} shoppers, {found['threads']} threads, torch "
-        f"{found['torch']}; import {found['import_seconds']:.1f} s.",
+        f"{found['recipe']}, {found['users']} shoppers, {_conditions_in_words(found)}",
+        "",
+        "| answers of a saved model | |",
+        "| --- | ---: |",
+    ]
+    return "\n".join(lines + [f"| {name} | {value:,.1f} |" for name, value in found["speeds"].items()])
+
+
+def table(found: Mapping[str, Any]) -> str:
+    lines = [
+        f"{found['recipe']}, {found['steps']} steps and {found['users']} shoppers, {_conditions_in_words(found)}",
         "",
         "| row | " + " | ".join(COLUMNS.values()) + " |",
         "| --- |" + " ---: |" * len(COLUMNS),
@@ -301,26 +316,66 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def plot(found: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Bars of each table that was measured, as `throughput_{table}.png`."""
+    from matplotlib.figure import Figure
+
+    bars: dict[str, tuple[str, dict[str, float]]] = {}
+    if "rows" in found:
+        bars["steps"] = (
+            "predictions learnt from a second",
+            {name: row["predictions_per_second"] for name, row in found["rows"].items()},
+        )
+    if "savings" in found:
+        bars["savings"] = "times", found["savings"]["ratios"]
+    if "answers" in found:
+        speeds = found["answers"]["speeds"]
+        bars["answers"] = "a second", {name: value for name, value in speeds.items() if name.endswith("/s")}
+    if "peer" in found:
+        rows = {name: each for name, each in found["peer"]["rows"].items() if "peer" in each}
+        quotients = {
+            name: float(np.median(np.divide(each["peer"]["seconds"], each["ours"]["seconds"])))
+            for name, each in rows.items()
+        }
+        bars["peer"] = "times as fast as OpenFlamingo", quotients
+    files = []
+    for name, (unit, values) in bars.items():
+        figure = Figure(figsize=(9, 1 + 0.4 * len(values)), layout="constrained")
+        axes = figure.add_subplot(xlabel=unit, xscale="log" if name == "steps" else "linear")
+        drawn = axes.barh(list(values), list(values.values()))
+        axes.bar_label(drawn, fmt="{:,.2f}" if name == "savings" else "{:,.0f}" if name == "steps" else "{:,.1f}")
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        files.append(folder / f"throughput_{name}.png")
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(files[-1], dpi=120)
+    return files
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="recipes/demo.yaml")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--users", type=int, default=100, help="Test shoppers that are ranked for, one at a time.")
+    parser.add_argument("--users", type=int, default=100, help="Test shoppers that are ranked for.")
     parser.add_argument(
         "--peer", type=Path, help="A folder with open_flamingo, to be run beside; see benchmarks/peer.py."
     )
-    parser.add_argument("--only", choices=["steps", "savings", "peer"], help="One of the tables; all without it.")
+    parser.add_argument("--only", choices=["steps", "answers", "savings", "peer"], help="One table; all without it.")
     parser.add_argument("--size", default="base", help="Of the language model that savings are measured on.")
     parser.add_argument("--items", type=int, default=50, help="Of the history that savings are measured on.")
     parser.add_argument("--repeats", type=int, default=7, help="How often a saving is measured.")
     parser.add_argument("--json", type=Path, help="Where to write the numbers.")
+    parser.add_argument("--plots", type=Path, help="A folder for bars of them.")
     chosen = parser.parse_args()
     if chosen.only == "peer" and chosen.peer is None:
         parser.error("--only peer: name the folder of open_flamingo with --peer.")
-    found = {}
+    found: dict[str, Any] = {}
     if chosen.only in (None, "steps"):
         found = run(chosen.recipe, chosen.steps, chosen.users)
         print(table(found))
+    if chosen.only in (None, "answers"):
+        found["answers"] = run_answers(chosen.recipe, chosen.users)
+        print(table_of_answers(found["answers"]))
     if chosen.only in (None, "savings"):
         found["savings"] = run_savings(chosen.size, chosen.items, chosen.repeats)
         print(table_of_savings(found["savings"]))
@@ -329,6 +384,8 @@ def main() -> None:
         print(peer.table(found["peer"]))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if chosen.plots is not None:
+        print(*plot(found, chosen.plots), sep="\n")
 
 
 if __name__ == "__main__":
