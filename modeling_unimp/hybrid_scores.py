@@ -31,6 +31,9 @@ from .term_index import TERM_ARRAYS, TermIndex, query_texts, texts_of
 
 HYBRID_FILE = "hybrid_scores.safetensors"
 MAX_HISTORY = 200  # items of a history that are looked at, the latest
+# Of what its stand-in has. More is better for what is new and worse for all else: with a tenth of H&M's items new,
+# their NDCG@10 on validation is .008, .054 and .073 at 0, .5 and 1, and that of the others .128, .122 and .114.
+SHARE_OF_NEW = 0.5
 POPULARITY, AGAIN = "popularity", "again"  # sources that are no neighbours; the second is the history itself
 QUERIES = "query attribute"  # the index of whole texts of the attribute that queries mostly name
 
@@ -208,7 +211,8 @@ class HybridScores:
         has_it_AK = (others[:, None] == near).float()
         nearest_A = values[others].float().amax(dim=1)
         borrowed = found[:, others] + (weights_SK @ has_it_AK.T) * nearest_A
-        # One that was new in the fit has what its words and picture tell by themselves, too.
+        # Of one that was new in the fit nobody said that anyone wants it; but what its words and picture tell counts.
+        borrowed *= torch.where(added < self.num_items, SHARE_OF_NEW, 1.0)
         found[:, added] = torch.maximum(found[:, added], borrowed)
         return torch.cat([near_items, added])
 

@@ -15,7 +15,7 @@ from .cell_values import as_seconds
 from .history import Case, Histories
 
 logger = logging.getLogger(__name__)
-MOST_NEW = 0.5  # of a catalogue
+MOST_NEW = 0.2  # of a catalogue
 
 
 class Targets:
@@ -117,8 +117,8 @@ def new_items_of(train: Histories, outside: np.ndarray) -> np.ndarray | None:
         outside (`np.ndarray` of bool, `(N,)`): items that some took, too few for the training: these are known.
 
     Returns:
-        `np.ndarray`: of bool `(N,)`; `None` where there are none, and where they are most of the catalogue, for then
-        it lists for long what nobody wants.
+        `np.ndarray`: of bool `(N,)`; `None` where there are none, and where they are more than a fifth of the
+        catalogue: it lists for long, then, what nobody wants.
     """
     is_new: np.ndarray = (train.item_counts() == 0) & ~outside
     return is_new if 0 < is_new.mean() <= MOST_NEW else None

@@ -50,14 +50,14 @@ def test_k_core_takes_away_until_all_is_left_has_k():
 
 
 def test_new_items_are_those_that_nobody_is_known_to_have_taken():
-    histories, catalogue = shop({"a": "xyz", "b": "w"})
-    nothing = np.zeros(4, dtype=bool)
+    histories, catalogue = shop({"a": "rstxyz", "b": "w"})
+    nothing = np.zeros(7, dtype=bool)
     assert new_items_of(histories, nothing) is None
     first = histories.select_users(np.array([0]))
     assert [catalogue.item_id(number) for number in np.flatnonzero(new_items_of(first, nothing))] == ["w"]
     # Some took it, too few to learn from.
     assert new_items_of(first, np.array([item_id == "w" for item_id in catalogue.item_ids])) is None
-    # Three of four: such a catalogue lists what nobody wants.
+    # Six of seven: such a catalogue lists what nobody wants.
     assert new_items_of(histories.select_users(np.array([1])), nothing) is None
 
 
