@@ -15,7 +15,7 @@ from .cell_values import as_seconds
 from .history import Case, Histories
 
 logger = logging.getLogger(__name__)
-MOST_NEW = 0.2  # of a catalogue
+MOST_NEW = 0.2  # of the items that are sold
 
 
 class Targets:
@@ -110,18 +110,19 @@ class Split:
 
 
 def new_items_of(train: Histories, outside: np.ndarray) -> np.ndarray | None:
-    """Items that are to be recommended by what they are, for nobody had the time to take them.
+    """Items that are sold and that nobody took yet: they go by what they are.
 
     Args:
         train (`Histories`)
         outside (`np.ndarray` of bool, `(N,)`): items that some took, too few for the training: these are known.
 
     Returns:
-        `np.ndarray`: of bool `(N,)`; `None` where there are none, and where they are more than a fifth of the
-        catalogue: it lists for long, then, what nobody wants.
+        `np.ndarray`: of bool `(N,)`; `None` where there are none, and where they are more than a fifth of
+        what is sold: a shop has that, then, for long, and nobody wants it.
     """
-    is_new: np.ndarray = (train.item_counts() == 0) & ~outside
-    return is_new if 0 < is_new.mean() <= MOST_NEW else None
+    available = np.array(train.catalogue.available)
+    is_new: np.ndarray = (train.item_counts() == 0) & ~outside & available
+    return is_new if 0 < is_new.sum() <= MOST_NEW * available.sum() else None
 
 
 def k_core(histories: Histories, k: int = 5) -> Histories:

@@ -57,7 +57,10 @@ def test_new_items_are_those_that_nobody_is_known_to_have_taken():
     assert [catalogue.item_id(number) for number in np.flatnonzero(new_items_of(first, nothing))] == ["w"]
     # Some took it, too few to learn from.
     assert new_items_of(first, np.array([item_id == "w" for item_id in catalogue.item_ids])) is None
-    # Six of seven: such a catalogue lists what nobody wants.
+    catalogue.retire(["w"])
+    assert new_items_of(first, nothing) is None
+    catalogue.unretire(["w"])
+    # Six of seven: such a shop has what nobody wants.
     assert new_items_of(histories.select_users(np.array([1])), nothing) is None
 
 
