@@ -90,6 +90,27 @@ def test_each_epoch_has_every_row_once_and_is_another(tmp_path, strategy):
     assert windows[0] != windows[1] != windows[2]
 
 
+def test_an_item_that_nobody_took_yet_is_not_lowered(tmp_path):
+    competing = torch.arange(6) != 4
+    trainer = make_trainer(tmp_path, competing_items=competing)
+    model, rows = trainer.model.train(), trainer.bare_model.model.item_embeddings.output_rows
+    new = trainer.bare_model.config.group_slices["items"][0] + 4
+    batches = [batch for batch in trainer.get_train_dataloader() if not (batch["labels"] == new).any()]
+    for masked, changes in ((competing, False), (None, True)):
+        trainer.competing_items = masked
+        model.zero_grad()
+        for batch in batches:
+            trainer.compute_loss(model, batch).backward()
+        assert rows.items.grad[4].any() == changes
+        assert rows.items.grad[[0, 1, 2, 3, 5]].any(dim=1).all()
+    # What is asked after the training competes with all.
+    model.eval()
+    losses = []
+    for trainer.competing_items in (competing, None):
+        losses.append(trainer.compute_loss(model, batches[0]).item())
+    assert losses[0] == losses[1]
+
+
 def test_data_seed_orders_the_rows_and_nothing_else(tmp_path):
     orders = []
     for options in ({}, {"data_seed": 1}, {"data_seed": 1, "seed": 9}):

@@ -25,7 +25,16 @@ THREE_EPOCHS = {"max_steps": -1, "num_train_epochs": 3, "repeats": 7}
 
 
 def make_trainer(
-    folder, *, batch_size=6, accumulation=1, max_steps=4, evaluate=False, repeats=8, train=None, **kwargs
+    folder,
+    *,
+    batch_size=6,
+    accumulation=1,
+    max_steps=4,
+    evaluate=False,
+    repeats=8,
+    train=None,
+    competing_items=None,
+    **kwargs,
 ) -> UniMPTrainer:
     processor = make_model_processor()
     split = leave_last_out(make_histories(processor.catalogue), new_users=0.0)
@@ -64,6 +73,7 @@ def make_trainer(
         evaluation_cases=cases if evaluate else (),
         data_collator=UniMPCollator(processor, context="attributes", next_item=True),
         processing_class=processor,
+        competing_items=competing_items,
     )
 
 
