@@ -148,7 +148,7 @@ def test_the_search_is_the_models_own(shop):
     asked = [{name: value for name, value in request.items() if name != "retrieved"} for request in REQUESTS]
     has_picture = PictureIndex.of(model, processor).has_picture
     found = retrieve(search_with(model, processor), processor, asked, has_picture)
-    pipeline = PersonalizationPipeline(model=model, processor=processor)
+    pipeline = PersonalizationPipeline(model=model, processor=processor, device="cpu")
     pictured = ["m1", "m2", "s1", "h1", "h2"]
     for request, own in zip(asked, found, strict=True):
         searched = pipeline(request | {"task": "search"}, top_k=2, allowed=pictured)["items"]
@@ -273,15 +273,15 @@ def test_outputs_hold_the_likelihood_of_the_truth(shop):
 
 def test_a_saved_model_imagines_the_same_to_the_last_bit(shop, tmp_path):
     model, processor = shop
-    PersonalizationPipeline(model=model, processor=processor).save_pretrained(tmp_path)
+    PersonalizationPipeline(model=model, processor=processor, device="cpu").save_pretrained(tmp_path)
     assert (tmp_path / "image_codec" / "config.json").is_file()
     assert not any("codec" in name for name in model.state_dict())
     loaded, again = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.catalogue.picture_codes, processor.catalogue.picture_codes)
     assert (again.num_codes, again.num_retrieved) == (16, 2)
     asked = {"task": "imagine", "history": ["m1", "h1"], "query": "shoe"}
-    first = PersonalizationPipeline(model=model, processor=processor)(asked, seed=3)
-    second = PersonalizationPipeline(model=loaded, processor=again)(asked, seed=3)
+    first = PersonalizationPipeline(model=model, processor=processor, device="cpu")(asked, seed=3)
+    second = PersonalizationPipeline(model=loaded, processor=again, device="cpu")(asked, seed=3)
     assert first["picture"].tobytes() == second["picture"].tobytes()
     assert {k: v for k, v in first.items() if k != "picture"} == {k: v for k, v in second.items() if k != "picture"}
 
@@ -303,7 +303,7 @@ def test_without_a_codec_there_is_no_picture(shop):
         with pytest.raises(ValueError, match="no image codec"):
             model.imagine(**batch_of(processor))
         with pytest.raises(ValueError, match="no image codec"):
-            PersonalizationPipeline(model=model, processor=processor)(REQUESTS[0])
+            PersonalizationPipeline(model=model, processor=processor, device="cpu")(REQUESTS[0])
     finally:
         model.image_codec = codec
 
