@@ -354,7 +354,7 @@ def test_an_item_that_is_new_in_the_fit_goes_with_what_its_like_goes_with(split)
     assert popularity[6] == popularity[4] > known.raw(Score("popularity"), [()])[0, 6]
     transitions = Score("transitions", math.inf)
     assert known.raw(transitions, [[3]])[0, 6] == 0
-    assert hybrid.raw(transitions, [[3]])[0, 6] == hybrid.raw(transitions, [[3]])[0, 4] / 2 > 0
+    assert hybrid.raw(transitions, [[3]])[0, 6] == 0.75 * hybrid.raw(transitions, [[3]])[0, 4] > 0
     # What its words tell by themselves stays.
     text = Score("text", math.inf)
     assert (hybrid.raw(text, [[0]])[0] >= known.raw(text, [[0]])[0]).all()
