@@ -1,0 +1,114 @@
+"""The tables of a data set's headlines: runs of some seeds beside trivial and cheap answers, on the same cases.
+
+python -m benchmarks.headlines --runs runs/h-and-m-42 runs/h-and-m-1 runs/h-and-m-2 --baselines runs/h-and-m-baselines
+
+`--runs` are output folders of train.py that differ in the seed alone, `--baselines` is one of benchmarks.baselines.
+Ratios are of means over the same cases, which are drawn anew in pairs; of several runs each case counts with its mean.
+Of the single cheap answers there are the two that validation prefers, and EASE + same attribute.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hub_cards.run_record import CASES, RESULTS
+
+from .baselines import BASELINE_CASES
+from .experiments import NETWORK, TASKS_OF_NUMBERS, cases_of, paired_ratio
+
+CLOSED_FORM, BLEND, USUAL = "closed form alone", "best blend", "EASE + same attribute"
+SINGLE = 2  # cheap answers beside that one
+LIST_MEASURES = ("coverage@10", "novelty@10", "diversity@10")
+COLUMNS = (
+    *("task", "cases (skipped)", "metric", "UniMP", "network alone", "closed form alone: ratio [95 %]", "trivial"),
+    *("single cheap answer: ratio of UniMP to it [95 %]", "coverage, novelty, diversity @10", "ECE (by chance)"),
+)
+
+
+def table(part: str, runs: Sequence[Path], baselines: Path | None) -> str:
+    """Markdown: a row for each task of the part."""
+    records = [json.loads((run / RESULTS).read_text())["results"].get(part, {}) for run in runs]
+    cheap = (
+        {} if baselines is None else json.loads((baselines / "baselines.json").read_text())["results"].get(part, {})
+    )
+    lines = [f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|"]
+    for task in TASKS_OF_NUMBERS:
+        if task in records[0]:
+            of_task = [record[task] for record in records]
+            others = preferred(cheap.get(task, {}))
+            files = [run / CASES for run in runs]
+            ratios = [
+                f"{who} {value:.4f}: {ratio(files, [baselines / BASELINE_CASES], part, task, who)}"
+                for who, value in others.items()
+                if baselines is not None
+            ]
+            lines.append("| " + " | ".join(cells(part, task, of_task, files, ratios)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cells(
+    part: str, task: str, of_runs: Sequence[Mapping[str, Any]], files: Sequence[Path], ratios: Sequence[str]
+) -> list[str]:
+    """One row."""
+    first, headline = of_runs[0], of_runs[0]["headline"]
+    values = [each["model"][headline] for each in of_runs]
+    ours = f"{np.mean(values):.4f} ({', '.join(f'{value:.4f}' for value in values)})"
+    if len(values) == 1:
+        ours = "{:.4f} [{:.4f} - {:.4f}]".format(*values, *first["interval"])
+    parts = {
+        who: float(np.mean([each["parts"][who][headline] for each in of_runs])) if who in first["parts"] else None
+        for who in (NETWORK, CLOSED_FORM)
+    }
+    closed = ""
+    if parts[CLOSED_FORM] is not None:
+        closed = f"{parts[CLOSED_FORM]:.4f}: {ratio(files, files, part, task, CLOSED_FORM)}"
+    lists = [float(np.mean([each["model"].get(name, np.nan) for each in of_runs])) for name in LIST_MEASURES]
+    calibration = [np.mean([each["reliability"][name] for each in of_runs]) for name in ("ece", "ece_by_chance")]
+    return [
+        task,
+        f"{first['cases']} ({first.get('skipped', 0)})",
+        headline,
+        ours,
+        "" if parts[NETWORK] is None else f"{parts[NETWORK]:.4f}",
+        closed,
+        "; ".join(f"{who} {row[headline]:.4f}" for who, row in first["baselines"].items()),
+        "; ".join(ratios),
+        "" if np.isnan(lists[0]) else "{:.2f}, {:.1f} bits, {:.2f}".format(*lists),
+        "{:.3f} ({:.3f})".format(*calibration),
+    ]
+
+
+def preferred(of_task: Mapping[str, Any]) -> dict[str, float]:
+    """Single cheap answers with their headline: those that validation prefers, and the usual one."""
+    if not of_task:
+        return {}
+    headline, rows = of_task["headline"], of_task["baselines"]
+    sign = 1 if headline == "rmse" else -1
+    single = sorted((who for who in rows if who != BLEND), key=lambda who: sign * rows[who]["validation"])
+    names = dict.fromkeys([*single[:SINGLE], *([USUAL] if USUAL in rows else [])])
+    return {who: rows[who]["metrics"][headline] for who in names}
+
+
+def ratio(ours: Sequence[Path], theirs: Sequence[Path], part: str, task: str, who: str) -> str:
+    """That of UniMP to another, in words."""
+    own, other = cases_of(ours, part, task, "UniMP"), cases_of(theirs, part, task, who)
+    if own is None or other is None or len(own) != len(other):
+        return "other cases"
+    return "{:.2f} [{:.2f} - {:.2f}]".format(*paired_ratio(own, other, task == "rate"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", type=Path, required=True)
+    parser.add_argument("--baselines", type=Path)
+    chosen = parser.parse_args()
+    for part in json.loads((chosen.runs[0] / RESULTS).read_text())["results"]:
+        print(f"*{part}*\n\n{table(part, chosen.runs, chosen.baselines)}")
+
+
+if __name__ == "__main__":
+    main()
