@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ MAX_HISTORY = 200  # items of a history that are looked at, the latest
 # their NDCG@10 is .008, .054, .061 and .073 at 0, .5, .7 and 1 (likeness in words: .059), and that of the others on
 # validation .128, .122, .118 and .114.
 SHARE_OF_NEW = 0.75
+TEXT = "text"  # neighbours that are alike in words
 POPULARITY, AGAIN = "popularity", "again"  # sources that are no neighbours; the second is the history itself
 QUERIES = "query attribute"  # the index of whole texts of the attribute that queries mostly name
 
@@ -116,8 +117,13 @@ class HybridScores:
         weighted.weights, weighted.stars = {task: list(each) for task, each in weights.items()}, stars
         return weighted
 
-    def with_items(self, added: Items | None = None, changed: Items | None = None) -> "HybridScores":
-        """The same scores for a catalogue that has changed; the neighbours themselves wait for the next fit.
+    def with_items(
+        self,
+        added: Items | None = None,
+        changed: Items | None = None,
+        likeness: Iterable[torch.Tensor] | None = None,
+    ) -> "HybridScores":
+        """The same scores for a catalogue that has changed; most neighbours wait for the next fit.
 
         Queries find all of these items by their words as they are now. An item that was added goes with what the item
         goes with that is most like it in words, and with that item itself as its nearest neighbour does; it is taken
@@ -125,12 +131,16 @@ class HybridScores:
 
         Args:
             added, changed (`Mapping[int, Mapping]`, *optional*): items with their attributes, by their numbers.
+            likeness (`Iterable[torch.Tensor]`, *optional*): of each added item how much each item of the fit is like
+                it in words `(N,)`, by the measure of the neighbours of that name; it is one of theirs, then.
         """
         changes = dict(added or {}) | dict(changed or {})
         grown = copy.copy(self)
         alike = {number: self._most_alike(item) for number, item in (added or {}).items()}
         grown.stand_ins = self.stand_ins | {number: other for number, other in alike.items() if other is not None}
         grown.catalogue_size = max([self.catalogue_size, *(number + 1 for number in changes)])
+        if TEXT in self.neighbours and likeness is not None:
+            grown.neighbours = self.neighbours | {TEXT: _with_added(*self.neighbours[TEXT], added or {}, likeness)}
         grown.terms = {}
         for name, index in self.terms.items():
             texts = {number: texts_of(item, self.attributes) for number, item in changes.items()}
@@ -409,6 +419,20 @@ class HybridScores:
                 f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged: copy, download or save "
                 "it again."
             ) from error
+
+
+def _with_added(
+    items: torch.Tensor, values: torch.Tensor, added: Iterable[int], likeness: Iterable[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neighbours `(N, k)`, the nearest first, with each added item in the place of what is less like a row's item."""
+    items, values = items.clone(), values.clone()
+    for number, of_fit in zip(added, likeness, strict=True):
+        alike, rows = of_fit[: len(items)].half().topk(min(items.shape[1], len(items)))
+        rows = rows[alike > values[rows, -1]]
+        items[rows, -1], values[rows, -1] = number, of_fit[rows].half()
+        values[rows], order = values[rows].sort(dim=1, descending=True, stable=True)
+        items[rows] = items[rows].gather(1, order)
+    return items, values
 
 
 def save_hybrid_beside(hybrid: HybridScores | None, folder: str | os.PathLike) -> None:

@@ -6,7 +6,7 @@ ZeRO-3). Where a module is asked for several things, the first argument of `forw
 Shapes: V words, K added tokens that are no items, N items, W width of a row, C terms of an item, G picture width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -258,6 +258,18 @@ class UniMPItemEmbeddings(nn.Module):
         self.content_term_ids, self.content_term_weights = checked.term_ids, checked.term_weights
         if checked.pictures is not None:
             self.content_pictures = checked.pictures
+
+    @torch.no_grad()
+    def likeness(self, content: ItemContent) -> Iterator[torch.Tensor]:
+        """How like each item is to each of some others in its terms `(N,)`, on the CPU: the product of their weights,
+        which are vectors of length 1 but for terms beyond `config.content_length`."""
+        ids, weights = self.content_term_ids, self.content_term_weights
+        assert ids is not None and weights is not None
+        ids, weights = ids.cpu().long().clamp(min=0), weights.float().cpu()
+        for own_ids, own_weights in zip(content.term_ids.long(), content.term_weights.float(), strict=True):
+            of_terms = torch.zeros(self.config.num_terms)
+            of_terms[own_ids[own_ids >= 0]] = own_weights[own_ids >= 0]
+            yield (of_terms[ids] * weights).sum(dim=1)
 
     @torch.no_grad()
     def add_items(

@@ -91,6 +91,20 @@ def test_items_that_nobody_told_of_have_the_networks_score_alone():
     assert added[0, 3] == pytest.approx(float(logits.log_softmax(-1)[0, 3]))
 
 
+def test_an_added_item_is_a_neighbour_of_what_it_is_like():
+    """In the place of what is less like an item; 0 is like nothing."""
+    neighbours = {
+        "text": (torch.tensor([[1, 2], [0, 0], [0, 0]]), torch.tensor([[0.5, 0.25], [0.5, 0.0], [0.25, 0.0]]))
+    }
+    old = make(neighbours=neighbours, scores=[Score("text", math.inf)], weights={})
+    new = {3: {"title": "zzz"}, 4: {"title": "zzz"}}
+    grown = old.with_items(added=new, likeness=[torch.tensor([0.375, 0.0, 0.75]), torch.tensor([0.125, 0.0, 0.0])])
+    raw = grown.raw(Score("text", math.inf), [[0], [1], [2]])
+    torch.testing.assert_close(raw, torch.tensor([[0, 0.5, 0, 0.375, 0], [0.5, 0, 0, 0, 0], [0.25, 0, 0, 0.75, 0]]))
+    assert grown.neighbours["text"][0][2].tolist() == [3, 0], "the nearest first"
+    assert old.raw(Score("text", math.inf), [[0]]).tolist() == [[0, 0.5, 0.25]]
+
+
 def test_an_added_item_goes_with_what_its_like_goes_with():
     texts = [["red mug", "mug"], ["blue shoe", "shoe"], ["green sock", "sock"]]
     terms = {"words": TermIndex.of(texts, are_words=True), "query attribute": TermIndex.of([["mug"], [], []], False)}

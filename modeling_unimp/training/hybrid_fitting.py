@@ -17,7 +17,17 @@ from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcess
 from processing_unimp.control_tokens import NUM_STARS
 
 from ..answering import outputs_of
-from ..hybrid_scores import AGAIN, POPULARITY, QUERIES, HybridScores, Score, numbers_of, squash, stars_of_history
+from ..hybrid_scores import (
+    AGAIN,
+    POPULARITY,
+    QUERIES,
+    TEXT,
+    HybridScores,
+    Score,
+    numbers_of,
+    squash,
+    stars_of_history,
+)
 from ..star_scores import StarScores
 from ..term_index import TermIndex, query_texts, texts_of
 from .item_similarity import (
@@ -77,7 +87,7 @@ def closed_form_scores(
         found["kNN"] = item_knn(train)
     found |= {
         "transitions": windowed_transitions(train),
-        "text": None if terms is None else text_similarity(terms),
+        TEXT: None if terms is None else text_similarity(terms),
         "pictures": None if pictures is None else picture_similarity(pictures),
     }
     neighbours = {
@@ -93,7 +103,7 @@ def closed_form_scores(
     scores += [Score(POPULARITY), *(Score(name) for name in indices)]
     counts = train.item_counts() + 1
     popularity = torch.from_numpy(np.log(counts / counts.sum()))
-    stand_ins = {} if new_items is None else _stand_ins(new_items, found["text"], found["pictures"])
+    stand_ins = {} if new_items is None else _stand_ins(new_items, found[TEXT], found["pictures"])
     return HybridScores(
         neighbours, indices, popularity, scores, None, None, query_attribute, stand_ins, attributes=attributes
     )
