@@ -8,6 +8,7 @@ The network:
     open_clip_tower.py          vision towers of open_clip
     perceiver.py                resampler: the features of a picture to a fixed number of latents
     gated_cross_attention.py    text looks at latents
+    packing.py                  rows of unequal length side by side, so that no padding is computed
     item_embeddings.py          input and output rows of items and other added tokens
     network.py                  all of these joined: tokens and pictures to hidden states
     focal_loss.py               loss of labelled tokens alone
