@@ -109,9 +109,10 @@ def best_blend(
     pictures: np.ndarray | None,
     query_attribute: str | None,
     attributes: Sequence[str] | None = None,
+    new_items: np.ndarray | None = None,
 ) -> HybridScores:
     """All of UniMP's closed-form scores, weighted on validation as beside a network, but without one."""
-    hybrid = closed_form_scores(train, pictures, query_attribute, validation[0].exclude_seen, attributes)
+    hybrid = closed_form_scores(train, pictures, query_attribute, validation[0].exclude_seen, attributes, new_items)
     return fit_closed_form(hybrid, validation, train)
 
 
@@ -254,6 +255,7 @@ def choose_all(
     attributes: Sequence[str],
     query_attribute: str | None,
     pictures: np.ndarray | None,
+    new_items: np.ndarray | None = None,
 ) -> dict[str, dict[str, Chosen]]:
     """Every baseline, by task and name.
 
@@ -263,6 +265,7 @@ def choose_all(
         attributes (`Sequence[str]`): of items, those that UniMP reads too.
         query_attribute (`str`, *optional*): what queries are made from.
         pictures (`np.ndarray` of shape `(N, D)`, *optional*): a vector for each picture, zeros where there is none.
+        new_items (`np.ndarray` of bool, `(N,)`, *optional*): that nobody took yet, for the best blend.
     """
     chosen: dict[str, dict[str, Chosen]] = {cases.task.name: {} for cases in validation}
 
@@ -323,7 +326,7 @@ def choose_all(
         add("text of the item", of_the_item(train), explanations, as_it_is)
         add("text of the shopper", of_the_shopper(train), explanations, as_it_is)
     if answerable := [*rankings, *ratings]:
-        blend = best_blend(train, answerable, pictures, query_attribute, attributes)
+        blend = best_blend(train, answerable, pictures, query_attribute, attributes, new_items)
         for cases in answerable:
             task = cases.task.name
             if task in blend.weights or task == "rate":
@@ -417,7 +420,7 @@ def main() -> None:
             logger.info(f"{cases.task.name} is left out: {reason}")
     answerable = [cases for cases in validation if len(cases) and cases.task.name in ANSWERED]
     attributes = data_args.attributes or catalogue.attributes
-    chosen = choose_all(split.train, answerable, attributes, data_args.query_attribute, pictures)
+    chosen = choose_all(split.train, answerable, attributes, data_args.query_attribute, pictures, split.new_items)
     chose = round(time.time() - started, 1)
 
     # As in train.py: here, once, the test parts are touched.

@@ -140,14 +140,16 @@ def cases_of(files: Sequence[Path], part: str, task: str, who: str) -> np.ndarra
     return np.mean(found, axis=0) if found else None
 
 
-def ratio_of(files: Sequence[Path], others: Sequence[Path], part: str, task: str, who: str, other: str) -> str:
+def ratio_of(
+    files: Sequence[Path], others: Sequence[Path], part: str, task: str, who: str, other: str, digits: int = 3
+) -> str:
     """In words, that of `who` in some files to `other` in others."""
     ours, theirs = cases_of(files, part, task, who), cases_of(others, part, task, other)
     if ours is None or theirs is None:
         return ""
     if len(ours) != len(theirs):
         return "other cases"
-    return _ratio(paired_ratio(ours, theirs, task == "rate"))
+    return _ratio(paired_ratio(ours, theirs, task == "rate"), digits)
 
 
 class Row(NamedTuple):
@@ -259,8 +261,9 @@ def newcomers(experiments: Mapping[str, Mapping[str, Any]], output_dir: str) -> 
     return "\n".join(lines) + "\n"
 
 
-def _ratio(found: tuple[float, float, float]) -> str:
-    return "{:.3f} [{:.3f} - {:.3f}]".format(*found)
+def _ratio(found: tuple[float, float, float], digits: int = 3) -> str:
+    ratio, low, high = (f"{value:.{digits}f}" for value in found)
+    return f"{ratio} [{low} - {high}]"
 
 
 def _number(value: float | None) -> str:

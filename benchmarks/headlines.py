@@ -18,10 +18,11 @@ import numpy as np
 from hub_cards.run_record import CASES, RESULTS
 
 from .baselines import BASELINE_CASES
-from .experiments import NETWORK, TASKS_OF_NUMBERS, cases_of, paired_ratio
+from .experiments import NETWORK, TASKS_OF_NUMBERS, ratio_of
 
 CLOSED_FORM, BLEND, USUAL = "closed form alone", "best blend", "EASE + same attribute"
 SINGLE = 2  # cheap answers beside that one
+DIGITS = 2
 LIST_MEASURES = ("coverage@10", "novelty@10", "diversity@10")
 COLUMNS = (
     *("task", "cases (skipped)", "metric", "UniMP", "network alone", "closed form alone: ratio [95 %]", "trivial"),
@@ -42,12 +43,19 @@ def table(part: str, runs: Sequence[Path], baselines: Path | None) -> str:
             others = preferred(cheap.get(task, {}))
             files = [run / CASES for run in runs]
             ratios = [
-                f"{who} {value:.4f}: {ratio(files, [baselines / BASELINE_CASES], part, task, who)}"
+                f"{who} {value:.4f}: {ratio_of(files, [baselines / BASELINE_CASES], part, task, 'UniMP', who, DIGITS)}"
                 for who, value in others.items()
                 if baselines is not None
             ]
             lines.append("| " + " | ".join(cells(part, task, of_task, files, ratios)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def networks(part: str, runs: Sequence[Path]) -> str:
+    """Of each task how much better the network alone is than the closed form alone, which is all cheap answers."""
+    files = [run / CASES for run in runs]
+    ratios = {task: ratio_of(files, files, part, task, NETWORK, CLOSED_FORM, DIGITS) for task in TASKS_OF_NUMBERS}
+    return "; ".join(f"{task} {ratio}" for task, ratio in ratios.items() if ratio)
 
 
 def cells(
@@ -65,7 +73,7 @@ def cells(
     }
     closed = ""
     if parts[CLOSED_FORM] is not None:
-        closed = f"{parts[CLOSED_FORM]:.4f}: {ratio(files, files, part, task, CLOSED_FORM)}"
+        closed = f"{parts[CLOSED_FORM]:.4f}: {ratio_of(files, files, part, task, 'UniMP', CLOSED_FORM, DIGITS)}"
     lists = [float(np.mean([each["model"].get(name, np.nan) for each in of_runs])) for name in LIST_MEASURES]
     calibration = [np.mean([each["reliability"][name] for each in of_runs]) for name in ("ece", "ece_by_chance")]
     return [
@@ -93,14 +101,6 @@ def preferred(of_task: Mapping[str, Any]) -> dict[str, float]:
     return {who: rows[who]["metrics"][headline] for who in names}
 
 
-def ratio(ours: Sequence[Path], theirs: Sequence[Path], part: str, task: str, who: str) -> str:
-    """That of UniMP to another, in words."""
-    own, other = cases_of(ours, part, task, "UniMP"), cases_of(theirs, part, task, who)
-    if own is None or other is None or len(own) != len(other):
-        return "other cases"
-    return "{:.2f} [{:.2f} - {:.2f}]".format(*paired_ratio(own, other, task == "rate"))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="+", type=Path, required=True)
@@ -108,6 +108,7 @@ def main() -> None:
     chosen = parser.parse_args()
     for part in json.loads((chosen.runs[0] / RESULTS).read_text())["results"]:
         print(f"*{part}*\n\n{table(part, chosen.runs, chosen.baselines)}")
+        print(f"Network alone / closed form alone: {networks(part, chosen.runs)}.\n")
 
 
 if __name__ == "__main__":

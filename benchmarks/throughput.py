@@ -7,7 +7,7 @@ python -m benchmarks.throughput --only savings --repeats 15
 Each row is measured in a process of its own, so that its peak memory is its own, on the threads that torch takes
 (OMP_NUM_THREADS). A loader here is no worker of its own: its share is what a step would wait for without any.
 Operations are those that are done, forward and backward; the most that the machine gives is by the largest product, in
-the same process. `--plots` needs matplotlib, which is in no extra of this package.
+the same process. `--plots` needs matplotlib, which the extra `dev` brings.
 """
 
 import argparse
@@ -284,24 +284,20 @@ def _conditions_in_words(found: Mapping[str, Any]) -> str:
 
 
 def table_of_savings(found: Mapping[str, Any]) -> str:
-    lines = [
-        f"{found['size']}, a history of {found['items']} items, median of {found['repeats']}, "
-        + _conditions_in_words(found),
-        "",
-        "| one way / another | times |",
-        "| --- | ---: |",
-    ]
-    return "\n".join(lines + [f"| {name} | {ratio:.2f} |" for name, ratio in found["ratios"].items()])
+    what = f"{found['size']}, a history of {found['items']} items, median of {found['repeats']}"
+    return _two_columns(what, found, ("one way / another", "times"), found["ratios"], 2)
 
 
 def table_of_answers(found: Mapping[str, Any]) -> str:
-    lines = [
-        f"{found['recipe']}, {found['users']} shoppers, {_conditions_in_words(found)}",
-        "",
-        "| answers of a saved model | |",
-        "| --- | ---: |",
-    ]
-    return "\n".join(lines + [f"| {name} | {value:,.1f} |" for name, value in found["speeds"].items()])
+    what = f"{found['recipe']}, {found['users']} shoppers"
+    return _two_columns(what, found, ("answers of a saved model", ""), found["speeds"], 1)
+
+
+def _two_columns(
+    what: str, found: Mapping[str, Any], columns: tuple[str, str], values: Mapping[str, float], digits: int
+) -> str:
+    lines = [f"{what}, {_conditions_in_words(found)}", "", f"| {columns[0]} | {columns[1]} |", "| --- | ---: |"]
+    return "\n".join([*lines, *(f"| {name} | {value:,.{digits}f} |" for name, value in values.items())])
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -125,7 +125,8 @@ class UniMPGatedCrossAttention(nn.Module):
             text_BTD (`torch.FloatTensor`): hidden states of the language model.
             media_ULD (`torch.FloatTensor`): latents of the batch's distinct pictures.
             media_mask (`FoldedSpans` or `PictureMask`): which token sees which picture.
-            keys_values (`MediaKeysValues`, *optional*): where those of `media_ULD` are found, or kept.
+            keys_values (`MediaKeysValues`, *optional*): where those of `media_ULD` are found, or kept, for a
+                `PictureMask`; of spans each token sees its picture in one call alone.
         """
         # Of each distinct picture once, then handed to all that see it.
         if isinstance(media_mask, FoldedSpans):

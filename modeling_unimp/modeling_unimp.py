@@ -330,7 +330,8 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
                 )
             head = self._head()
             if competing_items is not None:
-                head = _competing(head, nn.functional.pad(competing_items, (self._first_item, 0), value=True), targets)
+                first_item, _ = self.config.group_slices["items"]
+                head = _competing(head, nn.functional.pad(competing_items, (first_item, 0), value=True), targets)
             return token_nll(hidden, targets, head, self.config.vocab_size)
         # Also without any label the result has to hang on the graph.
         nll = hidden.float().sum(dim=-1) * 0
@@ -344,10 +345,6 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
                     head = _competing(head, competing_items, numbers)
                 nll = nll.index_put((of_group,), token_nll(hidden[of_group], numbers, head, classes))
         return nll
-
-    @property
-    def _first_item(self) -> int:
-        return self.config.group_slices["items"][0]
 
     def _sampled_head(
         self, targets: torch.Tensor, sampled_items: int, competing_items: torch.Tensor | None

@@ -68,6 +68,6 @@ __all__ = [
     "hold_out_domain",
     "k_core",
     "leave_last_out",
-    "new_items_of",
     "make_demo_shop",
+    "new_items_of",
 ]

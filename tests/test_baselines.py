@@ -365,6 +365,8 @@ def test_the_best_blend_is_the_closed_form_that_stands_beside_the_network(circle
     _, alone = fit_hybrid(hybrid, make_model(processor), processor, validation, circles.train)
     blend = baselines.best_blend(circles.train, validation, None, "category")
     assert blend.weights == alone.weights and blend.digest() == alone.digest()
+    new = np.arange(len(circles.train.catalogue)) == 3
+    assert 3 in baselines.best_blend(circles.train, validation, None, "category", new_items=new).stand_ins
     described = baselines.blend_parameters(blend, "recommend")
     assert "transitions @ 1" in described and all(weight > 0 for weight in described.values())
 

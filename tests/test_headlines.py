@@ -32,6 +32,7 @@ def runs(tmp_path):
         (folder / RESULTS).write_text(json.dumps({"results": {"test": {"recommend": result}}}))
         by_case = {
             ("test", "recommend", "UniMP"): np.full(4, value),
+            ("test", "recommend", "network alone"): np.full(4, value - 0.25),
             ("test", "recommend", "closed form alone"): np.full(4, 0.3),
         }
         save_by_case(folder / CASES, by_case)
@@ -77,6 +78,10 @@ def test_runs_of_two_seeds(runs, baselines):
 def test_one_run_has_an_interval_and_needs_no_cheap_answers(runs):
     cells = headlines.table("test", runs[:1], None).splitlines()[-1].split(" | ")
     assert cells[3] == "0.5000 [0.1000 - 0.9000]" and cells[7] == ""
+
+
+def test_networks_beside_all_cheap_answers(runs):
+    assert headlines.networks("test", runs) == "recommend 1.17 [1.17 - 1.17]"
 
 
 def test_cheap_answers_to_other_cases_are_not_compared(runs, baselines):

@@ -55,7 +55,6 @@ def test_the_tables_of_savings_and_answers_by_hand():
 
 
 def test_what_was_measured_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     of_peer = {"ours": {"seconds": [1.0, 2.0]}, "peer": {"seconds": [4.0, 6.0]}}
     found = {
         "rows": {"full": {"predictions_per_second": 5.0}, "compact": {"predictions_per_second": 500.0}},
