@@ -37,6 +37,7 @@ from modeling_unimp.training.experiment import (
     use_all_cores,
 )
 from modeling_unimp.training.hybrid_fitting import MOST_CASES
+from modeling_unimp.training.initial_model import leak_of
 from modeling_unimp.training.item_similarity import term_vectors
 from modeling_unimp.training.recipe import given_on_command_line, parse_recipe
 from processing_unimp import TASK_NAMES, UniMPCollator
@@ -72,6 +73,9 @@ def main() -> None:
                 logger.warning("push_to_hub: a codec alone is not published. Train a model with it and push that.")
         return
     split = split_histories(histories, catalogue, data_args)
+    if model_args.initial_model is not None:
+        split.leaks += f" {leak_of(model_args.initial_model)}"
+        logger.warning(leak_of(model_args.initial_model))
 
     # The model, and what it learns from.
     processor = processor_of(catalogue, split, codec, data_args, model_args)

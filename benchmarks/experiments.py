@@ -30,6 +30,7 @@ EXPERIMENTS = Path("recipes/experiments.yaml")
 RESAMPLES = 2_000
 SHOPS = ("h_and_m", "movielens")  # whose tables are given; the made-up shop makes its own
 NETWORK = "network alone"
+UNTESTED = {"hybrid": "none", "max_test_cases": 1}  # what a stage that others follow is spared
 TASKS_OF_NUMBERS = ("recommend", "search", "rate", "select")
 
 
@@ -83,17 +84,30 @@ def spoilt(items: pa.Table, corrupt: Mapping[str, float], seed: int) -> pa.Table
 
 
 def run(name: str, experiment: Mapping[str, Any], given: argparse.Namespace, seed: int) -> None:
+    """One run, or one after the other where an experiment has stages: each begins with the weights of the one before,
+    and the last alone is tested."""
     folder = folder_of(given.output_dir, name, seed)
     if (folder / RESULTS).is_file():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "experiment.yaml"
-    config.write_text(yaml.safe_dump(arguments_of(experiment, given, folder, seed)))
     print(f"{name}, seed {seed}: {folder}", flush=True)
-    with open(folder / "log.txt", "w") as log:
-        ended = subprocess.run([sys.executable, "train.py", "--config", str(config)], stdout=log, stderr=log)
-    if ended.returncode:
-        print(f"  failed with {ended.returncode}: see {folder / 'log.txt'}", flush=True)
+    stages = experiment.get("stages", [{}])
+    earlier = folder_of(given.output_dir, experiment["after"], seed) if "after" in experiment else None
+    for number, stage in enumerate(stages, 1):
+        is_last = number == len(stages)
+        output = folder if is_last else folder / f"stage_{number}"
+        output.mkdir(parents=True, exist_ok=True)
+        changes = experiment.get("changes", {}) | stage | ({} if is_last else UNTESTED)
+        recipe = arguments_of(dict(experiment) | {"changes": changes}, given, output, seed)
+        if earlier is not None:
+            recipe["initial_model"] = str(earlier)
+        config = output / "experiment.yaml"
+        config.write_text(yaml.safe_dump(recipe))
+        with open(output / "log.txt", "w") as log:
+            ended = subprocess.run([sys.executable, "train.py", "--config", str(config)], stdout=log, stderr=log)
+        if ended.returncode:
+            print(f"  failed with {ended.returncode}: see {output / 'log.txt'}", flush=True)
+            return
+        earlier = output
 
 
 def folder_of(output_dir: str, name: str, seed: int) -> Path:

@@ -34,7 +34,8 @@ class TaskMixture(torch.utils.data.Dataset):
         repeats (`int`, *optional*, defaults to 1): random windows of a shopper an epoch.
         temperature (`float`, *optional*, defaults to 1.0): tasks are drawn in proportion to
             `number of cases ** (1 / temperature)`; large values make them alike.
-        shares (`Mapping[str, float]`, *optional*): factors on the probabilities of tasks; 1 where not named.
+        shares (`Mapping[str, float]`, *optional*): factors on the probabilities of tasks; 1 where not named, 0 for a
+            task that is evaluated and not trained.
         history_length, query_attribute, num_candidates, num_retrieved, wish_attributes (*optional*): see
             `ExampleSource`.
         seed (`int`, *optional*, defaults to 0).
@@ -67,9 +68,11 @@ class TaskMixture(torch.utils.data.Dataset):
             raise ValueError(f"windows={windows!r}: expected 'random', 'all' or 'whole'.")
         if temperature <= 0 or repeats < 1:
             raise ValueError(f"temperature={temperature}, repeats={repeats}: expected both to be positive.")
-        bad_shares = {name: share for name, share in (shares or {}).items() if name not in tasks or share <= 0}
-        if bad_shares:
-            raise ValueError(f"shares {bad_shares}: expected positive numbers for some of {', '.join(tasks)}.")
+        bad_shares = {name: share for name, share in (shares or {}).items() if name not in tasks or share < 0}
+        if bad_shares or not any((shares or {}).get(name, 1) for name in tasks):
+            raise ValueError(
+                f"shares {bad_shares or shares}: expected numbers from 0 for some of {', '.join(tasks)}, not all 0."
+            )
         self.train = train
         self.catalogue = catalogue
         self.history_length = history_length
@@ -202,6 +205,7 @@ class TaskMixture(torch.utils.data.Dataset):
                     f"{MAX_DRAWS} interactions in a row cannot be used by any of the tasks {', '.join(names)}."
                 )
             draws += 1
-            tasks = names[first : first + 1] if draws < MAX_DRAWS_OF_TASK else names[first:] + names[:first]
+            others = names[first + 1 :] + names[:first] if draws >= MAX_DRAWS_OF_TASK else []
+            tasks = [names[first], *(name for name in others if self.probabilities[name])]
             request = self._example(int(rng.choice(self.users)), rng, tasks)
         return request

@@ -68,6 +68,26 @@ def test_every_experiment_is_a_recipe(name, given, tmp_path, monkeypatch):
     assert ALL[name].get("against", "h_and_m") in ALL
 
 
+def test_stages_begin_where_the_one_before_ended_and_the_last_is_tested(given, tmp_path, monkeypatch):
+    calls = []
+    ended = argparse.Namespace(returncode=0)
+    monkeypatch.setattr(experiments.subprocess, "run", lambda command, **_: calls.append(command[-1]) or ended)
+    name = "made_up, one task after another"
+    experiments.run(name, ALL[name], given, 7)
+    recipes = [yaml.safe_load(Path(each).read_text()) for each in calls]
+    assert [recipe["tasks"] for recipe in recipes[:-1]] == [["recommend"], ["search"], ["rate"], ["explain"]]
+    assert recipes[-1]["tasks"] == ["recommend", "search", "rate", "explain", "select"]
+    assert [task for task in recipes[-1]["tasks"] if recipes[-1]["task_shares"].get(task, 1)] == ["select"]
+    assert [each.get("initial_model") for each in recipes] == [None, *(each["output_dir"] for each in recipes[:-1])]
+    assert [each.get("max_test_cases") for each in recipes] == [1] * 4 + [300]
+    assert sum(each["num_train_epochs"] for each in recipes) == 3
+    calls.clear()
+    name = "made_up, then recommend alone"
+    experiments.run(name, ALL[name], given, 7)
+    (recipe,) = (yaml.safe_load(Path(each).read_text()) for each in calls)
+    assert recipe["initial_model"] == str(experiments.folder_of(given.output_dir, "made_up", 7))
+
+
 def test_what_is_spoilt():
     number = 2_000
     items = pa.table(

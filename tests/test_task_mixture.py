@@ -122,6 +122,25 @@ def test_temperature_evens_the_tasks():
     assert shares[0] < shares[1] < shares[2] == pytest.approx(0.5)
 
 
+def test_a_task_of_share_0_is_never_drawn_not_even_in_place_of_another():
+    rated = make_histories(CATALOGUE)
+    for shares in ({"recommend": 0}, {"search": 0}):
+        drawn = TaskMixture(rated, CATALOGUE, ["recommend", "search"], query_attribute="category", shares=shares)
+        assert {drawn[index]["task"] for index in range(len(drawn))} == {"recommend", "search"} - set(shares)
+    rated.ratings[:] = np.nan
+    rated.ratings[rated.starts[:-1] + 1] = 3.0  # of the second interaction of each shopper alone
+    rows = TaskMixture(
+        rated, CATALOGUE, ["recommend", "rate"], windows="all", shares={"recommend": 0, "rate": 1}, history_length=1
+    )
+    assert {rows[index]["task"] for index in range(len(rows))} == {"rate"}
+
+
+@pytest.mark.parametrize("shares", [{"recommend": -1}, {"rate": 1}, {"recommend": 0, "search": 0}])
+def test_shares_that_cannot_be(shares):
+    with pytest.raises(ValueError, match="expected numbers from 0 for some of recommend, search, not all 0"):
+        mixture(tasks=["recommend", "search"], shares=shares)
+
+
 def test_unrated_interactions_serve_another_task():
     rated = make_histories(CATALOGUE)
     rated.ratings[::2] = np.nan

@@ -194,6 +194,32 @@ def test_an_evaluation_answers_and_its_best_checkpoint_is_kept(tmp_path):
     assert {"eval_rate_rmse", "eval_seconds"} <= set(trainer.evaluate())
 
 
+@pytest.mark.parametrize(
+    ("metric", "is_greater"), [("rate_rmse", False), ("eval_rate_mae", False), ("select_f1", True)]
+)
+def test_the_best_checkpoint_is_the_best_also_where_less_is_better(tmp_path, metric, is_greater):
+    trainer = make_trainer(tmp_path, evaluate=True, metric_for_best_model=metric)
+    assert trainer.args.greater_is_better is is_greater
+    trainer.train()
+    values = [
+        each[f"eval_{metric.removeprefix('eval_')}"] for each in trainer.state.log_history if "eval_seconds" in each
+    ]
+    assert trainer.state.best_metric == (max if is_greater else min)(values)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("imagine_gain", "of recommend, search, rate"),
+        ("recommend_ndcg", "recommend_ and one of hr@5"),
+        ("f1", "no task"),
+    ],
+)
+def test_a_metric_that_does_not_exist_is_told_before_the_training(tmp_path, metric, told):
+    with pytest.raises(ValueError, match=told):
+        make_trainer(tmp_path, evaluate=True, metric_for_best_model=metric)
+
+
 def test_the_log_tells_tasks_kinds_gates_and_speed(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=3)
     trainer.train()

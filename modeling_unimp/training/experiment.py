@@ -45,8 +45,9 @@ from ..imagining import CODEC_FOLDER
 from ..modeling_unimp import UniMPForConditionalGeneration
 from . import checkpoints
 from .codec_training import measure_codec, train_codec
-from .feature_store import FeatureStore
+from .feature_store import FeatureStore, tower_fingerprint
 from .hybrid_fitting import closed_form_scores, fit_hybrid
+from .initial_model import take_weights
 from .low_rank_adapters import add_lora
 from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
 from .taming_vqgan import load_image_codec
@@ -169,7 +170,11 @@ def image_codec_of(
             )
         return None, None
     folder = Path(str(args.output_dir)) / CODEC_FOLDER
-    if model_args.image_codec != "train":
+    if model_args.initial_model is not None:
+        # Its rows of codes are of no other codec.
+        codec, metrics = ImageCodec.from_pretrained(model_args.initial_model, subfolder=CODEC_FOLDER), None
+        logger.info(f"image codec: that of {model_args.initial_model}")
+    elif model_args.image_codec != "train":
         codec, metrics = load_image_codec(model_args.image_codec), None
     elif (folder / "codec.json").is_file() and checkpoint_to_resume(args) is not None:
         # A resumed training goes on with the codes it began with.
@@ -239,7 +244,8 @@ def processor_of(
     """The processor of the recipe's backbones and catalogue."""
     fusion = model_args.config_fields.get("fusion", UniMPConfig.fusion)
     return UniMPProcessor.from_backbones(
-        text_model=model_args.text_model,
+        # A tokenizer made anew would number words otherwise than the initial model.
+        text_model=model_args.initial_model or model_args.text_model,
         image_processor=load_image_processor(model_args.vision_model),
         catalogue=catalogue,
         extra_texts=split.train.explanations(),
@@ -281,6 +287,13 @@ def model_of(
     model.image_codec = codec
     if codec is not None:
         model.fit_codes_to_codec()
+    if model_args.initial_model is not None:
+        take_weights(model, processor, model_args.initial_model)
+        if features is not None and features.metadata["tower"] != tower_fingerprint(model.model.vision_tower):
+            raise SystemExit(
+                f"initial_model: {model_args.initial_model} has trained its vision tower, and here "
+                f"{model_args.vision_model} is frozen with other weights. Set train_vision: true."
+            )
     model.freeze_backbones(train=model_args.trained_part, train_vision=model_args.vision_is_trained)
     if model_args.use_peft:
         model = add_lora(

@@ -61,7 +61,9 @@ class DataArguments:
     windows: str = _option("random", "random: some windows of each history an epoch; all: every position.")
     windows_per_user: int = _option(1, "Random windows of each history an epoch.")
     temperature: float = _option(1.0, "Tasks are drawn in proportion to their cases ** (1 / temperature).")
-    task_shares: dict | str = _option({}, "How much oftener than so a task is drawn, JSON; 1 where it is not named.")
+    task_shares: dict | str = _option(
+        {}, "How much oftener than so a task is drawn, JSON; 1 where it is not named, 0: not trained."
+    )
     exclude_seen: bool = _option(True, "Leave the history's items out of the rankings of an evaluation.")
     max_validation_cases: int | None = _option(1000, "Cases of each task in an evaluation during training.")
     max_test_cases: int | None = _option(None, "Cases of each task in the final test; all without it.")
@@ -84,6 +86,11 @@ class ModelArguments:
     vision_model: str | None = _option(
         "tiny",
         "A vision backbone by Hub name or folder, open_clip:MODEL/WEIGHTS; tiny, small: from scratch; none: none.",
+    )
+    initial_model: str | None = _option(
+        None,
+        "A UniMP by Hub name or folder whose weights, tokenizer and image codec the training begins with; the other "
+        "options are those of its recipe, the tables may have changed.",
     )
     unimp: dict[str, Any] | str = _option({}, "Fields of UniMPConfig, e.g. {num_latents: 8, fusion: exclusive}; JSON.")
     hybrid: str = _option(
@@ -119,7 +126,7 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         # A recipe can say null; the command line cannot.
-        for name in ("vision_model", "image_codec"):
+        for name in ("vision_model", "image_codec", "initial_model"):
             if str(getattr(self, name)).lower() == "none":
                 setattr(self, name, None)
         self.hybrid = str(self.hybrid).lower()

@@ -17,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
 from processing_unimp import EvaluationCases
-from processing_unimp.metrics.summary import summarise
+from processing_unimp.metrics.summary import more_is_better, summarise
 from processing_unimp.task import Scores
 
 from ..backbones import whole_weights
@@ -101,7 +101,10 @@ class UniMPTrainer(Trainer):
         if evaluation_cases and args.metric_for_best_model in (None, "loss"):
             first = evaluation_cases[0].task
             args.metric_for_best_model = f"{first.name}_{first.headline}"
-            args.greater_is_better = first.higher_is_better
+        if evaluation_cases:
+            # TrainingArguments takes all but a loss for something to be large.
+            chosen = str(args.metric_for_best_model).removeprefix("eval_")
+            args.greater_is_better = more_is_better(chosen, [each.task.name for each in evaluation_cases])
         # The Trainer requires an `eval_dataset` to evaluate at all; `evaluate` takes `evaluation_cases`.
         super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
         if not args.disable_tqdm:

@@ -1,6 +1,6 @@
 """The metrics of each task over all cases, from the columns that `Task.score` gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,6 +41,7 @@ METRICS: dict[str, dict[str, Callable[[Scores], float]]] = {
         "nll": lambda scores: float(scores["nll"].mean()),
     },
 }
+LOWER_IS_BETTER = {"mae", "rmse", "similarity_to_other", "frechet", "nll"}
 TEXT_METRICS = (bleu, rouge, meteor, distinct, bert_score)
 
 
@@ -64,6 +65,26 @@ def summarise(task: Task, scores: Scores, lists: ListMeasures | None = None) -> 
     if lists is not None and METRICS[task.name] is RANKING:
         found |= {"novelty@10": lists.novelty(scores["best"]), "diversity@10": lists.diversity(scores["best"])}
     return found
+
+
+def more_is_better(name: str, tasks: Sequence[str]) -> bool:
+    """Whether a model is the better the greater a metric is.
+
+    Args:
+        name (`str`): `TASK_METRIC`, such as `recommend_ndcg@10`.
+        tasks (`Sequence[str]`): names of the tasks that are evaluated.
+
+    Raises:
+        ValueError: no such task, or it has no such metric.
+    """
+    task, _, metric = name.partition("_")
+    if task not in tasks:
+        raise ValueError(
+            f"metric {name!r} is of no task that is evaluated: expected TASK_METRIC, of {', '.join(tasks)}."
+        )
+    if metric not in METRICS.get(task, {metric: None}):
+        raise ValueError(f"metric {name!r}: expected {task}_ and one of {', '.join(METRICS[task])}.")
+    return metric not in LOWER_IS_BETTER
 
 
 def headline_of(task: Task, scores: Scores, rows: np.ndarray) -> float:
