@@ -75,11 +75,11 @@ def central(texts: Sequence[str]) -> str:
     if len(texts) > MOST_COMPARED:
         texts = [texts[int(place)] for place in rng.choice(len(texts), MOST_COMPARED, replace=False)]
     words = [frozenset(text.lower().split()) for text in texts]
-    likeness = [
+    similarity = [
         sum(2 * len(one & other) / (len(one) + len(other)) for place, other in enumerate(words) if place != own)
         for own, one in enumerate(words)
     ]
-    return texts[int(np.argmax(likeness))]
+    return texts[int(np.argmax(similarity))]
 
 
 # Of several texts one.

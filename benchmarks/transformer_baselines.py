@@ -5,12 +5,12 @@ python -m venv rectools_env && rectools_env/bin/pip install "rectools[torch]==0.
 rectools_env/bin/python benchmarks/transformer_baselines.py fit --data split --model sasrec --session_length 12
 
 The first command runs in our environment, the last in one of its own, because RecTools holds numpy below 2.
-Models: `sasrec` (softmax over all items), `esasrec` (SASRec with LiGR layers and sampled softmax) and `bert4rec`. They
-read item ids alone: no text, no picture, no other task. Every point of the grid is trained to the plateau of NDCG@10
-on validation (or to `--max_epochs`), its best epoch is kept, and the best point of all is ranked on the other parts,
-once. Grid: `--factors` x `--dropout` x `--learning_rate`, 64 and 128 x 0.2 and 0.4 x 0.001 unless said otherwise. Not
-tuned: 2 blocks, 2 heads, one seed, no training on the validation interactions. RecTools trains on the latest
-`--session_length` interactions of a user, and on no others.
+Models: `sasrec`, `esasrec` (SASRec with LiGR layers), `bert4rec` and `hstu` (without its attention to times, which the
+split does not have). They read item ids alone: no text, no picture, no other task. Every point of the grid is trained
+to the plateau of NDCG@10 on validation (or to `--max_epochs`), its best epoch is kept, and the best point of all is
+ranked on the other parts, once. Grid: `--factors` x `--dropout` x `--learning_rate`, 64 and 128 x 0.2 and 0.4 x 0.001
+unless said otherwise. Not tuned: `--blocks`, `--heads`, one seed, no training on the validation interactions. RecTools
+trains on the latest `--session_length` interactions of a user, and on no others.
 
 Tried so far, with 64 factors at 0.003 in batches of 32, on one busy core:
 - H&M, the latest 12 interactions: `sasrec` with both dropouts. At 0.001 and dropout 0.2 validation was at 0.038 after
@@ -35,10 +35,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-MODELS = ("sasrec", "esasrec", "bert4rec")
+MODELS = ("sasrec", "esasrec", "bert4rec", "hstu")
 RESAMPLES = 500
 BATCH = 256  # of cases that are ranked
-HEADS = 2
 
 logger = logging.getLogger("transformer_baselines")
 
@@ -177,27 +176,29 @@ def summary(ranks: np.ndarray) -> dict[str, Any]:
 
 
 def new_model(args: argparse.Namespace, factors: int, dropout: float, learning_rate: float) -> Any:
-    from rectools.models import BERT4RecModel, SASRecModel
+    from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
     from rectools.models.nn.item_net import IdEmbeddingsItemNet
     from rectools.models.nn.transformers.ligr import LiGRLayers
 
-    shared = {
+    options = {
         "n_factors": factors,
         "dropout_rate": dropout,
         # The place of the item that is asked for is one of BERT4Rec's.
         "session_max_len": args.session_length + (args.model == "bert4rec"),
-        "n_blocks": 2,
-        "n_heads": HEADS,
+        "n_blocks": args.blocks,
+        "n_heads": args.heads,
         "batch_size": args.batch_size,
         "lr": learning_rate,
         "item_net_block_types": (IdEmbeddingsItemNet,),
     }
+    if args.negatives:
+        options |= {"loss": "sampled_softmax", "n_negatives": args.negatives}
     if args.model == "bert4rec":
-        return BERT4RecModel(**shared)
-    if args.model == "esasrec":
-        sampled = {"loss": "sampled_softmax", "n_negatives": args.negatives}
-        return SASRecModel(**shared, **sampled, transformer_layers_type=LiGRLayers)
-    return SASRecModel(**shared)
+        return BERT4RecModel(**options)
+    if args.model == "hstu":
+        # The split has an order and no times.
+        return HSTUModel(**options, relative_time_attention=False)
+    return SASRecModel(**options, **({"transformer_layers_type": LiGRLayers} if args.model == "esasrec" else {}))
 
 
 def dataset_of(users: Any, items: Any, positions: Any) -> Any:
@@ -268,13 +269,15 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"data: {args.data} holds no split.json. Make the folder with `export` first.")
     if "validation" not in json.loads((args.data / "split.json").read_text())["parts"]:
         raise ValueError(f"data: {args.data} has no validation case, which chooses. Export a split that has.")
-    if strange := [width for width in args.factors if width < 1 or width % HEADS]:
-        raise ValueError(f"factors: {strange}: expected multiples of the {HEADS} attention heads, such as 64.")
-    if strange := [share for share in args.dropout if not 0 <= share < 1]:
-        raise ValueError(f"dropout: {strange}: expected shares from 0 to below 1, such as 0.2.")
-    for name in ("session_length", "negatives", "batch_size", "evaluate_every", "patience"):
+    for name in ("session_length", "blocks", "heads", "batch_size", "evaluate_every", "patience"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name}: {getattr(args, name)}: expected 1 or more.")
+    if strange := [width for width in args.factors if width < 1 or width % args.heads]:
+        raise ValueError(f"factors: {strange}: expected multiples of the {args.heads} attention heads, such as 64.")
+    if strange := [share for share in args.dropout if not 0 <= share < 1]:
+        raise ValueError(f"dropout: {strange}: expected shares from 0 to below 1, such as 0.2.")
+    if args.negatives < 0:
+        raise ValueError(f"negatives: {args.negatives}: expected 0 (all items compete) or more.")
     if args.max_epochs < args.evaluate_every:
         raise ValueError(
             f"max_epochs: {args.max_epochs}: expected at least the {args.evaluate_every} epochs of evaluate_every."
@@ -351,7 +354,9 @@ def main() -> None:
     fitting.add_argument("--dropout", type=float, nargs="+", default=[0.2, 0.4])
     fitting.add_argument("--learning_rate", type=float, nargs="+", default=[0.001], help="of Adam")
     fitting.add_argument("--session_length", type=int, default=100, help="interactions of a user that are read")
-    fitting.add_argument("--negatives", type=int, default=256, help="of the sampled softmax, esasrec only")
+    fitting.add_argument("--negatives", type=int, default=0, help="of a sampled softmax; 0: all items compete")
+    fitting.add_argument("--blocks", type=int, default=2)
+    fitting.add_argument("--heads", type=int, default=2)
     fitting.add_argument("--batch_size", type=int, default=128)
     fitting.add_argument("--max_epochs", type=int, default=200)
     fitting.add_argument("--evaluate_every", type=int, default=5, help="epochs")

@@ -37,7 +37,7 @@ QUESTIONS = {
     "recommend": "Which item comes next? Ranked over the whole catalogue.",
     "search": "Which item fits both the query and the shopper? Ranked over the whole catalogue.",
     "rate": "How many stars will the shopper give? Smaller errors are better.",
-    "explain": "Why does an item suit the shopper, or not? Likeness to what was really written.",
+    "explain": "Why does an item suit the shopper, or not? Similarity to what was really written.",
     "select": "Which of the candidates will the shopper take?",
     "imagine": "What would an item look like that fits both the query and the shopper? Gain: how much more the "
     "picture is like the item really taken than like other items of the query. Frechet: how far the pictures, all "
@@ -299,7 +299,7 @@ def _imagine(views: _ItemViews, request: Mapping[str, Any], answer: Mapping[str,
         "retrieved": [views.of(item) for item in answer["retrieved"]],
         "picture": _exact(answer["picture"], MADE_SIDE),
         "nearest": nearest,
-        "where": f"number {place} in likeness" if place else f"not among the {len(nearest)} most alike",
+        "where": f"number {place} in similarity" if place else f"not among the {len(nearest)} most alike",
         "true": views.of(request["answer"]),
     }
 

@@ -27,7 +27,7 @@ Answers:
     ranking.py                  the best items of logits
     hybrid_scores.py            closed-form scores beside the network's
     term_index.py               what queries find: words by BM25, whole values
-    star_scores.py              stars by biases, likeness and factors
+    star_scores.py              stars by biases, similarity and factors
     attribution.py              what the score of a ranked item is made of
     imagining.py                search for items, write codes, compare pictures
     image_codec.py              pictures as codes and back

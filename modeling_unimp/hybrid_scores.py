@@ -32,7 +32,7 @@ from .term_index import TERM_ARRAYS, TermIndex, query_texts, texts_of
 HYBRID_FILE = "hybrid_scores.safetensors"
 MAX_HISTORY = 200  # items of a history that are looked at, the latest
 # Of what its stand-in has. More is better for what is new and worse for all else: with a tenth of H&M's items new,
-# their NDCG@10 is .008, .054, .061 and .073 at 0, .5, .7 and 1 (likeness in words: .059), and that of the others on
+# their NDCG@10 is .008, .054, .061 and .073 at 0, .5, .7 and 1 (text similarity: .059), and that of the others on
 # validation .128, .122, .118 and .114.
 SHARE_OF_NEW = 0.75
 TEXT = "text"  # neighbours that are alike in words
@@ -121,7 +121,7 @@ class HybridScores:
         self,
         added: Items | None = None,
         changed: Items | None = None,
-        likeness: Iterable[torch.Tensor] | None = None,
+        similarity: Iterable[torch.Tensor] | None = None,
     ) -> "HybridScores":
         """The same scores for a catalogue that has changed; most neighbours wait for the next fit.
 
@@ -131,7 +131,7 @@ class HybridScores:
 
         Args:
             added, changed (`Mapping[int, Mapping]`, *optional*): items with their attributes, by their numbers.
-            likeness (`Iterable[torch.Tensor]`, *optional*): of each added item how much each item of the fit is like
+            similarity (`Iterable[torch.Tensor]`, *optional*): of each added item how much each item of the fit is like
                 it in words `(N,)`, by the measure of the neighbours of that name; it is one of theirs, then.
         """
         changes = dict(added or {}) | dict(changed or {})
@@ -139,8 +139,8 @@ class HybridScores:
         alike = {number: self._most_alike(item) for number, item in (added or {}).items()}
         grown.stand_ins = self.stand_ins | {number: other for number, other in alike.items() if other is not None}
         grown.catalogue_size = max([self.catalogue_size, *(number + 1 for number in changes)])
-        if TEXT in self.neighbours and likeness is not None:
-            grown.neighbours = self.neighbours | {TEXT: _with_added(*self.neighbours[TEXT], added or {}, likeness)}
+        if TEXT in self.neighbours and similarity is not None:
+            grown.neighbours = self.neighbours | {TEXT: _with_added(*self.neighbours[TEXT], added or {}, similarity)}
         grown.terms = {}
         for name, index in self.terms.items():
             texts = {number: texts_of(item, self.attributes) for number, item in changes.items()}
@@ -422,11 +422,11 @@ class HybridScores:
 
 
 def _with_added(
-    items: torch.Tensor, values: torch.Tensor, added: Iterable[int], likeness: Iterable[torch.Tensor]
+    items: torch.Tensor, values: torch.Tensor, added: Iterable[int], similarity: Iterable[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Neighbours `(N, k)`, the nearest first, with each added item in the place of what is less like a row's item."""
     items, values = items.clone(), values.clone()
-    for number, of_fit in zip(added, likeness, strict=True):
+    for number, of_fit in zip(added, similarity, strict=True):
         alike, rows = of_fit[: len(items)].half().topk(min(items.shape[1], len(items)))
         rows = rows[alike > values[rows, -1]]
         items[rows, -1], values[rows, -1] = number, of_fit[rows].half()

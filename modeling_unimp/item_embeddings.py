@@ -260,7 +260,7 @@ class UniMPItemEmbeddings(nn.Module):
             self.content_pictures = checked.pictures
 
     @torch.no_grad()
-    def likeness(self, content: ItemContent) -> Iterator[torch.Tensor]:
+    def similarity(self, content: ItemContent) -> Iterator[torch.Tensor]:
         """How like each item is to each of some others in its terms `(N,)`, on the CPU: the product of their weights,
         which are vectors of length 1 but for terms beyond `config.content_length`."""
         ids, weights = self.content_term_ids, self.content_term_weights

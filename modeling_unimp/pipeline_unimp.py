@@ -130,8 +130,8 @@ class PersonalizationPipeline(Pipeline):
             hybrid = self.model.hybrid_scores
             if hybrid is not None:
                 has_terms = content is not None and self.model.config.num_terms > 0
-                likeness = self.model.model.item_embeddings.likeness(content) if has_terms else None
-                hybrid = hybrid.with_items(added=dict(enumerate(new, start=len(catalogue))), likeness=likeness)
+                similarity = self.model.model.item_embeddings.similarity(content) if has_terms else None
+                hybrid = hybrid.with_items(added=dict(enumerate(new, start=len(catalogue))), similarity=similarity)
             with catalogue.lock.changing():
                 # First what could fail.
                 self.model.add_items(len(new), content, catalogue_fingerprint=catalogue.fingerprint_with(added))

@@ -47,7 +47,7 @@ def test_ranks_by_hand():
     assert rows[2].startswith("| x | 0.7500 [") and rows[2].endswith("| 0.0000 [0.0000 - 0.0000] |")
 
 
-def test_likeness_to_a_history():
+def test_similarity_to_a_history():
     vectors = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     (found,) = cold_items.alike(vectors, [Case([0, 1], 2)], half_life=1.0)
     np.testing.assert_allclose(found, vectors @ [0.5, 1.0])

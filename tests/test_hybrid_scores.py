@@ -98,7 +98,7 @@ def test_an_added_item_is_a_neighbour_of_what_it_is_like():
     }
     old = make(neighbours=neighbours, scores=[Score("text", math.inf)], weights={})
     new = {3: {"title": "zzz"}, 4: {"title": "zzz"}}
-    grown = old.with_items(added=new, likeness=[torch.tensor([0.375, 0.0, 0.75]), torch.tensor([0.125, 0.0, 0.0])])
+    grown = old.with_items(added=new, similarity=[torch.tensor([0.375, 0.0, 0.75]), torch.tensor([0.125, 0.0, 0.0])])
     raw = grown.raw(Score("text", math.inf), [[0], [1], [2]])
     torch.testing.assert_close(raw, torch.tensor([[0, 0.5, 0, 0.375, 0], [0.5, 0, 0, 0, 0], [0.25, 0, 0, 0.75, 0]]))
     assert grown.neighbours["text"][0][2].tolist() == [3, 0], "the nearest first"

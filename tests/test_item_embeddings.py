@@ -85,13 +85,13 @@ def test_a_picture_that_did_not_change_stays():
     assert torch.equal(module.content_term_ids[[4, 1]], new.term_ids.int())
 
 
-def test_likeness_in_terms_by_hand():
+def test_similarity_in_terms_by_hand():
     embeddings = embeddings_of("content", num_items=3, content_picture_size=0)
     ids = torch.tensor([[3, 5], [5, -1], [7, -1]])
     known = ItemContent(ids, torch.tensor([[0.6, 0.8], [1.0, 0.0], [1.0, 0.0]]))
     embeddings.set_content(known)
     others = ItemContent(torch.tensor([[5, 3, -1], [9, -1, -1]]), torch.tensor([[0.8, 0.6, 0.0], [1.0, 0, 0]]))
-    found = list(embeddings.likeness(others))
+    found = list(embeddings.similarity(others))
     torch.testing.assert_close(torch.stack(found), torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.0, 0.0]]))
 
 

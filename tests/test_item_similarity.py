@@ -47,7 +47,7 @@ def test_ease_is_the_closed_form(train):
     np.testing.assert_allclose(dense(ease(train, 10.0), 12), np.maximum(weights, 0), atol=1e-5)
 
 
-def test_ease_with_content_counts_likeness_as_shoppers(train, monkeypatch):
+def test_ease_with_content_counts_similarity_as_shoppers(train, monkeypatch):
     """By a third of the penalty times the cosine of terms and the square of that of centred pictures."""
     monkeypatch.setattr(item_similarity, "ROWS_AT_ONCE", 5)
     words = [{"item_id": str(number), "kind": "ab"[number % 2], "size": "xyz"[number % 3]} for number in range(12)]
@@ -59,8 +59,8 @@ def test_ease_with_content_counts_likeness_as_shoppers(train, monkeypatch):
     unit[has] = pictures[has] - pictures[has].mean(axis=0)
     unit[has] /= np.linalg.norm(unit[has], axis=1, keepdims=True)
     x = users_by_items(train).toarray().astype(np.float64)
-    likeness = (terms @ terms.T).toarray() + np.square(unit @ unit.T)
-    inverse = np.linalg.inv(x.T @ x + 30 / 3 * likeness + 30 * np.eye(12))
+    similarity = (terms @ terms.T).toarray() + np.square(unit @ unit.T)
+    inverse = np.linalg.inv(x.T @ x + 30 / 3 * similarity + 30 * np.eye(12))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
     found = ease(train, 30.0, terms=terms, pictures=pictures)

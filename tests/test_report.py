@@ -327,7 +327,7 @@ def test_an_imagined_picture_stands_between_what_was_looked_up_and_what_is_sold(
     assert re.findall(r"<b>(.*?)</b>", parts["nearest"]) == ["0.90", "0.10", "0.46"]
     assert re.findall(r"width:(.*?)%", parts["nearest"]) == ["90.0", "10.0", "45.6"]
     assert ["took it" in tile for tile in tiles(parts["nearest"])] == [False, True, False]
-    assert "the item really taken is number 2 in likeness" in shown
+    assert "the item really taken is number 2 in similarity" in shown
     (true,) = tiles(parts["truth"])
     assert "Blue mug" in true and 'class="tile true"' in true
     assert text.count(re.search(r'src="([^"]+)"', drawn)[1]) == 1

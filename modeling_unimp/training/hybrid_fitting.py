@@ -109,10 +109,10 @@ def closed_form_scores(
     )
 
 
-def _stand_ins(new_items: np.ndarray, *likeness: Neighbours | None) -> dict[int, int]:
-    """Of each new item the one most like it that is not new, by the first likeness that finds one."""
+def _stand_ins(new_items: np.ndarray, *similarity: Neighbours | None) -> dict[int, int]:
+    """Of each new item the one most like it that is not new, by the first similarity that finds one."""
     stand_ins: dict[int, int] = {}
-    for near in filter(None, likeness):
+    for near in filter(None, similarity):
         numbers = np.flatnonzero(new_items)
         is_known = (near.values[numbers] > 0) & ~new_items[near.items[numbers]]
         first = is_known.argmax(axis=1)
