@@ -6,6 +6,7 @@ Shapes: N items, U users, R ratings.
 import math
 
 import numpy as np
+from scipy import sparse
 
 from processing_unimp import Histories
 
@@ -40,23 +41,28 @@ def factorise(
     mean, of_users, of_items = biases(train, user_penalty, item_penalty)
     rated = np.isfinite(train.ratings)
     users, items = train.user_numbers[rated], train.item_numbers[rated]
-    p = np.zeros((len(train), rank))
-    q = np.random.default_rng(0).normal(0, 0.1, size=(len(of_items), rank))
+    # A row a factor: the numbers of all users or items that one factor has lie together.
+    p = np.zeros((rank, len(train)))
+    q = np.random.default_rng(0).normal(0, 0.1, size=(len(of_items), rank)).T.copy()
+    # What a rating has beyond biases and factors, by user and item; kept up to date in place.
     residual = train.ratings[rated] - mean - of_users[users] - of_items[items]
+    starts = np.searchsorted(users, np.arange(len(train) + 1))  # ratings are in the order of users
+    of_ratings = sparse.csr_array((residual, items, starts), shape=(len(train), len(of_items)))
+    of_ratings.data = residual
+    is_rated = sparse.csr_array((np.ones_like(residual), of_ratings.indices, starts), shape=of_ratings.shape)
 
-    def solved(rows: np.ndarray, size: int, other: np.ndarray | float, ridge: float) -> np.ndarray:
-        weights = np.broadcast_to(np.square(other), residual.shape)
-        return np.bincount(rows, residual * other, size) / (np.bincount(rows, weights, size) + ridge)
+    def least_squares(values: sparse.sparray, present: sparse.sparray, other: np.ndarray, ridge: float) -> np.ndarray:
+        return np.asarray((values @ other) / (present @ np.square(other) + ridge))
 
     for _ in range(sweeps):
         residual += of_users[users]
-        of_users = solved(users, len(p), 1.0, user_penalty)
+        of_users = least_squares(of_ratings, is_rated, np.ones(len(of_items)), user_penalty)
         residual += of_items[items] - of_users[users]
-        of_items = solved(items, len(q), 1.0, item_penalty)
+        of_items = least_squares(of_ratings.T, is_rated.T, np.ones(len(train)), item_penalty)
         residual -= of_items[items]
         for factor in range(rank):
-            residual += p[users, factor] * q[items, factor]
-            p[:, factor] = solved(users, len(p), q[items, factor], penalty)
-            q[:, factor] = solved(items, len(q), p[users, factor], penalty)
-            residual -= p[users, factor] * q[items, factor]
-    return mean, of_items, q
+            residual += p[factor][users] * q[factor][items]
+            p[factor] = least_squares(of_ratings, is_rated, q[factor], penalty)
+            q[factor] = least_squares(of_ratings.T, is_rated.T, p[factor], penalty)
+            residual -= p[factor][users] * q[factor][items]
+    return mean, of_items, q.T
