@@ -37,7 +37,7 @@ from modeling_unimp.training.experiment import (
     use_all_cores,
 )
 from modeling_unimp.training.hybrid_fitting import MOST_CASES
-from modeling_unimp.training.initial_model import leak_of
+from modeling_unimp.training.initial_model import check_initial_model, leak_of
 from modeling_unimp.training.item_similarity import term_vectors
 from modeling_unimp.training.recipe import given_on_command_line, parse_recipe
 from processing_unimp import TASK_NAMES, UniMPCollator
@@ -54,6 +54,8 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.INFO if args.should_log else logging.WARNING)
     output_dir = check_output_folder(str(args.output_dir))
     publication = publication_of(args)
+    if model_args.initial_model is not None:
+        check_initial_model(model_args.initial_model)
     use_all_cores(args)
     keep_freed_memory(args)
     set_seed(args.seed)

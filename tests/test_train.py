@@ -11,7 +11,7 @@ from datasets import Dataset
 from hub_server import HubServer
 from processes import start
 from shop import save_demo_shop
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, GPT2Config
 
 import train
 from modeling_unimp import PersonalizationPipeline
@@ -162,9 +162,13 @@ def test_a_codec_alone(tmp_path):
         (["--tasks", "imagine", "--image_codec", "no/such-codec"], "no/such-codec"),
         (["--attributes", "title", "flavour"], "flavour"),
         (["--text_model", "no/such-model"], "no/such-model"),
+        (["--initial_model", "no/such-model"], "initial_model='no/such-model' cannot be read"),
+        (["--initial_model", "LM"], "is a gpt2: expected the folder or Hub name of a UniMP"),
     ],
 )
 def test_mistakes_are_told_before_any_training(tmp_path, monkeypatch, capsys, arguments, message):
+    GPT2Config(n_layer=1).save_pretrained(tmp_path / "LM")
+    arguments = [str(tmp_path / "LM") if each == "LM" else each for each in arguments]
     argv = ["train.py", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu", "true", *arguments]
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(experiment, "make_demo_shop", lambda: train_shop())

@@ -10,15 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from processing_unimp import UniMPProcessor
 
+from ..configuration_unimp import UniMPConfig
 from ..modeling_unimp import UniMPForConditionalGeneration
 
 # What items are, which the tables say and no training.
 CONTENT = ("content_term_ids", "content_term_weights", "content_pictures", "picture_mean")
 
 logger = logging.getLogger("train")
+
+
+def check_initial_model(name: str) -> None:
+    """Tell before the training that there is no UniMP of this name."""
+    try:
+        found = AutoConfig.from_pretrained(name).model_type
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"initial_model={name!r} cannot be read: {error}") from error
+    if found != UniMPConfig.model_type:
+        raise SystemExit(
+            f"initial_model={name!r} is a {found}: expected the folder or Hub name of a UniMP. A language model is "
+            "named in text_model."
+        )
 
 
 @torch.no_grad()
