@@ -21,6 +21,7 @@ The network:
 Answers:
     pipeline_unimp.py           requests to answers: preprocess, forward, postprocess
     answering.py                the steps that pipeline and evaluation share
+    generation.py               how words are written: pictures and added tokens in `generate`
     user_state.py               a history read once, for any number of requests
     picture_latents.py          what is kept of pictures that were looked at
     weights_version.py          whether weights are still those that something was made with
@@ -32,6 +33,8 @@ Answers:
     imagining.py                search for items, write codes, compare pictures
     image_codec.py              pictures as codes and back
     interfaces.py               types of what comes from the other package
+
+    batch_scoring.py            the older place of serving/batch_scoring.py
 
 training/ and serving/ are never exported.
 What only training needs is imported when it is first asked for, so that answering does not wait for peft, trl and the

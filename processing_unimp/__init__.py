@@ -3,6 +3,7 @@
 Exported to the Hub, with a published model:
     processing_unimp    UniMPProcessor: requests to tensors, generated ids to text
     sequence_rows       sequences under construction, and a left-padded batch of them
+    request_sequence    the sequence of one request, written token by token
     batch_pictures      the pictures of a batch, and a cache of pixels
     item_text           the text of an item, as token ids
     item_terms          weighted terms of items, for content rows

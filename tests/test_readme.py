@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import typing
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from processing_unimp import Catalogue, UniMPProcessor, make_demo_shop
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAX_LINES = 250
+PACKAGES = {"modeling_unimp", "processing_unimp", "hub_cards", "benchmarks", "recipes"}
 
 
 def blocks(language: str) -> list[str]:
@@ -245,6 +247,19 @@ def test_the_map_names_every_folder_of_the_repository():
     folders = {str(Path(path).parent) for path in listed.stdout.split() if (ROOT / path).is_file()} - {"."}
     assert named <= {str(Path(each)) for each in named if (ROOT / each).is_dir()}
     assert {folder for folder in folders if not any(folder.startswith(f"{each}/") for each in named)} <= named
+
+
+def test_each_folder_says_what_its_files_are_for():
+    for init in (path for package in PACKAGES for path in (ROOT / package).rglob("__init__.py")):
+        files = {file.stem for file in init.parent.glob("*.py")} - {"__init__"}
+        if len(files) < 2:
+            continue
+        told = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
+        named = re.findall(r"^ *([\w*]+)(?:\.py)?(?:, ([\w*]+))?   *\w", told, re.MULTILINE)
+        forms = {name for pair in named for name in pair if name}
+        untold = {name for name in files if not any(fnmatch(name, form) for form in forms)}
+        assert not untold, f"{init}: {untold}"
+        assert not {form for form in forms if not any(fnmatch(name, form) for name in files)}, init
 
 
 def test_the_picture_can_be_drawn_again(model_folder):
