@@ -299,7 +299,7 @@ def others_of(
     part: str,
     task: str,
 ) -> list[tuple[str, list[Path]]]:
-    """What a row is compared with, and the files of its cases: the experiment `against`, or the cheap answers whose
+    """What a row is compared with, and the files of its cases: the experiment `against`, or the baselines whose
     cases are beside them: each single one that is the best on validation, and the best blend."""
     if against := experiment.get("against"):
         # The same seed where there are several, so that one thing differs.

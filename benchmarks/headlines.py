@@ -1,10 +1,10 @@
-"""The tables of a data set's headlines: runs of some seeds beside trivial and cheap answers, on the same cases.
+"""The tables of a data set's headlines: runs of some seeds beside trivial and tuned baselines, on the same cases.
 
 python -m benchmarks.headlines --runs runs/h-and-m-42 runs/h-and-m-1 runs/h-and-m-2 --baselines runs/h-and-m-baselines
 
 `--runs` are output folders of train.py that differ in the seed alone, `--baselines` is one of benchmarks.baselines.
 Ratios are of means over the same cases, which are drawn anew in pairs; of several runs each case counts with its mean.
-Of the single cheap answers there are the two that validation prefers, and EASE + same attribute.
+Of the single baselines there are the two that validation prefers, and EASE + same attribute.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from .baselines import BASELINE_CASES
 from .experiments import NETWORK, TASKS_OF_NUMBERS, ratio_of
 
 CLOSED_FORM, BLEND, USUAL = "closed form alone", "best blend", "EASE + same attribute"
-SINGLE = 2  # cheap answers beside that one
+SINGLE = 2  # baselines beside that one
 DIGITS = 2
 LIST_MEASURES = ("coverage@10", "novelty@10", "diversity@10")
 COLUMNS = (
     *("task", "cases (skipped)", "metric", "UniMP", "network alone", "closed form alone: ratio [95 %]", "trivial"),
-    *("single cheap answer: ratio of UniMP to it [95 %]", "coverage, novelty, diversity @10", "ECE (by chance)"),
+    *("single baseline: ratio of UniMP to it [95 %]", "coverage, novelty, diversity @10", "ECE (by chance)"),
 )
 
 
@@ -52,7 +52,7 @@ def table(part: str, runs: Sequence[Path], baselines: Path | None) -> str:
 
 
 def networks(part: str, runs: Sequence[Path]) -> str:
-    """Of each task how much better the network alone is than the closed form alone, which is all cheap answers."""
+    """Of each task how much better the network alone is than the closed form alone, the best blend of all baselines."""
     files = [run / CASES for run in runs]
     ratios = {task: ratio_of(files, files, part, task, NETWORK, CLOSED_FORM, DIGITS) for task in TASKS_OF_NUMBERS}
     return "; ".join(f"{task} {ratio}" for task, ratio in ratios.items() if ratio)
@@ -91,7 +91,7 @@ def cells(
 
 
 def preferred(of_task: Mapping[str, Any]) -> dict[str, float]:
-    """Single cheap answers with their headline: those that validation prefers, and the usual one."""
+    """Single baselines with their headline: those that validation prefers, and the usual one."""
     if not of_task:
         return {}
     headline, rows = of_task["headline"], of_task["baselines"]

@@ -1,4 +1,4 @@
-"""Cheap rankings, tuned: popularity, shared values, neighbours, EASE, pairs of them, words of a query.
+"""Tuned baselines of rankings: popularity, shared values, neighbours, EASE, pairs of them, words of a query.
 
 Each family yields its variants, what they are set to and what they score. Similarities keep an item's 1,000 nearest.
 

@@ -1,4 +1,4 @@
-"""Cheap predictions of stars, tuned: means, biases, biased matrix factorisation.
+"""Tuned baselines of stars: means, biases, biased matrix factorisation.
 
 Shapes: N items, U users, R ratings.
 """

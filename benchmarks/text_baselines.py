@@ -1,4 +1,4 @@
-"""Cheap explanations: texts of the training part given to others, those of the same item or of the shopper's own.
+"""Baselines of explanations: training texts given to others, those of the same item or of the shopper's own.
 
 They are what a model that writes has to be better than, for a text that somebody wrote reads well whatever it says.
 """

@@ -1,6 +1,6 @@
 """What a run leaves behind.
 
-run_record.py       what a run was: results.json, comparison with trivial answers, the recipe that may be published
+run_record.py       what a run was: results.json, comparison with trivial baselines, the recipe that may be published
 report.py           report.html of a run, for people; template report.html, style report.css
 html_pieces.py      template environment, and what report and Space show alike; macros in pieces.html
 untrusted_text.py   text of sellers and shoppers as one line and as Markdown

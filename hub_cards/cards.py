@@ -304,7 +304,7 @@ def as_python(value: Any) -> str:
 
 
 def _results_table(part: str, by_task: Mapping[str, TaskResult]) -> str:
-    """One row a task: the headline of the model with its interval, beside every trivial answer."""
+    """One row a task: the headline of the model with its interval, beside every trivial baseline."""
     rows = []
     for task, of_task in by_task.items():
         headline, model = of_task["headline"], of_task["model"]
@@ -324,12 +324,12 @@ def _results_table(part: str, by_task: Mapping[str, TaskResult]) -> str:
             ]
         )
     about = f": {PARTS[part]}" if part in PARTS else ""
-    head = ["task", "cases", "metric", "this model (95 % interval)", "trivial answers", "better than all of them"]
+    head = ["task", "cases", "metric", "this model (95 % interval)", "trivial baselines", "better than all of them"]
     return f"**{inline(part).capitalize()}**{about}.\n\n{table(head, rows)}"
 
 
 def _verdict(task: str, of_task: TaskResult) -> str:
-    """Whether the model is ahead of the best trivial answer."""
+    """Whether the model is ahead of the best trivial baseline."""
     compared = standing(task, of_task)
     if compared.verdict == "ahead" and not compared.has_interval:
         return "yes, but no interval"
@@ -337,7 +337,7 @@ def _verdict(task: str, of_task: TaskResult) -> str:
 
 
 def _trivial_wins(results: Results) -> str:
-    """The tasks whose best trivial answer is at least as good as the model, with both numbers."""
+    """The tasks whose best trivial baseline is at least as good as the model, with both numbers."""
     lost = []
     for part, task, of_task in each_task(results):
         compared = standing(task, of_task)

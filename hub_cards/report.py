@@ -333,7 +333,7 @@ def _task_result(task: str, of_task: TaskResult) -> dict[str, Any]:
 
     compared = standing(task, of_task)
     state, words = {
-        "ahead": ("good", "ahead of every trivial answer"),
+        "ahead": ("good", "ahead of every trivial baseline"),
         "behind": ("bad", f"behind: {compared.rival}"),
         "unclear": ("even", f"level with: {compared.rival}"),
         "unknown": ("even", "nothing to compare with"),

@@ -1,4 +1,4 @@
-"""What a run was: results.json, where the model stands against trivial answers, and the recipe that made it.
+"""What a run was: results.json, where the model stands against trivial baselines, and the recipe that made it.
 
 Cards, report and export all read it from here. Of the recipe, what is published leaves out what belongs to the
 machine and the account of the training, and cuts paths to their last part.
@@ -139,13 +139,13 @@ def number(value: Any) -> float | None:
 
 
 class Standing(NamedTuple):
-    """Where the model stands against the best trivial answer, by the headline metric.
+    """Where the model stands against the best trivial baseline, by the headline metric.
 
     Args:
         verdict (`str`): `"ahead"` or `"behind"`, by the whole interval where there is one; `"unclear"`: the trivial
             answer lies inside the interval; `"unknown"`: there is nothing to compare.
         has_interval (`bool`): whether the model's value has one; without it the verdict compares two numbers.
-        rival (`str`, *optional*): who gives the best trivial answer.
+        rival (`str`, *optional*): who gives the best trivial baseline.
         rival_value, value (`float`, *optional*): the headline of that answer and of the model.
         is_matched (`bool`): whether the rival's number is as good as the model's or better, interval or not.
     """
@@ -159,7 +159,7 @@ class Standing(NamedTuple):
 
 
 def standing(task: str, of_task: TaskResult) -> Standing:
-    """Compare a model with the best trivial answer to the same cases.
+    """Compare a model with the best trivial baseline on the same cases.
 
     Args:
         task (`str`): name of the task, which knows whether more is better.

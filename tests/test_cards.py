@@ -256,7 +256,7 @@ def test_every_number_stands_beside_trivial_answers(folder):
     ):
         assert row in rows
     assert (
-        "**A trivial answer is as good or better on** search (in query 0.280 against 0.250), rate (constant 1.250 "
+        "**A trivial baseline is as good or better on** search (in query 0.280 against 0.250), rate (constant 1.250 "
         "against 1.500) and rate, new users (mean 1.000 against 1.000)." in card.text
     )
 

@@ -1,4 +1,4 @@
-"""Tables of headlines: what two runs and their cheap answers come to, by hand."""
+"""Tables of headlines: what two runs and their baselines come to, by hand."""
 
 import json
 

@@ -391,12 +391,12 @@ def test_results_are_compared_honestly(tmp_path):
     }
     text = write_report(tmp_path, lambda requests: [], make_catalogue(), [], results).read_text(encoding="utf-8")
     recommend, rate, select, new_users = re.findall(r'<section class="card result">.*?</section>', text, re.S)
-    assert "ahead of every trivial answer" in recommend and "0.150 &#8211; 0.250" in recommend
+    assert "ahead of every trivial baseline" in recommend and "0.150 &#8211; 0.250" in recommend
     assert re.findall(r"<b>(.*?)</b>", recommend) == ["0.200", "0.400"]  # the headline first, the better one bold
     assert re.findall(r'<th scope="col">(.*?)</th>', recommend) == ["ndcg@10", "hr@10"]
     assert "level with: constant" in rate and re.findall(r"<b>(.*?)</b>", rate) == ["0.900", "0.700"]
     assert "behind: everything" in select and "1,200 cases" in select and "3 left out" in select
-    assert "ahead of every trivial answer" in new_users
+    assert "ahead of every trivial baseline" in new_users
     page = Page(text)
     assert "On 1 of 3 tasks it is ahead" in page.text and "No shopper to show" in page.text
 
@@ -435,7 +435,7 @@ def test_each_metric_has_its_own_direction_and_what_is_unknown_is_a_dash(tmp_pat
     ]
     assert random == ["0.000", "0.800", "0.800", "<b>0.500</b>", "<b>0.300</b>", "&#8211;"]
     assert retrieved == ["0.005", "0.700", "0.700", "9.000", "0.250", "&#8211;"]
-    assert "ahead of every trivial answer" in table and "Frechet:" in table
+    assert "ahead of every trivial baseline" in table and "Frechet:" in table
     nothing = {
         "test": {"imagine": found("gain", dict.fromkeys(METRICS, NAN), None, random=dict.fromkeys(METRICS, 0.5))}
     }
