@@ -52,7 +52,7 @@ def table(part: str, runs: Sequence[Path], baselines: Path | None) -> str:
 
 
 def networks(part: str, runs: Sequence[Path]) -> str:
-    """Of each task how much better the network alone is than the closed form alone, the best blend of all baselines."""
+    """Of each task the ratio of the network alone to the closed form alone, the best blend of all baselines."""
     files = [run / CASES for run in runs]
     ratios = {task: ratio_of(files, files, part, task, NETWORK, CLOSED_FORM, DIGITS) for task in TASKS_OF_NUMBERS}
     return "; ".join(f"{task} {ratio}" for task, ratio in ratios.items() if ratio)
