@@ -1,5 +1,6 @@
 """The training examples of all tasks together: which window of whose history, and which request about it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +69,9 @@ class TaskMixture(torch.utils.data.Dataset):
             raise ValueError(f"windows={windows!r}: expected 'random', 'all' or 'whole'.")
         if temperature <= 0 or repeats < 1:
             raise ValueError(f"temperature={temperature}, repeats={repeats}: expected both to be positive.")
-        bad_shares = {name: share for name, share in (shares or {}).items() if name not in tasks or share < 0}
+        bad_shares = {
+            name: share for name, share in (shares or {}).items() if name not in tasks or not 0 <= share < math.inf
+        }
         if bad_shares or not any((shares or {}).get(name, 1) for name in tasks):
             raise ValueError(
                 f"shares {bad_shares or shares}: expected numbers from 0 for some of {', '.join(tasks)}, not all 0."

@@ -1,6 +1,7 @@
 """Training examples: who, which window, which task; repeatable, and never past the training part."""
 
 import itertools
+import math
 from collections import Counter
 
 import numpy as np
@@ -135,7 +136,10 @@ def test_a_task_of_share_0_is_never_drawn_not_even_in_place_of_another():
     assert {rows[index]["task"] for index in range(len(rows))} == {"rate"}
 
 
-@pytest.mark.parametrize("shares", [{"recommend": -1}, {"rate": 1}, {"recommend": 0, "search": 0}])
+@pytest.mark.parametrize(
+    "shares",
+    [{"recommend": -1}, {"rate": 1}, {"recommend": 0, "search": 0}, {"search": math.nan}, {"search": math.inf}],
+)
 def test_shares_that_cannot_be(shares):
     with pytest.raises(ValueError, match="expected numbers from 0 for some of recommend, search, not all 0"):
         mixture(tasks=["recommend", "search"], shares=shares)
