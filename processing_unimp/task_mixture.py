@@ -67,7 +67,7 @@ class TaskMixture(torch.utils.data.Dataset):
             raise ValueError(f"tasks {list(tasks)!r}: expected some of {', '.join(TASKS)}.")
         if windows not in ("random", "all", "whole"):
             raise ValueError(f"windows={windows!r}: expected 'random', 'all' or 'whole'.")
-        if temperature <= 0 or repeats < 1:
+        if not temperature > 0 or repeats < 1:
             raise ValueError(f"temperature={temperature}, repeats={repeats}: expected both to be positive.")
         bad_shares = {
             name: share for name, share in (shares or {}).items() if name not in tasks or not 0 <= share < math.inf

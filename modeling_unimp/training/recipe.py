@@ -2,7 +2,9 @@
 
 import argparse
 import difflib
+import itertools
 import json
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
@@ -307,6 +309,9 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
         {action.dest for action in parser._actions},
     )
     check_names(config_fields, UniMPConfig.__annotations__, "unimp.")
+    for name, value in itertools.chain(*(vars(group).items() for group in (data_args, model_args, args))):
+        if isinstance(value, float) and math.isnan(value):  # which no comparison would find
+            raise SystemExit(f"The recipe cannot be read: {name} is NaN, expected a number.")
     for group in (data_args, model_args):
         for action in parser._actions:
             if action.nargs == "+" and isinstance(getattr(group, action.dest, None), str):

@@ -2,6 +2,7 @@
 answering."""
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -90,6 +91,8 @@ class UniMPTrainer(Trainer):
         unknown = set(weight_of) - set(task_names)
         if unknown:
             raise ValueError(f"task_weights names {sorted(unknown)}; expected some of {', '.join(task_names)}.")
+        if strange := {name: weight for name, weight in weight_of.items() if not 0 <= weight < math.inf}:
+            raise ValueError(f"task_weights: {strange}: expected finite numbers from 0.")
         if args.save_only_trained:
             if hasattr(model, "merge_and_unload"):
                 raise ValueError(
