@@ -7,8 +7,8 @@ What is not known here goes on to train.py. `data` is a folder of items.parquet 
 writes them. Items are drawn once; both tables are written without them, a model is trained on these, and `add_items`
 brings them in. Asked is the last of them that each shopper took after something else, from what came before: among
 all items, and among the added ones alone. It is no split in time: what shoppers took later was trained on, as with
-`held_out_domain`. Text similarity or pictures is asked at three half-lives, and the best on these cases is shown,
-which flatters it.
+`held_out_domain`. Similarity of texts and of pictures is tried with three half-lives, and the best on these cases is
+shown, which flatters it.
 
 Shapes: N items, C cases.
 """

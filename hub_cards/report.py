@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from modeling_unimp.training.evaluation import rows_of
 from processing_unimp import Catalogue, EvaluationCases
+from processing_unimp.metrics.summary import LOWER_IS_BETTER, NEITHER_IS_BETTER
 from processing_unimp.picture import UnreadablePicture, open_picture
 
 from .html_pieces import TEMPLATES, counted, data_uri, percent, thumbnail, title_of
@@ -28,10 +29,6 @@ EXACT_SIDE = 128  # pixels; up to here a made or rebuilt picture is embedded wit
 MAX_RANKED, MAX_NEAREST, MAX_REBUILT = 10, 5, 16
 MAX_TITLE, MAX_DETAILS = 80, 400  # characters
 TRUTH = ("answer", "next", "others")  # what a request knows of the right answer
-
-LOWER_IS_BETTER = {"mae", "rmse", "frechet", "nll"}
-# High for a picture of anything, low for a picture of nothing; highest of all for chance.
-NEITHER_IS_BETTER = {"similarity_to_other", "coverage@10", "novelty@10", "diversity@10"}
 
 QUESTIONS = {
     "recommend": "Which item comes next? Ranked over the whole catalogue.",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from shop import make_catalogue, make_histories
 
-from processing_unimp import Catalogue, Histories, TaskMixture, leave_last_out
+from processing_unimp import Catalogue, Histories, TaskMixture, leave_last_out, task_mixture
 
 CATALOGUE = make_catalogue()
 HISTORIES = make_histories(CATALOGUE)
@@ -123,17 +123,18 @@ def test_temperature_evens_the_tasks():
     assert shares[0] < shares[1] < shares[2] == pytest.approx(0.5)
 
 
-def test_a_task_of_share_0_is_never_drawn_not_even_in_place_of_another():
-    rated = make_histories(CATALOGUE)
+def test_a_task_of_share_0_is_never_drawn_not_even_in_place_of_another(monkeypatch):
     for shares in ({"recommend": 0}, {"search": 0}):
-        drawn = TaskMixture(rated, CATALOGUE, ["recommend", "search"], query_attribute="category", shares=shares)
+        drawn = mixture(tasks=["recommend", "search"], shares=shares)
         assert {drawn[index]["task"] for index in range(len(drawn))} == {"recommend", "search"} - set(shares)
+    # Most interactions cannot be rated, and after one of them any task will do that is trained.
+    monkeypatch.setattr(task_mixture, "MAX_DRAWS_OF_TASK", 0)
+    rated = make_histories(CATALOGUE)
     rated.ratings[:] = np.nan
     rated.ratings[rated.starts[:-1] + 1] = 3.0  # of the second interaction of each shopper alone
-    rows = TaskMixture(
-        rated, CATALOGUE, ["recommend", "rate"], windows="all", shares={"recommend": 0, "rate": 1}, history_length=1
-    )
-    assert {rows[index]["task"] for index in range(len(rows))} == {"rate"}
+    for shares, tasks in (({"recommend": 0}, {"rate"}), ({"recommend": 1e-9}, {"rate", "recommend"})):
+        rows = TaskMixture(rated, CATALOGUE, ["recommend", "rate"], windows="all", shares=shares)
+        assert {rows[index]["task"] for index in range(len(rows))} == tasks
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,7 @@ def test_the_best_checkpoint_is_the_best_also_where_less_is_better(tmp_path, met
     [
         ("imagine_gain", "of recommend, search, rate"),
         ("recommend_ndcg", "recommend_ and one of hr@5"),
+        ("recommend_coverage@10", "recommend_ and one of hr@5"),
         ("f1", "no task"),
     ],
 )

@@ -41,7 +41,9 @@ METRICS: dict[str, dict[str, Callable[[Scores], float]]] = {
         "nll": lambda scores: float(scores["nll"].mean()),
     },
 }
-LOWER_IS_BETTER = {"mae", "rmse", "similarity_to_other", "frechet", "nll"}
+LOWER_IS_BETTER = {"mae", "rmse", "frechet", "nll"}
+# High for a picture of anything, low for a picture of nothing; highest of all for chance.
+NEITHER_IS_BETTER = {"similarity_to_other", "coverage@10", "novelty@10", "diversity@10"}
 TEXT_METRICS = (bleu, rouge, meteor, distinct, bert_score)
 
 
@@ -75,15 +77,16 @@ def more_is_better(name: str, tasks: Sequence[str]) -> bool:
         tasks (`Sequence[str]`): names of the tasks that are evaluated.
 
     Raises:
-        ValueError: no such task, or it has no such metric.
+        ValueError: no such task, or it has no such metric, or one that tells nothing of how good a model is.
     """
     task, _, metric = name.partition("_")
     if task not in tasks:
         raise ValueError(
             f"metric {name!r} is of no task that is evaluated: expected TASK_METRIC, of {', '.join(tasks)}."
         )
-    if metric not in METRICS.get(task, {metric: None}):
-        raise ValueError(f"metric {name!r}: expected {task}_ and one of {', '.join(METRICS[task])}.")
+    telling = [each for each in METRICS.get(task, [metric]) if each not in NEITHER_IS_BETTER]
+    if metric not in telling:
+        raise ValueError(f"metric {name!r}: expected {task}_ and one of {', '.join(telling)}.")
     return metric not in LOWER_IS_BETTER
 
 
