@@ -81,6 +81,8 @@ class BatchPictures:
         self.vision_features = vision_features
         self.latents = latents
         self.rows: dict[Hashable, int] = {}
+        # Given pictures are told apart by their identity, which another one would get once they are gone.
+        self._given: list[Any] = []
         # Of the pictures that the model has to look at: pixels, or numbers in the store of features.
         self.new: list[Any] = []
         self.known: list[tuple[str, torch.Tensor | None]] = []
@@ -98,6 +100,7 @@ class BatchPictures:
         if not (self._take(key, entry) if self.latents is None else self._take_unless_known(key, entry, self.latents)):
             return None
         self.rows[key] = len(self.rows)
+        self._given.append(entry.image)
         return key
 
     def _take(self, key: Any, entry: ItemEntry) -> bool:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPECIAL_COLUMNS = ("item_id", "image", "domain", "retired", "picture_codes")
+MOST_CODES = 2**31 - 1
 NO_CODE = -1  # in the codes of an item without a picture
 # An id that is not known is compared with so many known ones at most.
 _NUM_LOOKED_AT, _NUM_COMPARED = 50_000, 200
@@ -59,6 +60,18 @@ def _retired_column(column: "pa.ChunkedArray") -> np.ndarray:
 
 def _codes_column(column: "pa.ChunkedArray") -> np.ndarray | None:
     rows = column.to_pylist()
+    for place, row in enumerate(rows):
+        try:
+            # Lists in a table of items are lists of text.
+            rows[place] = None if row is None else [int(code) for code in row]
+            fits = row is None or all(NO_CODE <= code <= MOST_CODES for code in rows[place])
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"column 'picture_codes' holds {short_repr(row)}. Expected lists of whole numbers from 0, the codes "
+                "of a picture; rename the column if it says something else."
+            )
     lengths = {len(row) for row in rows if row is not None}
     if not lengths:
         return None

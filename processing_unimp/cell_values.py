@@ -5,7 +5,7 @@ import io
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
@@ -39,6 +39,8 @@ def readable(text: str) -> str:
 
 def _of_python(value: Any) -> Any:
     """A value without its wrapping by numpy; times of numpy as datetimes."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, np.datetime64):
         return value.astype("datetime64[us]").item()
     return value.item() if isinstance(value, np.generic) else value
@@ -72,13 +74,22 @@ def plain_value(value: Any, what: str) -> Any:
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        parts = [plain_value(part, what) for part in (sorted(value) if isinstance(value, set | frozenset) else value)]
+        parts = [
+            plain_value(part, what) for part in (_ordered(value) if isinstance(value, set | frozenset) else value)
+        ]
         if not any(isinstance(part, list) for part in parts):
             return [str(part) for part in parts if part is not None]
     raise ValueError(
         f"{what} is {type(value).__name__}: {short_repr(value)}. "
         "Expected text, a number, a truth value or a list of those; split it into several attributes."
     )
+
+
+def _ordered(values: Collection[Any]) -> list[Any]:
+    try:
+        return sorted(values)
+    except TypeError:  # of several kinds
+        return sorted(values, key=str)
 
 
 def _float_or_text(number: int) -> float | str:
@@ -157,7 +168,7 @@ def picture_source(value: Any, what: str) -> dict[str, Any] | None:
     value = _of_python(value)
     if is_missing(value) or (isinstance(value, str) and not value):
         return None
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, bytes | bytearray | memoryview):
         return {"bytes": bytes(value), "path": None}
     if isinstance(value, str | os.PathLike):
         return {"bytes": None, "path": readable(os.fspath(value))}
@@ -166,9 +177,15 @@ def picture_source(value: Any, what: str) -> dict[str, Any] | None:
         (value if value.mode in ("RGB", "RGBA", "L", "LA", "P", "1") else value.convert("RGB")).save(buffer, "PNG")
         return {"bytes": buffer.getvalue(), "path": None}
     if isinstance(value, Mapping) and set(value) <= {"bytes", "path"}:
-        if value.get("bytes") is not None:
-            return {"bytes": bytes(value["bytes"]), "path": None}
-        return picture_source(value.get("path"), what)
+        data = _of_python(value.get("bytes"))
+        if is_missing(data):
+            return picture_source(value.get("path"), what)
+        if isinstance(data, bytes | bytearray | memoryview):
+            return {"bytes": bytes(data), "path": None}
+        raise ValueError(
+            f"the bytes of the image of {what} came as {type(data).__name__}: {short_repr(data)}. Expected bytes, or "
+            "a path in their place."
+        )
     raise ValueError(
         f"the image of {what} came as {type(value).__name__}. "
         "Expected a path, bytes, a dict with bytes or path, or a PIL picture."

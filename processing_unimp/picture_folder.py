@@ -51,6 +51,8 @@ class PictureFolder:
         Raises:
             UnreadablePicture: the path leads out of the folder, or to no file that can be read whole.
         """
+        if os.path.split(path)[1] in ("", ".", ".."):
+            raise UnreadablePicture(f"the picture path {short_repr(path)} names a folder. Expected a file.")
         found = self.find(path)
         try:
             return read_picture_file(found)

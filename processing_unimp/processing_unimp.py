@@ -33,7 +33,7 @@ from .grounds import Ground, grounds_of
 from .item_terms import TERMS_FILE, ItemTerms
 from .item_text import ID, RATING, ItemEntry, ItemText, attributes_to_read, describe
 from .picture import open_picture
-from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, write_hashes
+from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, known_hashes, write_hashes
 from .request_reading import picture_of_request, read_request
 from .request_sequence import sequence_of
 from .sequence_rows import IGNORED, left_padded, padded_inputs
@@ -106,6 +106,8 @@ class UniMPProcessor(ProcessorMixin):
             raise ValueError(f"history_format={history_format!r}: expected 'full' or 'compact'.")
         if history_length < 1:
             raise ValueError(f"history_length={history_length}: expected at least 1.")
+        if max_words < 1:
+            raise ValueError(f"max_words={max_words}: expected at least 1 word of each attribute value.")
         if num_retrieved < 1:
             raise ValueError(f"num_retrieved={num_retrieved}: expected at least 1 item to imagine a picture from.")
         self.first_token_id = first_token_id
@@ -474,6 +476,7 @@ class UniMPProcessor(ProcessorMixin):
 
         Raises:
             ValueError: one of them was damaged or exchanged.
+            FileNotFoundError: one of them is not there.
         """
         hub = {
             name: kwargs[name]
@@ -487,8 +490,16 @@ class UniMPProcessor(ProcessorMixin):
             )
             return None if file is None else Path(file)
 
-        found(PROCESSOR_MANIFEST)  # from the Hub, to beside the files that it is about
-        tokenizer, catalogue, terms = found(TOKENIZER_FILE), found(CATALOGUE_FILE), found(TERMS_FILE)
+        manifest = found(PROCESSOR_MANIFEST)  # from the Hub, to beside the files that it is about
+        files = {file_name: found(file_name) for file_name in (TOKENIZER_FILE, CATALOGUE_FILE, TERMS_FILE)}
+        tokenizer, catalogue, terms = files.values()
+        noted = known_hashes(manifest.parent) if verify and manifest is not None else {}
+        for file_name, file in files.items():
+            if file_name in noted and file is None:
+                raise FileNotFoundError(
+                    f"{file_name} is missing beside {manifest}, which says what was saved: copy, download or save the "
+                    "folder again; verify=False loads what is there."
+                )
         for file in (tokenizer, terms):
             if verify and file is not None:
                 check_hash(file)

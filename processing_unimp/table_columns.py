@@ -219,10 +219,13 @@ def ids_as_text(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
     column = _unwrapped(column)
     kind = column.type
     if pa.types.is_floating(kind):  # whole numbers with gaps, as pandas stores them
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        column = column.cast(pa.float32()) if pa.types.is_float16(kind) else column
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
         if not pc.all(pc.equal(pc.floor(column), column)).as_py() and column.null_count < len(column):
             raise ValueError(f"column {name!r} holds fractions. Expected ids as text or whole numbers.")
-        if pc.any(pc.greater(pc.abs(column), float(LARGEST_WHOLE_FLOAT))).as_py():
+        # From 2 ** 24 and 2 ** 11 on, floats of fewer bits are those of several whole numbers.
+        largest = min(LARGEST_WHOLE_FLOAT, {32: 2**24 - 1, 16: 2**11 - 1}.get(kind.bit_width, LARGEST_WHOLE_FLOAT))
+        if pc.any(pc.greater(pc.abs(column), float(largest))).as_py():
             raise ValueError(f"column {name!r} holds floats that have lost digits. Expected ids as text.")
         column = column.cast(pa.int64())
     elif pa.types.is_decimal(kind):
@@ -275,6 +278,12 @@ def _as_floats(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 
 def _of_values(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
     """Value by value, by the rules of Python's."""
+    try:
+        column.to_pylist()
+    except Exception:  # of years beyond 9999 and of unknown zones, for which there is an error of pytz
+        if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
+            raise
+        return times_as_text(column)
     values = [plain_value(value, f"a value of column {name!r}") for value in column.to_pylist()]
     return pa.chunked_array([pa.array(values, pa.list_(pa.string()) if is_list(column.type) else pa.string())])
 
@@ -356,6 +365,18 @@ def seconds_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> t
             is_whole,
         )
     return numbers_of(column, name)
+
+
+def times_as_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Times, dates or what else stands in their place, as text; of far years and unknown zones, too, which Python has
+    no value for."""
+    column = _unwrapped(column)
+    if pa.types.is_timestamp(column.type):  # that of its zone is not asked for
+        column = column.cast(pa.timestamp(column.type.unit))
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.chunked_array([pa.array(map(str, column.to_pylist()), pa.string())])
 
 
 def _read_texts(

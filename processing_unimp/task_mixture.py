@@ -65,6 +65,8 @@ class TaskMixture(torch.utils.data.Dataset):
         unknown = [name for name in tasks if name not in TASKS]
         if unknown or not tasks:
             raise ValueError(f"tasks {list(tasks)!r}: expected some of {', '.join(TASKS)}.")
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"tasks {list(tasks)!r}: expected each of them once; `shares` draws one oftener.")
         if windows not in ("random", "all", "whole"):
             raise ValueError(f"windows={windows!r}: expected 'random', 'all' or 'whole'.")
         if not temperature > 0 or repeats < 1:

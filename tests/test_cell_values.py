@@ -52,6 +52,8 @@ class Colour(str, enum.Enum):
         (np.datetime64("2024-05-01T10:00:00.000000001"), "2024-05-01T10:00:00"),
         ([1.5, float("nan"), None, pd.NaT], ["1.5"]),
         (np.array(["a", None], dtype=object), ["a"]),
+        (np.array(4.0), 4.0),
+        (np.array("a"), "a"),
         ({"b", "a"}, ["a", "b"]),
         (HALF, "cosy \ufffd"),
         ("\ud83d\ude00", "\U0001f600"),  # two halves that belong together
@@ -60,6 +62,11 @@ class Colour(str, enum.Enum):
 def test_attributes(value, plain):
     found = plain_value(value, "it")
     assert found == plain and type(found) is type(plain)
+
+
+def test_sets_of_several_kinds():
+    assert plain_value({2, "a", 1.5}, "it") == ["1.5", "2", "a"] and plain_value({10, 9}, "it") == ["9", "10"]
+    assert plain_value({"b", None, "a"}, "it") == ["a", "b"]
 
 
 @pytest.mark.parametrize("value", [b"bytes", {"a": 1}, [["a"]], object(), pd.Timedelta(3), 1j])
@@ -121,5 +128,10 @@ def test_pictures_are_not_opened():
     assert picture_source(Image.new("CMYK", (9, 9)), "a")["bytes"].startswith(b"\x89PNG")
     for nothing in (None, "", float("nan"), {"bytes": None, "path": None}):
         assert picture_source(nothing, "a") is None
+    assert picture_source({"bytes": memoryview(b"x")}, "a") == picture_source(memoryview(b"x"), "a")
     with pytest.raises(ValueError, match="image of a came as int"):
         picture_source(3, "a")
+    # bytes(n) would be n zeros: one line of JSON could fill the memory.
+    for data in (1_500_000_000_000, "iVBORw0KGgo=", [1, 2]):
+        with pytest.raises(ValueError, match="bytes of the image of a came as .*Expected bytes"):
+            picture_source({"bytes": data}, "a")

@@ -1,5 +1,6 @@
 """Requests to tensors: every id in its place, pictures once a batch, labels where the paper has them."""
 
+import base64
 import logging
 
 import pytest
@@ -153,6 +154,17 @@ def test_a_given_picture_is_read(processor):
     own = {"title": "Tea pot", "image": picture("grey")}
     batch = processor(requests=[{"task": "rate", "history": ["s2"], "item": own}])
     assert len(batch["pixel_values"]) == 1 and batch["media_index"].max() == 1
+
+
+def test_pictures_of_several_requests_are_several(processor):
+    """Their bytes are gone when the next request is read, and another's may lie in their place."""
+    colours = ["red", "blue", "green", "grey"] * 5
+    uris = ["data:image/png;base64," + base64.b64encode(picture(colour)).decode() for colour in colours]
+    requests = [{"task": "recommend", "history": [{"title": "x", "image": uri}]} for uri in uris]
+    alone = [processor(requests=[request])["pixel_values"] for request in requests]
+    together = processor(requests=requests)
+    torch.testing.assert_close(together["pixel_values"], torch.cat(alone))
+    assert together["media_index"].amax(dim=1).tolist() == list(range(1, 1 + len(colours)))
 
 
 def test_left_padding_changes_nothing_but_the_left(processor):

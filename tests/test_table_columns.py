@@ -105,6 +105,12 @@ def test_ids_of_every_type():
         [pa.ExtensionArray.from_storage(pa.uuid(), pa.array([uuid.UUID(int=7).bytes], pa.binary(16)))]
     )
     assert ids_as_text(keys, "x").to_pylist() == [str(uuid.UUID(int=7))]
+    # 2 ** 24 + 1 is 2 ** 24 as a float of 32 bits: two users would be one.
+    for value, kind in ((2**24 + 1, pa.float32()), (2**11 + 1, pa.float16())):
+        narrow = pa.chunked_array([pa.array(np.array([value], kind.to_pandas_dtype()))])
+        with pytest.raises(ValueError, match="lost digits"):
+            ids_as_text(narrow, "x")
+    assert ids_as_text(column([2.0**24 - 1], pa.float32()), "x").to_pylist() == [str(2**24 - 1)]
     for values, message in (([1.5], "fractions"), ([2.0**60], "lost digits"), ([b"a"], "holds binary")):
         with pytest.raises(ValueError, match=message):
             ids_as_text(column(values), "x")
@@ -133,6 +139,13 @@ def test_attributes_of_every_type():
     for values in ([{"a": 1}], [[["a"]]], [b"a"]):
         with pytest.raises(ValueError, match="column 'x' holds"):
             read(values)
+
+
+def test_times_that_python_has_no_value_for_are_text():
+    far = pa.array([1_600_000_000_000], pa.timestamp("s"))  # the year 52670
+    for values in (far, far.cast(pa.timestamp("s", tz="Moon/Crater")), pa.array([9**8], pa.date32())):
+        (text,) = attribute_column(pa.chunked_array([values]), "made").to_pylist()
+        assert isinstance(text, str) and text
 
 
 def test_text_that_is_no_utf8_is_repaired():

@@ -173,6 +173,7 @@ def test_nothing_of_validation_or_test_is_ever_shown():
     [
         ({"tasks": ["buy"]}, "recommend, search"),
         ({"tasks": []}, "recommend, search"),
+        ({"tasks": ["recommend", "rate", "recommend"]}, "each of them once"),
         ({"windows": "some"}, "'random', 'all' or 'whole'"),
         ({"temperature": 0}, "positive"),
     ],
