@@ -75,7 +75,7 @@ def from_backbones(
             f"the processor's added ids begin at {processor.first_token_id} and the language model has "
             f"{config.text_config.vocab_size} words: make the processor for this language model."
         )
-    model = model_class(config, text, tower)
+    model = model_class(config, text_model=text, vision_tower=tower)
     if dtype is not None:
         # "auto" is what the checkpoint of the language model was saved in.
         model.to(dtype=text.dtype)  # type: ignore[call-arg]

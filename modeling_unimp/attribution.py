@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .hybrid_scores import AGAIN, MAX_HISTORY, POPULARITY, HybridScores, numbers_of
+from .hybrid_scores import AGAIN, MAX_HISTORY, POPULARITY, HybridScores, Score, numbers_of
 from .interfaces import Catalogue, Request
 
 # What the closed-form scores of a history say, in words; of "EASE 100" the first.
@@ -69,15 +69,15 @@ def because(
     even = torch.tensor(float(num_items)).log()
     parts: dict[str, torch.Tensor] = {NETWORK: scores_N[items].float().cpu() + of_network * even}
     of_history: dict[tuple[int, str], torch.Tensor] = defaultdict(lambda: torch.zeros(len(items)))
+    knows_nothing = of_network == 0
     for weight, score in zip(weights, hybrid.scores, strict=True):
-        if not weight:
+        if not weight or score.source == POPULARITY:
             continue
-        part_n = weight * hybrid.squashed(score, [history], [request.get("query")], num_items)[0, items]
+        squashed_N = hybrid.squashed(score, [history], [request.get("query")], num_items)[0]
+        knows_nothing &= not squashed_N.any()
+        part_n = weight * squashed_N[items]
         parts[NETWORK] = parts[NETWORK] - part_n
-        if score.source == POPULARITY:
-            least = hybrid.popularity.min() + torch.tensor(float(hybrid.num_items)).log()
-            parts[POPULARITY] = parts.get(POPULARITY, 0) + part_n + weight * least
-        elif score.source in hybrid.terms:
+        if score.source in hybrid.terms:
             parts[QUERY] = parts.get(QUERY, 0) + part_n
         elif history:
             raw_Kn = hybrid.raw(score, alone, num_items=num_items)[:, items]
@@ -85,6 +85,13 @@ def because(
             proportion_Kn = raw_Kn / total_n.where(total_n != 0, torch.ones_like(total_n))
             for number, proportion_n in zip(history, proportion_Kn, strict=True):
                 of_history[number, SOURCES.get(score.source.split()[0], score.source)] += part_n * proportion_n
+    if weight := 1.0 if knows_nothing else hybrid.popularity_weight(task):
+        part_n = weight * hybrid.raw(Score(POPULARITY), [()], num_items=num_items)[0, items]
+        least = hybrid.popularity.min() + torch.tensor(float(hybrid.num_items)).log()
+        parts[NETWORK] = parts[NETWORK] - part_n
+        parts[POPULARITY] = part_n + weight * least
+    if not of_network:
+        del parts[NETWORK]  # nothing is left but what rounding left
     return [
         _told(
             {name: float(part[place]) for name, part in parts.items()},

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 NUM_CONTROL = 5
 NUM_STARS = 5
@@ -132,6 +133,11 @@ class UniMPConfig(PreTrainedConfig):
     base_model_fsdp_plan: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if not type(self).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+            # A published folder names the code beside it. The package is that code: `pipeline` would not take its
+            # class otherwise, and a folder saved again would name files that it does not hold.
+            for name in ("auto_map", "custom_pipelines"):
+                kwargs.pop(name, None)
         self.text_config = _as_config(self.text_config or {"model_type": "gpt_neox"}, "text_config")
         if self.vision_config is not None:
             self.vision_config = _as_config(self.vision_config, "vision_config")

@@ -265,13 +265,10 @@ class HybridScores:
         network, *weights = self.weights[task]
         total = network * logits.log_softmax(dim=-1)
         size = logits.shape[-1]
+        knows_nothing = torch.full((len(histories),), network == 0)
         for places, scores in self.by_source():
             weighted = [each for each in zip(weights[places], scores, strict=True) if each[0]]
-            if not weighted:
-                continue
-            if scores[0].source == POPULARITY:
-                for weight, score in weighted:
-                    total += weight * self.raw(score, [()], num_items=size)
+            if not weighted or scores[0].source == POPULARITY:
                 continue
             raw = torch.zeros(len(weighted), max(self.catalogue_size, size))
             for row, history in enumerate(histories):
@@ -281,8 +278,18 @@ class HybridScores:
                 for (weight, score), of_score in zip(weighted, raw, strict=True):
                     # An item that is named twice is written twice, and alike.
                     total[row, ranked] = total[row, ranked] + weight * squash(score, of_score[ranked])
+                knows_nothing[row] &= not raw[:, ranked].any()
                 raw[:, touched] = 0
+        # Where nothing is known of a shopper, what is usual in the shop is left.
+        of_popularity = torch.where(knows_nothing, 1.0, self.popularity_weight(task))
+        if of_popularity.any():
+            total += of_popularity[:, None] * self.raw(Score(POPULARITY), [()], num_items=size)
         return total
+
+    def popularity_weight(self, task: str) -> float:
+        """The weight of popularity in a task to rank."""
+        of_scores = zip(self.weights[task][1:], self.scores, strict=True)
+        return sum(weight for weight, score in of_scores if score.source == POPULARITY)
 
     @property
     def ranks_candidates(self) -> bool:
@@ -395,7 +402,10 @@ class HybridScores:
             for name, mean_length in described["terms"].items():
                 text = tensors[f"terms.{name}.vocabulary"].numpy().tobytes().decode()
                 arrays = {part: tensors[f"terms.{name}.{part}"].numpy() for part in TERM_ARRAYS}
-                vocabulary = {term: number for number, term in enumerate(text.split("\n"))}
+                # A buffer holds at least one character, also where no item has a text.
+                vocabulary = (
+                    {term: number for number, term in enumerate(text.split("\n"))} if len(arrays["idf"]) else {}
+                )
                 terms[name] = TermIndex(vocabulary=vocabulary, mean_length=mean_length, **arrays)
             stars = None
             if "stars" in described:
@@ -449,10 +459,11 @@ def hybrid_beside(name: str | os.PathLike, verify: bool, num_items: int, /, **kw
     are those of its loading, which may name any value of its config."""
     hub = {key: kwargs[key] for key in HUB_ARGUMENTS if kwargs.get(key) is not None}
     file = cached_file(str(name), HYBRID_FILE, _raise_exceptions_for_missing_entries=False, **hub)
+    if verify:
+        # Nothing else would tell of it, and the model would answer otherwise.
+        check_weights(name, stem=HYBRID_FILE.removesuffix(".safetensors"), **kwargs | {"may_lack": False})
     if file is None:
         return None
-    if verify:
-        check_weights(name, stem=HYBRID_FILE.removesuffix(".safetensors"), **kwargs)
     hybrid = HybridScores.load(file)
     if hybrid.catalogue_size > num_items:
         raise ValueError(

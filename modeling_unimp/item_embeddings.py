@@ -66,6 +66,16 @@ class UniMPItemContent(nn.Module):
         return rows
 
 
+def item_logits(hidden: torch.Tensor, rows_NW: torch.Tensor) -> torch.Tensor:
+    """Logits `(..., N)` of items. Where no gradient is wanted, items are ranked, and in float32 whatever the weights
+    are held in or autocast says: of the logits of some ten thousand items in bfloat16 many of the best are equal."""
+    if torch.is_grad_enabled():
+        return nn.functional.linear(hidden, rows_NW.to(hidden.dtype))
+    with torch.autocast(hidden.device.type, enabled=False):
+        precise = torch.promote_types(rows_NW.dtype, torch.float32)
+        return nn.functional.linear(hidden.to(precise), rows_NW.to(precise))
+
+
 class UniMPRows(nn.Module):
     """One set of rows of the added tokens: input rows or output rows."""
 
@@ -110,7 +120,7 @@ class UniMPRows(nn.Module):
 
     def _item_logits(self, hidden: torch.Tensor, content: ItemContent | None) -> torch.Tensor:
         """Of all items, whose content it is."""
-        return nn.functional.linear(hidden, self._items(None, content).to(hidden.dtype))
+        return item_logits(hidden, self._items(None, content))
 
 
 class UniMPItemEmbeddings(nn.Module):
@@ -225,7 +235,8 @@ class UniMPItemEmbeddings(nn.Module):
             return self._item_rows(self.output_rows, numbers)
         version = WeightsVersion(self)
         if self._kept_rows is None or self._kept_rows[0] != version:
-            self._kept_rows = version, self._item_rows(self.output_rows)
+            made = self._item_rows(self.output_rows)
+            self._kept_rows = version, made.to(torch.promote_types(made.dtype, torch.float32))
         return self._kept_rows[1]
 
     def _item_rows(self, rows: UniMPRows, numbers: torch.Tensor | None = None) -> torch.Tensor:
@@ -282,6 +293,11 @@ class UniMPItemEmbeddings(nn.Module):
         The parameters are replaced by larger ones: build the optimizer afterwards. There is room for more behind
         them, so that a thousand items added one by one are not a thousand copies of all rows.
         """
+        if any(rows is not None and rows.items is not None and rows.items.is_meta for rows in (self.read, self.write)):
+            raise ValueError(
+                "the rows of items are offloaded and cannot grow: load the model without device_map, add the items, "
+                "save it and load it again."
+            )
         if self.config.item_rows != "free":
             own = self._checked_content(num_new, content)
             for name, added in (
@@ -372,15 +388,17 @@ class UniMPItemEmbeddings(nn.Module):
         ids = nn.functional.pad(ids[:, : config.content_length], (0, missing), value=-1)
         weights = nn.functional.pad(weights[:, : config.content_length], (0, missing))
         like = self.input_rows.tokens
+        # An offloaded model has the parameters elsewhere, which hooks bring, and these here.
+        device = like.device if self.content_term_ids is None else self.content_term_ids.device
         if pictures is not None:
             assert self.picture_mean is not None
             mean = self.picture_mean.float().to(pictures.device)
             centred = (pictures.float() - mean) * pictures.any(dim=1, keepdim=True)
             pictures = nn.functional.normalize(centred, dim=1)
-            pictures = pictures.to(device=like.device, dtype=like.dtype)
+            pictures = pictures.to(device=device, dtype=like.dtype)
         return ItemContent(
-            ids.to(device=like.device, dtype=torch.int32).contiguous(),
-            (weights * (ids >= 0)).to(device=like.device, dtype=like.dtype).contiguous(),
+            ids.to(device=device, dtype=torch.int32).contiguous(),
+            (weights * (ids >= 0)).to(device=device, dtype=like.dtype).contiguous(),
             pictures,
         )
 

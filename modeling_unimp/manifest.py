@@ -30,7 +30,9 @@ def write_whole(file: Path, content: bytes) -> None:
     os.replace(unfinished, file)
 
 
-def check_manifest(manifest: Path, file_of: Callable[[str], Path | None], wanted: Callable[[str], bool]) -> None:
+def check_manifest(
+    manifest: Path, file_of: Callable[[str], Path | None], wanted: Callable[[str], bool], may_lack: bool = True
+) -> None:
     """
     Compare files with what was noted of them.
 
@@ -38,9 +40,11 @@ def check_manifest(manifest: Path, file_of: Callable[[str], Path | None], wanted
         manifest (`Path`): what [`write_manifest`] wrote.
         file_of (`Callable`): from a name in it to the file; `None` where there is none.
         wanted (`Callable`): whether a name is looked at.
+        may_lack (`bool`, *optional*, defaults to `True`): whether one may be gone, of which the loading will tell.
 
     Raises:
         ValueError: a file that is not what it was; the message names it.
+        FileNotFoundError: one that is gone and may not be.
     """
     try:
         entries: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
@@ -49,8 +53,10 @@ def check_manifest(manifest: Path, file_of: Callable[[str], Path | None], wanted
         raise ValueError(f"{manifest} is damaged: {error!r}. {AGAIN}") from error
     for name, (size, digest) in noted.items():
         file = file_of(name)
+        if file is None and may_lack:
+            continue
         if file is None:
-            continue  # who needs it says so
+            raise FileNotFoundError(f"{name} is missing beside {manifest}, which says what was saved. {AGAIN}")
         if file.stat().st_size != size:
             raise ValueError(f"{file} has {file.stat().st_size} bytes where {size} were written. {AGAIN}")
         with file.open("rb") as opened:
@@ -58,13 +64,16 @@ def check_manifest(manifest: Path, file_of: Callable[[str], Path | None], wanted
                 raise ValueError(f"{file} is not what was written: its sha256 is not that of {MANIFEST}. {AGAIN}")
 
 
-def check_weights(name: str | os.PathLike, stem: str = "model", variant: str | None = None, **hub: Any) -> None:
+def check_weights(
+    name: str | os.PathLike, stem: str = "model", variant: str | None = None, may_lack: bool = True, **hub: Any
+) -> None:
     """Compare the weights of a folder, or of a repository on the Hub, with its manifest, if it has one.
 
     Args:
         name (`str` or `Path`)
         stem (`str`, *optional*, defaults to `"model"`): how the files of weights are called.
         variant (`str`, *optional*): of the weights, as in `from_pretrained`.
+        may_lack (`bool`, *optional*, defaults to `True`): see [`check_manifest`].
         hub (*optional*): arguments of `from_pretrained`, of which those that find files are used.
     """
     where = {key: hub[key] for key in HUB_ARGUMENTS if hub.get(key) is not None}
@@ -76,4 +85,5 @@ def check_weights(name: str | os.PathLike, stem: str = "model", variant: str | N
     manifest = file_of(MANIFEST)
     if manifest is not None:
         begins = f"{stem}.{variant}" if variant else stem
-        check_manifest(manifest, file_of, lambda each: each.startswith((f"{begins}.safetensors", f"{begins}-")))
+        names = f"{begins}.safetensors", f"{begins}-"
+        check_manifest(manifest, file_of, lambda each: each.startswith(names), may_lack)

@@ -29,7 +29,7 @@ from .hybrid_scores import HybridScores, hybrid_beside, save_hybrid_beside
 from .image_codec import ImageCodec
 from .imagining import check_codec, codec_beside, fit_codes_to_codec, imagine, save_codec_beside
 from .interfaces import Catalogue, Processor
-from .item_embeddings import ItemContent
+from .item_embeddings import ItemContent, item_logits
 from .network import UniMPModel
 from .partial_training import check_left_out, freeze_backbones, gate_openings, trained_state_dict
 from .pretrained_unimp import UniMPPreTrainedModel, mark_initialised
@@ -301,7 +301,7 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
         if tokens is not None:
             logits.append(self.model.item_embeddings("token_logits", hidden, tokens))
         if with_items and item_rows is not None:
-            logits.append(nn.functional.linear(hidden, item_rows.to(hidden.dtype)))
+            logits.append(item_logits(hidden, item_rows))
         elif with_items:
             logits.append(self.model.item_embeddings("item_logits", hidden))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]

@@ -6,11 +6,13 @@ import itertools
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .answering import answer, answering, as_read, split
 from .attribution import because as parts_of_scores
@@ -85,6 +87,8 @@ class PersonalizationPipeline(Pipeline):
     _non_generation_params = ("top_k",)
 
     def __init__(self, model: "UniMPForConditionalGeneration", *args: Any, **kwargs: Any) -> None:
+        if hasattr(model, "merge_and_unload"):
+            model = cast(Any, model).get_base_model()  # with its adapters in it
         placed = getattr(model, "hf_device_map", {})
         if model.device.type == "meta" or "disk" in placed.values():
             # Hooks bring each part when it is called: nothing is to be moved. transformers would take the map's first
@@ -101,9 +105,12 @@ class PersonalizationPipeline(Pipeline):
         self._fingerprint: tuple[WeightsVersion | None, Any] = (None, None)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save model and processor, with its catalogue: a folder that this pipeline loads."""
+        """Save model and processor, with its catalogue: a folder that this pipeline loads. What ran the code of a
+        published folder saves that code too."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+        if type(self).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+            custom_object_save(self, save_directory)
 
     def add_items(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
         """Add items to the catalogue and give them a token; they can be read and ranked at once, without training.
@@ -269,15 +276,22 @@ class PersonalizationPipeline(Pipeline):
         if top_k is not None:
             ranking["top_k"] = _at_least_one(top_k, "top_k")
         if exclude_seen is not None:
-            ranking["exclude_seen"] = exclude_seen
+            if not isinstance(exclude_seen, bool | np.bool_):
+                raise ValueError(f"exclude_seen={exclude_seen!r}: expected True or False.")
+            ranking["exclude_seen"] = bool(exclude_seen)
         if allowed is not None:
             if isinstance(allowed, str) or not isinstance(allowed, Iterable):
                 raise ValueError(f"allowed={allowed!r}: expected a list of item ids.")
             ranking["allowed"] = list(allowed)
         if because is not None:
             ranking["because"] = _at_least_one(because, "because")
+        for name in ("max_new_tokens", "num_beams"):
+            if generate_kwargs.get(name) is not None:
+                generate_kwargs[name] = _at_least_one(generate_kwargs[name], name)
         own = ["top_k", "exclude_seen", "allowed", "because", "batch_size", "vision_features", "seed"]
         known = [*own, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters]
+        if "num_workers" in generate_kwargs:
+            raise ValueError("num_workers has no effect: requests are read by the process that answers. Leave it out.")
         for name in generate_kwargs:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)

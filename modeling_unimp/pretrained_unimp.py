@@ -106,7 +106,9 @@ class UniMPPreTrainedModel(PreTrainedModel):
             parent: Any = super()
             model, info = parent.from_pretrained(name, *args, output_loading_info=True, **kwargs)
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, ValueError) and str(name) in str(error):
+            is_told = isinstance(error, ValueError) and str(name) in str(error)
+            # An argument of the caller's that does not exist, such as of a way to quantise.
+            if is_told or (isinstance(error, TypeError) and any(f"'{key}'" in str(error) for key in kwargs)):
                 raise
             raise ValueError(
                 f"the model in {str(name)!r} cannot be loaded ({type(error).__name__}: {error}). It may be "

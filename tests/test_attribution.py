@@ -102,9 +102,18 @@ def test_an_item_added_since_has_the_parts_of_its_like():
     request = {"task": "search", "history": ["b", "e"]}
     of_new, of_old = (told(grown, request, item, torch.zeros(5), catalogue=catalogue)[0] for item in "ec")
     assert of_new == of_old and [each["item_id"] for each in of_new] == ["b"]
-    # In a history it stands for its like, too, and is called by its own name.
-    found, _ = told(grown, {"task": "search", "history": ["e"]}, "a", torch.zeros(5), catalogue=catalogue)
-    assert found == [] or found[0]["item_id"] == "e"
+
+
+def test_where_nothing_is_known_popularity_is_all():
+    # c, the only item of the history, has no neighbours, and "blue" finds nothing: shares of 1/8, 1/8, 1/2 and 1/4.
+    for history, query in ((["c"], "blue"), ([], "blue"), ([], "")):
+        request = {"task": "search", "history": history, "query": query}
+        found, scores = told(make(), request, "d", torch.tensor([3.0, 0.0, 0.0, 0.0]))
+        assert scores.softmax(dim=0).tolist() == pytest.approx([0.125, 0.125, 0.5, 0.25])
+        assert found == []  # one in four, as it would be by chance
+        assert told(make(), request, "c", torch.zeros(4))[0] == [{"source": POPULARITY, "share": 1.0}]
+    found, scores = told(make(), {"task": "search", "history": ["a"], "query": ""}, "c", torch.zeros(4))
+    assert scores.tolist() == pytest.approx([0, 0, math.log1p(3 * 1 / 3), 0]) and "item_id" in found[0]
 
 
 def test_every_score_that_is_fitted_has_its_words():

@@ -250,6 +250,68 @@ def test_grouping_says_what_it_needs(folder, tmp_path, monkeypatch):
         score(folder, write(tmp_path / "interactions.parquet", INTERACTIONS))
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_columns_that_only_later_files_or_rows_have_are_read(folder, tmp_path, kind):
+    events = [{name: row[name] for name in ("user_id", "item_id", "timestamp", "rating")} for row in INTERACTIONS]
+    expected = answers(score(folder, write(tmp_path / f"whole.{kind}", events)))
+    first = [row for row in events if row["user_id"] == "ada"]
+    later = [row for row in events if row["user_id"] != "ada"]
+    unrated = [{name: row[name] for name in ("user_id", "item_id", "timestamp")} for row in first]
+    if kind == "jsonl":  # a thousand rows without stars come first
+        unrated += [{"user_id": "zoe", "item_id": "h1", "timestamp": second} for second in range(1000)]
+    (tmp_path / "parts").mkdir()
+    write(tmp_path / "parts" / f"1.{kind}", unrated)
+    write(tmp_path / "parts" / f"2.{kind}", later)
+    found = answers(score(folder, tmp_path / "parts"))
+    assert same({user: found[user] for user in ("bob", "cyd")}, {user: expected[user] for user in ("bob", "cyd")})
+    assert [score for _, score in found["ada"]] != [score for _, score in expected["ada"]]  # whose stars are not known
+
+
+def test_a_query_that_the_first_rows_do_not_have_is_told(folder, tmp_path):
+    rows = [{"user_id": str(number), "history": ["m1"]} for number in range(1000)]
+    output = score(folder, write(tmp_path / "h.jsonl", [*rows, {"user_id": "kim", "history": ["m1"], "query": "hat"}]))
+    assert list(rejects(output)) == ["kim"] and "the query is 'hat'" in rejects(output)["kim"]
+    assert len(answers(output)) == 1000
+
+
+def test_each_file_of_a_folder_needs_its_columns(folder, tmp_path):
+    (tmp_path / "parts").mkdir()
+    write(tmp_path / "parts" / "1.csv", [{"user_id": "ada", "item_id": "m1", "timestamp": 1}])
+    write(tmp_path / "parts" / "2.csv", [{"user_id": "ada", "sku": "m1", "timestamp": 1}])
+    with pytest.raises(SystemExit, match=r"2.csv has the columns user_id, sku, timestamp. Expected"):
+        score(folder, tmp_path / "parts")
+
+
+def test_times_that_python_has_no_value_for_are_read(folder, tmp_path):
+    far = pa.array([1_600_000_000_000, 5, 7], pa.timestamp("s"))  # milliseconds that were taken for seconds
+    zone, days = far.cast(pa.timestamp("s", tz="Moon/Crater")), pa.array([9**8, 5, 7], pa.date32())
+    for name, column in {"far": far, "zone": zone, "days": days}.items():
+        table = pa.table({"user_id": ["ada", "ada", "bob"], "item_id": ["m1", "s1", "m2"], "timestamp": column})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+        assert set(answers(score(folder, tmp_path / f"{name}.parquet"))) == {"ada", "bob"}
+
+
+def test_what_is_there_is_not_overwritten(folder, tmp_path):
+    table = write(tmp_path / "recommendations.parquet", ROWS)
+    before = table.read_bytes()
+    with pytest.raises(SystemExit, match="is a file of --histories"):
+        score(folder, table)
+    assert table.read_bytes() == before
+    (tmp_path / "best").mkdir()
+    with pytest.raises(SystemExit, match="best is a folder"):
+        score(folder, table, "--output", tmp_path / "best")
+
+
+def test_damaged_parts_are_named(folder, tmp_path):
+    histories = write(tmp_path / "h.parquet", ROWS)
+    parts = tmp_path / "recommendations.parquet.parts"
+    parts.mkdir()
+    (parts / "run.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"run.json is damaged.*--restart"):
+        score(folder, histories)
+    assert answers(score(folder, histories, "--restart"))
+
+
 # ----------------------------------------------------------------------------------------------------------- rejects
 
 
@@ -411,11 +473,15 @@ def test_a_model_without_pictures(tmp_path):
         (ROWS, ["--allowed", "stock.txt"], "stock.txt names no item"),
         (ROWS, ["--allowed", "nowhere.txt"], "nowhere.txt"),
         (ROWS, ["--model", "no/such-folder"], "no/such-folder"),
+        (ROWS, ["--device", "tpu9"], "--device tpu9"),
+        (ROWS, ["--allowed", "binary.txt"], "binary.txt is no text"),
+        (INTERACTIONS, ["--memory_limit", "abc"], "--memory_limit abc"),
     ],
 )
 def test_mistakes_are_told(folder, tmp_path, monkeypatch, rows, options, message):
     monkeypatch.chdir(tmp_path)
     Path("stock.txt").write_text("gone\n")
+    Path("binary.txt").write_bytes(bytes(range(256)))
     with pytest.raises(SystemExit) as error:
         score(folder, write(tmp_path / "h.jsonl", rows), *options)
     assert message in str(error.value)

@@ -97,6 +97,22 @@ def test_what_was_given_stays(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"eval_strategy": "epoch"}, {"eval_strategy": "epoch", "save_strategy": "epoch"}),
+        ({"save_strategy": "epoch"}, {"eval_strategy": "epoch", "save_strategy": "epoch"}),
+        ({"save_steps": 100}, {"eval_steps": 100, "save_steps": 100}),
+        ({"eval_steps": 50}, {"eval_steps": 50, "save_steps": 50}),
+    ],
+)
+def test_checkpoints_are_saved_when_they_are_evaluated(tmp_path, given, expected):
+    data, model = DataArguments(), ModelArguments()
+    args = UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, load_best_model_at_end=False, **given)
+    found = fill_from_data(data, model, args, set(given), *shop_of(300, 8))[2]
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
     "columns, expected",
     [
         ({}, None),

@@ -20,8 +20,11 @@ from shop import (
     REQUESTS,
 )
 from trained_folder import METRICS, answers_here
+from transformers import pipeline
 
 from hub_cards import export, model_folder, unimp_push
+from hub_cards.space.app import load_answers
+from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue
 
@@ -103,6 +106,19 @@ def test_every_entry_point_is_named_and_there(exported):
         assert f"class {name}" in (exported / f"{module}.py").read_text()
     processor = json.loads((exported / "processor_config.json").read_text())
     assert processor["auto_map"] == {"AutoProcessor": config["auto_map"]["AutoProcessor"]}
+
+
+@pytest.mark.parametrize("options", [{}, {"trust_remote_code": True}])
+def test_with_the_package_a_published_folder_is_one_like_any_other(imagining, exported, tmp_path, options):
+    """The code beside it is the package's own, which runs, also where the folder is saved again."""
+    unimp = pipeline("personalization", model=str(exported), device="cpu", **options)
+    assert type(unimp) is PersonalizationPipeline
+    again = tmp_path / "again"
+    unimp.save_pretrained(again)
+    config = json.loads((again / "config.json").read_text())
+    assert not {"auto_map", "custom_pipelines"} & set(config) and not list(again.glob("*.py"))
+    assert answers_here(again, REQUESTS) == answers_here(imagining, REQUESTS)
+    assert load_answers(str(exported)).catalogue.item_ids == unimp.processor.catalogue.item_ids
 
 
 def test_pictures_stay_unless_asked(imagining, exported, tmp_path):

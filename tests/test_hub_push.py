@@ -173,6 +173,22 @@ def test_without_this_project_all_tasks_answer_the_same_to_the_last_bit(stranger
     assert {answer["task"] for answer in found} == set(METRICS)
 
 
+GROWN = """
+unimp = pipeline("personalization", model=name, device="cpu", **options)
+unimp.add_items([{"item_id": "new", "title": "Tin mug", "category": "mug"}])
+for folder in ("grown", "grown/again"):
+    unimp.save_pretrained(folder)
+    unimp = pipeline("personalization", model=folder, device="cpu", **options)
+    for thing in (unimp, unimp.model, unimp.processor):
+        assert type(thing).__module__.startswith("transformers_modules."), type(thing)
+result = unimp({"task": "recommend", "history": ["m1"]}, allowed=["new"])["items"][0]["item_id"]
+"""
+
+
+def test_without_this_project_a_model_that_grew_is_saved_with_its_code(stranger, published):
+    assert stranger.run(GROWN, name=published, options={"trust_remote_code": True}) == "new"
+
+
 LOGITS = """
 found = []
 processor = AutoProcessor.from_pretrained(name, **options)

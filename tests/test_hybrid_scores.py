@@ -196,6 +196,16 @@ def test_stars_by_hand():
     np.testing.assert_allclose(STARS.probabilities(network, (2.0, 0.5, 0.1)), weights / weights.sum(), rtol=1e-5)
 
 
+def test_a_shop_without_words_is_the_same_from_a_file(tmp_path):
+    empty = TermIndex.of([[], []], are_words=True)
+    none = {"near": (torch.zeros(2, 1, dtype=torch.int32), torch.zeros(2, 1))}
+    HybridScores(none, {"words": empty}, torch.zeros(2), [], {}).save_pretrained(tmp_path)
+    loaded = HybridScores.load(tmp_path / HYBRID_FILE)
+    assert loaded.terms["words"].vocabulary == {}
+    found = loaded.with_items(added={2: {"item_id": "new", "title": "mug"}})
+    assert found.raw(Score("words"), [[]], ["mug"])[0].argmax() == 2
+
+
 @pytest.mark.parametrize("stars", [STARS, None])
 def test_a_file_keeps_everything(tmp_path, stars):
     added = {3: {"item_id": "n", "title": "Red T\u00e9al"}}

@@ -5,8 +5,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
+from modeling_unimp import UniMPForConditionalGeneration
 from modeling_unimp.configuration_unimp import UniMPConfig
 from modeling_unimp.item_embeddings import ItemContent, UniMPItemEmbeddings
+from processing_unimp import Catalogue, UniMPProcessor
 
 TEXT = {"model_type": "llama", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 KINDS = ("free", "content", "both")
@@ -221,3 +223,25 @@ def test_rows_of_nothing_are_refused():
         match="num_terms=0 and content_picture_size=0 has nothing to make rows from",
     ):
         UniMPConfig(text_config=TEXT, item_rows="content", num_items=3)
+
+
+@pytest.mark.parametrize("item_rows", ["free", "both"])
+@pytest.mark.parametrize("how", ["autocast", "held"])
+def test_items_are_ranked_in_float32(item_rows, how):
+    """Of 3,000 logits in bfloat16 many are equal, and equal scores say nothing of an order."""
+    items = [{"item_id": f"i{number}", "title": f"t{number % 50}"} for number in range(3_000)]
+    catalogue = Catalogue.from_items(items)
+    processor = UniMPProcessor.from_backbones("nano", None, catalogue, history_format="compact")
+    torch.manual_seed(0)
+    model = UniMPForConditionalGeneration.from_backbones(
+        "nano", None, catalogue, processor, item_rows=item_rows, tie_item_rows=True
+    ).eval()
+    nn.init.normal_(model.model.item_embeddings.read.items)
+    batch = processor(requests=[{"task": "recommend", "history": [f"i{number}"]} for number in range(8)])
+    batch.pop("task_ids")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        if how == "held":
+            model.to(torch.bfloat16)
+        logits = model.answer_logits("items", **batch)[:, -1]
+    assert logits.dtype == torch.float32
+    assert all(len(set(row.tolist())) > 2_990 for row in logits)

@@ -8,9 +8,9 @@ import torch
 from peft import PeftModel
 from shop import make_model, make_model_processor
 from tiny_models import RAGGED, batch_of, model_of
-from transformers import AutoModel
+from transformers import AutoModel, pipeline
 
-from modeling_unimp import UniMPForConditionalGeneration, add_lora
+from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration, add_lora
 from modeling_unimp.gated_cross_attention import UniMPGatedCrossAttention
 
 TEXT_MODELS = ("llama", "gpt_neox", "opt", "gpt2")
@@ -95,6 +95,15 @@ def test_an_adapter_folder_is_the_same_model(tmp_path, item_rows, train):
     torch.testing.assert_close(loaded(**batch).logits, expected)
     again = loaded.generate(**batch, max_new_tokens=3, do_sample=False)
     assert torch.equal(again, model.generate(**batch, max_new_tokens=3, do_sample=False))
+
+
+def test_a_pipeline_takes_the_model_with_its_adapters():
+    processor = make_model_processor()
+    model = add_lora(make_model(processor).freeze_backbones("new"), r=2, alpha=4)
+    request = {"task": "recommend", "history": ["m1"]}
+    expected = PersonalizationPipeline(model=model.get_base_model(), processor=processor)(request)
+    assert PersonalizationPipeline(model=model, processor=processor)(request) == expected
+    assert pipeline("personalization", model=model, processor=processor)(request) == expected
 
 
 @pytest.mark.parametrize("model_type", TEXT_MODELS)

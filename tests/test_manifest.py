@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from shop import make_imagining_model
+from shop import make_histories, make_imagining_model, make_model, make_model_processor
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from modeling_unimp import ImageCodec, UniMPForConditionalGeneration
 from modeling_unimp.manifest import MANIFEST
+from modeling_unimp.training.hybrid_fitting import closed_form_scores
 from processing_unimp import Catalogue, UniMPProcessor
 from processing_unimp.processor_manifest import PROCESSOR_MANIFEST
 
@@ -117,6 +118,24 @@ def test_changed_weights_load_for_those_who_know_better(folder, kind):
     if kind is not AutoModel:
         model.save_pretrained(folder)
         torch.testing.assert_close(kind.from_pretrained(folder).state_dict()[name], weights[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["hybrid_scores.safetensors", "item_terms.json"])
+def test_a_file_that_is_gone_is_named(tmp_path, name):
+    """Without it a model would answer, and otherwise."""
+    processor = make_model_processor()
+    model = make_model(processor, item_rows="both")
+    histories = make_histories(processor.catalogue)
+    hybrid = closed_form_scores(histories, None, "category", exclude_seen=True)
+    model.hybrid_scores = hybrid.with_weights({"recommend": [1.0] * (1 + len(hybrid.scores))}, None)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{name} is missing beside .*manifest.json.*verify=False"):
+        load(tmp_path)
+    UniMPProcessor.from_pretrained(tmp_path, verify=False)
+    UniMPForConditionalGeneration.from_pretrained(tmp_path, verify=False)
 
 
 def test_a_missing_weight_is_no_random_one(folder):

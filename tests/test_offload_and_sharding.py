@@ -60,6 +60,30 @@ def test_a_device_map_with_little_memory_answers_as_before(tmp_path, whole, shar
     assert answers_of(loaded, processor) == expected
 
 
+@pytest.mark.parametrize("item_rows", ["content", "both"])
+def test_an_offloaded_model_is_told_of_items(tmp_path, item_rows):
+    """What rows are made from is at hand; rows of their own lie on the disk, where they cannot grow."""
+    model, processor = make_imagining_model(item_rows=item_rows)
+    model.save_pretrained(tmp_path / "model")
+    request = {"task": "recommend", "history": ["m1", "s1"]}
+    found = []
+    for where in ({}, {"device_map": {"": "disk"}, "offload_folder": tmp_path / "offload"}):
+        loaded = UniMPForConditionalGeneration.from_pretrained(tmp_path / "model", **where)
+        unimp = PersonalizationPipeline(model=loaded, processor=copy.deepcopy(processor))
+        before = unimp(request)["items"]
+        unimp.update_items([{"item_id": "m2", "title": "Grey hat", "category": "hat"}])
+        assert unimp(request)["items"] != before
+        new = [{"item_id": "new", "title": "Tin mug", "category": "mug"}]
+        if where and item_rows == "both":
+            with pytest.raises(ValueError, match="offloaded and cannot grow: load the model without device_map"):
+                unimp.add_items(new)
+            assert "new" not in unimp.processor.catalogue
+        elif item_rows == "content":
+            unimp.add_items(new)
+        found.append(unimp(request, top_k=9)["items"])
+    assert found[0] == found[1]
+
+
 def numbers_of(model, processor):
     """What a model computes for every task, by every method."""
     cases = {request["task"]: processor(requests=[request]) for request in REQUESTS}

@@ -89,6 +89,18 @@ def test_environment_of_a_recipe(parse, monkeypatch):
         ([], "", "must contain a YAML mapping"),
         ([], "a: [\n", "while parsing"),
         (["--config", "nowhere.yaml"], None, "nowhere.yaml"),
+        ([], "history_length: 5.5\n", r"history_length: 5.5: expected int\.$"),
+        ([], "history_length: true\n", r"history_length: True: expected int\.$"),
+        ([], "tasks: null\n", r"tasks: None: expected list\[str\]"),
+        ([], "attributes: [5]\n", r"attributes: \[5\]: expected list\[str\]"),
+        ([], "items: [a]\n", r"items: \['a'\]: expected str"),
+        ([], "unimp: [1]\n", r"unimp: \[1\]: expected dict"),
+        ([], "unimp: {num_items: 5}\n", r"unimp.num_items cannot be set: catalogue"),
+        (["--unimp", '{"num_codes": 5}'], None, r"unimp.num_codes cannot be set"),
+        (["--task_shares", '{"rate": "a"}'], None, r"task_shares: rate: 'a': expected a number"),
+        ([], "task_weights: {rate: true}\n", r"task_weights: rate: True: expected a number"),
+        (["--gradient_accumulation_steps", "0"], None, "gradient_accumulation_steps=0: expected at least 1"),
+        (["--bf16_full_eval", "true"], None, "bf16_full_eval=True has no effect"),
     ],
 )
 def test_what_cannot_be_read_is_said(parse, words, recipe, message):

@@ -1,8 +1,10 @@
 """The trainer: its objective by hand, and the runs that must come out alike."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from processes import start, start_ranks
@@ -219,6 +221,56 @@ def test_the_best_checkpoint_is_the_best_also_where_less_is_better(tmp_path, met
 def test_a_metric_that_does_not_exist_is_told_before_the_training(tmp_path, metric, told):
     with pytest.raises(ValueError, match=told):
         make_trainer(tmp_path, evaluate=True, metric_for_best_model=metric)
+
+
+def test_a_task_without_validation_cases_chooses_nothing(tmp_path):
+    trainer = make_trainer(tmp_path / "given", evaluate=True)
+    names = ("model", "train_dataset", "data_collator", "processing_class")
+    parts = {name: getattr(trainer, name) for name in names}
+    nobody = trainer.evaluation_cases[0].cases.take(np.zeros(0, int))
+    empty = [dataclasses.replace(cases, cases=nobody) for cases in trainer.evaluation_cases]
+
+    def made(cases, **options):
+        args = UniMPTrainingArguments(
+            output_dir=str(tmp_path / "made"), use_cpu=True, max_steps=1, report_to="none", **options
+        )
+        return UniMPTrainer(args=args, task_names=TASK_NAMES, evaluation_cases=cases, **parts)
+
+    # The first task has none: the next chooses.
+    assert made([empty[0], *trainer.evaluation_cases[1:]]).args.metric_for_best_model == "search_ndcg@10"
+    with pytest.raises(ValueError, match="of no task that is evaluated: expected TASK_METRIC, of search"):
+        made([empty[0], trainer.evaluation_cases[1]], metric_for_best_model="recommend_ndcg@10")
+    with CaptureLogger(logging.get_logger("modeling_unimp.training.trainer")) as told:
+        last = made(empty)
+    assert "no validation case" in told.out and not last.args.load_best_model_at_end
+    last.train()
+    assert last.state.global_step == 1
+
+
+def test_half_precision_of_a_cpu_is_bfloat16(tmp_path):
+    with pytest.raises(ValueError, match="fp16: a CPU computes in float32 or bfloat16"):
+        make_trainer(tmp_path, fp16=True)
+
+
+def test_padding_stays_the_models_own(tmp_path):
+    trainer = make_trainer(tmp_path, max_steps=1)
+    padding = trainer.model.config.padding_token_id
+    trainer.train()
+    assert trainer.model.generation_config.pad_token_id == padding
+    histories = (["m1"], ["m1", "m2", "s1", "h1"])
+    batch = trainer.processing_class(requests=[{"task": "explain", "history": h, "item": "s1"} for h in histories])
+    expected = trainer.model.generate(**batch, max_new_tokens=3)
+    batch.pop("attention_mask")
+    assert torch.equal(trainer.model.generate(**batch, max_new_tokens=3), expected)
+
+
+def test_evaluate_and_predict_say_what_they_take(tmp_path):
+    trainer = make_trainer(tmp_path, evaluate=True)
+    for wrong in ({"a": trainer.evaluation_cases}, trainer.evaluation_cases[0], trainer.train_dataset):
+        with pytest.raises(ValueError, match="expected a list of EvaluationCases"):
+            trainer.evaluate(eval_dataset=wrong)
+    with pytest.raises(NotImplementedError, match="ask `evaluate` for metrics"):
+        trainer.predict(trainer.evaluation_cases)
 
 
 def test_the_log_tells_tasks_kinds_gates_and_speed(tmp_path):

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import AutoProcessor
 
 from ..answering import as_read
+from ..item_embeddings import item_logits
 from ..modeling_unimp import UniMPForConditionalGeneration
 from ..pipeline_unimp import TASKS_WITH_SEEN_ITEMS_LEFT_OUT
 from ..ranking import rank_items
@@ -31,11 +32,10 @@ from ..training.feature_store import METADATA, FeatureStore, tower_fingerprint
 from .finished_parts import ANSWERS, Reject, merge_parts, open_parts, write_part
 from .history_tables import (
     GROUPED,
-    HISTORIES,
-    INTERACTION,
+    SHOPPER,
     UNUSABLE_ROW,
     Row,
-    columns_of,
+    columns_of_all,
     digest,
     file_digest,
     files_of,
@@ -118,13 +118,12 @@ def recommend(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1.")
     files = files_of(args.histories)
-    columns = columns_of(files[0])
-    is_grouped = {"user_id", "history"} <= set(columns)
-    if not is_grouped and not set(INTERACTION) <= set(columns):
-        raise ValueError(
-            f"{files[0]} has the columns {', '.join(columns) or 'none'}. Expected user_id and history, one row a "
-            f"shopper, or {', '.join(INTERACTION)}, one row an interaction."
-        )
+    if args.output.is_dir():
+        raise ValueError(f"--output {args.output} is a folder: expected a file to write, such as best.parquet.")
+    if args.output.resolve() in [file.resolve() for file in files]:
+        raise ValueError(f"--output {args.output} is a file of --histories: it would be overwritten.")
+    columns = columns_of_all(files)
+    is_grouped = set(SHOPPER) <= set(columns)
     has_queries = is_grouped and "query" in columns
     if has_queries and args.query is not None:
         raise ValueError("--query came, and the table has a column `query` too: leave one of them out.")
@@ -138,7 +137,12 @@ def recommend(args: argparse.Namespace) -> None:
         model = UniMPForConditionalGeneration.from_pretrained(args.model, revision=args.revision, dtype=args.dtype)
     except OSError as error:
         raise ValueError(f"--model {args.model}: expected the folder or Hub name of a UniMP model. {error}") from error
-    model.eval().to(device).check_processor(processor)
+    try:
+        model.eval().to(device).check_processor(processor)
+    except (RuntimeError, AssertionError) as error:  # torch has no such device, or was built without it
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(f"--device {device}: {error}") from error
 
     parts, size = args.output.with_name(args.output.name + ".parts"), args.shoppers_per_part
     allowed = _allowed(processor.catalogue, args.allowed)
@@ -151,12 +155,12 @@ def recommend(args: argparse.Namespace) -> None:
             if not is_grouped and not (parts / GROUPED).is_file():
                 group_interactions(files, columns, parts, args.memory_limit)
     if not is_grouped:
-        files, columns = [parts / GROUPED], HISTORIES.names
+        files = [parts / GROUPED]
 
     total, num_parts = num_rows(files), 0
     if total is not None:
         total = sum(min(size, total - first) for first in range(index * size, total, count * size))
-    rows = chain.from_iterable(rows_of(file, columns) for file in files)
+    rows = chain.from_iterable(rows_of(file) for file in files)
     name = "shoppers" if count == 1 else f"shoppers of process 1 of {count}"
     pause = 1 if sys.stderr.isatty() else 60
     with tqdm(total=total, desc=name, unit=" shoppers", smoothing=0, mininterval=pause, disable=index != 0) as bar:
@@ -228,7 +232,10 @@ def _allowed(catalogue: Catalogue, path: Path | None) -> np.ndarray:
     """Which items may be recommended `(N,)`: those that are sold and, if there is a file, named in it."""
     mask: np.ndarray = catalogue.available
     if path is not None:
-        wanted = {line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()} - {""}
+        try:
+            wanted = {line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()} - {""}
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--allowed {path} is no text: {error}. Expected one item id a line.") from error
         mask &= np.array([item_id in wanted for item_id in catalogue.item_ids])
         if unknown := sorted(item_id for item_id in wanted if item_id not in catalogue):
             logger.warning(f"{path}: the model does not know {len(unknown)} of {len(wanted)} items, as {unknown[:3]}")
@@ -279,7 +286,7 @@ class Scorer:
         catalogue = processor.catalogue
         self.item_ids = pa.array(catalogue.item_ids, pa.string())
         with torch.inference_mode():
-            self.item_rows = model.item_rows()  # made once, not once a batch
+            self.item_rows = model.item_rows().float()  # made once, not once a batch
         attributes = [catalogue.item_ids, *map(catalogue.column, catalogue.attributes)]
         self.identity = {
             "model": tower_fingerprint(model),
@@ -354,6 +361,11 @@ class Scorer:
         if history and not known:
             first = short_repr(history[0])
             raise ValueError(f"none of the history's {len(history)} items is in the catalogue, such as {first}.")
+        if not self.has_queries and row.get("query") is not None:
+            raise ValueError(
+                f"the query is {short_repr(row['query'])}, which the first rows do not have, and --query is for all: "
+                "expected a query in each row or in none."
+            )
         request: dict[str, Any] = {"task": self.task, "history": known[-self.processor.history_length :]}
         if self.task == "search":
             request["query"] = row.get("query") if self.has_queries else self.query
@@ -383,7 +395,7 @@ class Scorer:
     def _logits(self, inputs: Any) -> torch.Tensor:
         outputs = self.model.model(**self.model.own_inputs(inputs), use_cache=False, return_dict=True)
         hidden = outputs.last_hidden_state[:, -1]
-        return torch.nn.functional.linear(hidden, self.item_rows.to(hidden.dtype))
+        return item_logits(hidden, self.item_rows)
 
     def _best(
         self, batch: list[Shopper], logits: torch.Tensor, rejects: list[Any]

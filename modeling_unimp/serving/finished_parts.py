@@ -30,7 +30,13 @@ Reject = dict[str, str | None]
 def open_parts(parts: Path, run: dict[str, Any], restart: bool) -> None:
     """The folder of the finished parts of this very run; what else it holds is thrown away, if that loses no work."""
     finished = sorted(parts.glob("part-*.parquet"))
-    before = json.loads((parts / RUN).read_text(encoding="utf-8")) if (parts / RUN).is_file() else None
+    before = None
+    if (parts / RUN).is_file():
+        try:
+            before = json.loads((parts / RUN).read_text(encoding="utf-8"))
+        except ValueError as error:
+            if not restart:
+                raise ValueError(f"{parts / RUN} is damaged: {error}. Start again with --restart.") from error
     if before == run and not restart:
         if finished:
             logger.info(f"{parts}: {len(finished)} finished parts, going on")
@@ -63,8 +69,13 @@ def merge_parts(parts: Path, num_parts: int, output: Path, rejects: Path) -> Non
             with (parts / UNUSABLE).open("rb") as unusable:
                 shutil.copyfileobj(unusable, lines)
         for file in files:
-            part = pq.ParquetFile(file)
-            counts.update(json.loads(part.schema_arrow.metadata[b"counts"]))
+            try:
+                part = pq.ParquetFile(file)
+                counts.update(json.loads(part.schema_arrow.metadata[b"counts"]))
+            except (pa.ArrowInvalid, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{file} is damaged: {error}. Delete it and run again: it is answered anew."
+                ) from error
             for group in range(part.num_row_groups):
                 table = part.read_row_group(group)
                 if len(table):

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of
+    from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of, times_as_text
     from processing_unimp.tables import TABLE_KINDS, kind_of, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
 logger = logging.getLogger("unimp-recommend")
 
-INTERACTION = ("user_id", "item_id", "timestamp")
+SHOPPER, INTERACTION = ("user_id", "history"), ("user_id", "item_id", "timestamp")
 # What a row can be so wrong with that it is put aside; nothing that is in a row ends a run.
 UNUSABLE_ROW = (ValueError, TypeError, OverflowError, RecursionError)
 EVENT = pa.struct([("item_id", pa.string()), ("rating", pa.float64())])
@@ -71,15 +71,33 @@ def columns_of(file: Path) -> list[str]:
     )
 
 
+def columns_of_all(files: Sequence[Path]) -> list[str]:
+    """Names of the columns of all files together; of JSON of the first, for each row may have others.
+
+    Raises:
+        ValueError: a file that has no history, one row a shopper or one row an interaction, as the first one has.
+    """
+    columns = {file: columns_of(file) for file in (files if kind_of(files[0]) in ("parquet", "csv") else files[:1])}
+    wanted = SHOPPER if set(SHOPPER) <= set(columns[files[0]]) else INTERACTION
+    for file, own in columns.items():
+        if not set(wanted) <= set(own):
+            raise ValueError(
+                f"{file} has the columns {', '.join(own) or 'none'}. Expected {' and '.join(SHOPPER)}, one row a "
+                f"shopper, or {', '.join(INTERACTION)}, one row an interaction, in each file alike."
+            )
+    return list(dict.fromkeys(chain.from_iterable(columns.values())))
+
+
 def num_rows(files: list[Path]) -> int | None:
     return sum(pq.read_metadata(file).num_rows for file in files) if kind_of(files[0]) == "parquet" else None
 
 
-def rows_of(file: Path, columns: Sequence[str]) -> Iterator[Row]:
+def rows_of(file: Path) -> Iterator[Row]:
     if kind_of(file) == "parquet":
-        names = [name for name in ("user_id", "history", "query") if name in columns]
         # Buffered: row groups written elsewhere may be larger than memory.
-        for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(1024, columns=names):
+        opened = pq.ParquetFile(file, buffer_size=2**20)
+        names = [name for name in (*SHOPPER, "query") if name in opened.schema_arrow.names]
+        for batch in opened.iter_batches(1024, columns=names):
             yield from (partial(_row_of_batch, batch, number) for number in range(len(batch)))
         return
     yield from (partial(_row_of_text, row) for row in read_rows(file)[1])
@@ -108,7 +126,10 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": str(work / "spill")}
-    database: Any = duckdb.connect(str(work / "interactions.duckdb"), config=settings)
+    try:
+        database: Any = duckdb.connect(str(work / "interactions.duckdb"), config=settings)
+    except duckdb.Error as error:
+        raise ValueError(f"--memory_limit {memory_limit}: {error} Expected a size such as 4GB.") from error
     usable = "user_id IS NOT NULL AND item_id IS NOT NULL AND coalesce(isfinite(seconds), false)"
     try:
         with (work / UNUSABLE).open("w", encoding="utf-8") as rejects:
@@ -149,16 +170,18 @@ def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> It
     names = [name for name in (*INTERACTION, "rating") if name in columns]
     for file in files:
         if kind_of(file) == "parquet":
-            for batch in pq.ParquetFile(file, buffer_size=2**20).iter_batches(100_000, columns=names):
+            opened = pq.ParquetFile(file, buffer_size=2**20)
+            own = [name for name in names if name in opened.schema_arrow.names]
+            for batch in opened.iter_batches(100_000, columns=own):
                 yield _events(pa.Table.from_batches([batch]))
             continue
-        rows = rows_of(file, columns)
+        rows = rows_of(file)
         while some := list(islice(rows, 100_000)):
             read = []
             for row in some:
                 try:
                     values = row()
-                    read.append(dict.fromkeys(names) | {name: values[name] for name in names if name in values})
+                    read.append({name: values.get(name) for name in (*INTERACTION, "rating")})
                 except ValueError as error:
                     rejects.write(json_line({"user_id": None, "reason": str(error)}))
             yield from _events_of_rows(read, rejects)
@@ -183,14 +206,13 @@ def _events(table: Any) -> Any:
     rating = pa.nulls(len(table), pa.float64())
     if "rating" in table.column_names:
         rating = pa.array(numbers_of(table["rating"], "rating", is_whole=False)[0], from_pandas=True)
-    times = [None if time is None else str(time) for time in table["timestamp"].to_pylist()]
     return pa.table(
         {
             "user_id": ids_as_text(table["user_id"], "user_id"),
             "item_id": ids_as_text(table["item_id"], "item_id"),
             "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
             "rating": rating,
-            "time": pa.array(times, pa.string()),
+            "time": times_as_text(table["timestamp"]),
         }
     )
 

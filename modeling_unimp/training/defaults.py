@@ -4,6 +4,7 @@ The rule was found on shops of 1,000 to 22,000 shoppers; README.md has it as a t
 """
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Collection
 from typing import Any
@@ -54,6 +55,7 @@ def fill_from_data(
         _of_model(catalogue, kept, "explain" in tasks, "vision_model" in given and model_args.vision_is_trained),
         _of_training(catalogue, kept, "explain" in tasks, args.world_size),
     ]
+    chosen[2] |= _saved_as_evaluated(args, given)
     filled: list[Any] = []
     told: list[str] = []
     groups: list[Any] = [data_args, model_args, args]
@@ -73,6 +75,18 @@ def fill_from_data(
             "--vision_model openai/clip-vit-base-patch32."
         )
     return filled[0], filled[1], filled[2]
+
+
+def _saved_as_evaluated(args: UniMPTrainingArguments, given: Collection[str]) -> dict[str, Any]:
+    """Of the best checkpoint, which is what was saved where it was evaluated: what the option of the one says that was
+    given, for the other."""
+    same: dict[str, Any] = {}
+    for one, other in itertools.permutations(("eval", "save")):
+        for what, usable in (("strategy", ("steps", "epoch")), ("steps", None)):
+            value = getattr(args, f"{one}_{what}")
+            if f"{one}_{what}" in given and f"{other}_{what}" not in given and (usable is None or value in usable):
+                same[f"{other}_{what}"] = value
+    return same
 
 
 def query_attribute_of(catalogue: Catalogue) -> str | None:

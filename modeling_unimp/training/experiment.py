@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 def check_output_folder(output_dir: str) -> Path:
     """Tell now, not after the training, that nothing can be saved."""
+    if not output_dir.strip():
+        raise SystemExit("output_dir is empty: expected the folder of the trained model.")
     folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".write_test").write_bytes(b"")
-        (folder / ".write_test").unlink()
+        with tempfile.TemporaryFile(dir=folder):  # each of several processes its own
+            pass
     except OSError as error:
         raise SystemExit(f"output_dir={output_dir!r} cannot be written: {error}. Choose another folder.") from error
     free = shutil.disk_usage(folder).free

@@ -52,6 +52,7 @@ MOST_CASES = 2_000
 BEST_OF_SCORE, NUM_DRAWN = 50, 2_000  # items that compete in a case: the best of each score, and some of the others
 LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
+LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
 EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
@@ -152,7 +153,7 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
         if task in by_task:
             requests = _sample(by_task[task].requests)
             features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
-            weights[task] = [0.0, *fit_softmax(*features).tolist()]
+            weights[task] = _with_popularity(hybrid, [0.0, *fit_softmax(*features).tolist()])
     if "select" in by_task and "recommend" in weights:
         requests = _sample(by_task["select"].requests)
         nothing = itertools.repeat(np.zeros(len(catalogue), dtype=np.float32))
@@ -229,7 +230,7 @@ def fit_hybrid(
             + (f", asked to {best})" if best != task else ")")
             + ("" if reached[best] > closed else "; the network does not earn its weight here, and gets none")
         )
-        together[task] = found[best] if reached[best] > closed else alone.weights[task]
+        together[task] = _with_popularity(hybrid, found[best]) if reached[best] > closed else alone.weights[task]
         search_reads = best if task == "search" else search_reads
     if "select" in by_task and "recommend" in together:
         requests = _sample(by_task["select"].requests)
@@ -345,6 +346,12 @@ def _fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> 
     best = max((halved, weights), key=lambda each: _ndcg(features, truth, added, each.tolist()))
     found: list[float] = best.tolist()
     return found
+
+
+def _with_popularity(hybrid: HybridScores, weights: list[float]) -> list[float]:
+    of_scores = zip(weights[1:], hybrid.scores, strict=True)
+    least = (max(weight, LEAST_POPULARITY) if score.source == POPULARITY else weight for weight, score in of_scores)
+    return [weights[0], *least]
 
 
 def fit_softmax(

@@ -8,9 +8,10 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
+from huggingface_hub.dataclasses import type_validator
 from transformers import TrainingArguments
 from trl import TrlParser
 
@@ -71,7 +72,7 @@ class DataArguments:
     max_test_cases: int | None = _option(None, "Cases of each task in the final test; all without it.")
 
     def __post_init__(self) -> None:
-        if [name.lower() for name in self.tasks] == ["none"]:
+        if isinstance(self.tasks, list) and [str(name).lower() for name in self.tasks] == ["none"]:
             self.tasks = []
 
     @property
@@ -151,8 +152,16 @@ class ModelArguments:
         return self.vision_model in VISION_SIZES if self.train_vision is None else self.train_vision
 
 
+# Fields of UniMPConfig that are no choice.
+FOLLOW_FROM_DATA = frozenset(
+    {
+        "text_config", "vision_config", "vision_feature_size", "num_items", "num_codes", "codes_per_picture",
+        "num_terms", "content_picture_size", "catalogue_fingerprint", "text_model", "vision_model", "picture_features",
+    }
+)  # fmt: skip
 _ANSWERS = "an evaluation answers requests and gathers no logits"
 _OUR_LOSS = "the loss is the focal loss of the paper, see focal_gamma, averaged over the global batch"
+_AS_TRAINED = "an evaluation computes as the training does, see bf16"
 # Options of TrainingArguments that nothing would come of, and why.
 _WITHOUT_EFFECT = {
     "label_smoothing_factor": _OUR_LOSS,
@@ -168,6 +177,8 @@ _WITHOUT_EFFECT = {
     "eval_accumulation_steps": _ANSWERS,
     "include_for_metrics": _ANSWERS,
     "batch_eval_metrics": _ANSWERS,
+    "bf16_full_eval": _AS_TRAINED,
+    "fp16_full_eval": _AS_TRAINED,
 }
 
 
@@ -246,6 +257,8 @@ class UniMPTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         if self.report_to is None:
             self.report_to = ["tensorboard"] if _tensorboard_is_installed() else "none"
+        if self.gradient_accumulation_steps < 1:
+            raise ValueError(f"gradient_accumulation_steps={self.gradient_accumulation_steps}: expected at least 1.")
         super().__post_init__()
         self._refuse_what_has_no_effect()
         if self.context_loss not in ("attributes", "id", "none"):
@@ -308,7 +321,6 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
         [word.lstrip("-").split("=")[0] for word in unread if word.startswith("--")] or unread,
         {action.dest for action in parser._actions},
     )
-    check_names(config_fields, UniMPConfig.__annotations__, "unimp.")
     for name, value in itertools.chain(*(vars(group).items() for group in (data_args, model_args, args))):
         if isinstance(value, float) and math.isnan(value):  # which no comparison would find
             raise SystemExit(f"The recipe cannot be read: {name} is NaN, expected a number.")
@@ -317,7 +329,38 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
             if action.nargs == "+" and isinstance(getattr(group, action.dest, None), str):
                 # YAML: `tasks: rate` for `tasks: [rate]`.
                 setattr(group, action.dest, [getattr(group, action.dest)])
+    for group in (data_args, model_args, args):
+        _check_types(group)
+    check_names(config_fields, UniMPConfig.__annotations__, "unimp.")
+    if follow := sorted(set(config_fields) & FOLLOW_FROM_DATA):
+        raise SystemExit(
+            f"The recipe cannot be read: unimp.{', unimp.'.join(follow)} cannot be set: catalogue, backbones and "
+            "codec say what it is. Leave it out."
+        )
     return data_args, model_args, args
+
+
+def _check_types(group: Any) -> None:
+    """Refuse values of another kind than an option's, as YAML can hold them; of our options, for transformers looks at
+    its own."""
+    hints = get_type_hints(type(group))
+    for name in type(group).__annotations__:
+        value, hint = getattr(group, name), hints[name]
+        kinds = (hint, *get_args(hint))
+        if name.startswith("_") or (type(value) is int and float in kinds):
+            continue
+        try:
+            if isinstance(value, bool) and bool not in kinds:
+                raise TypeError("it is a truth value")
+            type_validator(name, value, hint)
+        except (TypeError, ValueError) as error:
+            expected = hint.__name__ if kinds == (hint,) else str(hint)
+            raise SystemExit(f"The recipe cannot be read: {name}: {value!r}: expected {expected}.") from error
+    for name in ("task_shares", "task_weights"):
+        values = getattr(group, name, None)
+        for task, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise SystemExit(f"The recipe cannot be read: {name}: {task}: {value!r}: expected a number.")
 
 
 def given_on_command_line() -> set[str]:

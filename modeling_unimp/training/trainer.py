@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm import tqdm
-from transformers import ProgressCallback, Trainer
+from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
@@ -35,6 +35,14 @@ from .termination import SaveOnTermination
 logger = logging.get_logger(__name__)
 
 KIND_NAMES = {TASK: "answer", CONTEXT: "context", NEXT_ITEM: "next_item"}
+
+
+class OwnPadding(TrainerCallback):
+    """Takes back the padding that the Trainer gives a model, its tokenizer's: a batch is padded with [PAD], of which
+    `generate` makes the attention mask where none came."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        model.generation_config.pad_token_id = model.config.padding_token_id
 
 
 class TrainingBar(ProgressCallback):
@@ -71,8 +79,8 @@ class UniMPTrainer(Trainer):
 
     def __init__(
         self,
-        model: nn.Module,
-        args: UniMPTrainingArguments,
+        model: nn.Module | None = None,
+        args: UniMPTrainingArguments | None = None,
         *,
         task_names: Sequence[str],
         evaluation_cases: Sequence[EvaluationCases] = (),
@@ -86,6 +94,9 @@ class UniMPTrainer(Trainer):
                     f"{name} has no effect: the loss is the focal loss of the paper, and an evaluation answers "
                     "evaluation_cases, whose task says how outputs are scored. Leave it out."
                 )
+        args = UniMPTrainingArguments() if args is None else args
+        if args.fp16 and args.device.type == "cpu":
+            raise ValueError("fp16: a CPU computes in float32 or bfloat16. Leave it out, or say bf16.")
         # A JSON text was made a dict by TrainingArguments.
         weight_of: Any = args.task_weights
         unknown = set(weight_of) - set(task_names)
@@ -99,15 +110,21 @@ class UniMPTrainer(Trainer):
                     "save_only_trained and use_peft do not go together: the adapters are merged into the language "
                     "model that would be left out. Leave out save_only_trained; adapter checkpoints are small anyway."
                 )
-            model.check_left_out()  # type: ignore[operator]
+            if model is not None:
+                model.check_left_out()  # type: ignore[operator]
         # "loss" is what TrainingArguments puts in the place of None; an evaluation here has no loss.
-        if evaluation_cases and args.metric_for_best_model in (None, "loss"):
-            first = evaluation_cases[0].task
-            args.metric_for_best_model = f"{first.name}_{first.headline}"
-        if evaluation_cases:
+        usable = [cases.task for cases in evaluation_cases if len(cases)]
+        if evaluation_cases and not usable:
+            logger.warning(
+                "there is no validation case, of any task: no checkpoint can be chosen, and the last one is the model."
+            )
+            args.load_best_model_at_end = False
+        if args.metric_for_best_model in (None, "loss"):
+            args.metric_for_best_model = f"{usable[0].name}_{usable[0].headline}" if usable else None
+        if usable:
             # TrainingArguments takes all but a loss for something to be large.
             chosen = str(args.metric_for_best_model).removeprefix("eval_")
-            args.greater_is_better = more_is_better(chosen, [each.task.name for each in evaluation_cases])
+            args.greater_is_better = more_is_better(chosen, [task.name for task in usable])
         # The Trainer requires an `eval_dataset` to evaluate at all; `evaluate` takes `evaluation_cases`.
         super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
         if not args.disable_tqdm:
@@ -117,6 +134,7 @@ class UniMPTrainer(Trainer):
         self._termination = SaveOnTermination(self.accelerator)
         self.add_callback(self._epochs)
         self.add_callback(self._termination)
+        self.add_callback(OwnPadding())
         if self.accelerator.is_fsdp2:
             choose_units(self.accelerator.state.fsdp_plugin, self.bare_model)
             self.add_callback(ShardedTraining())
@@ -337,6 +355,12 @@ class UniMPTrainer(Trainer):
         """Answer the evaluation cases, log one line and return `{prefix}_{task}_{metric}`."""
         started = time.perf_counter()
         cases_by_task = self.evaluation_cases if eval_dataset is None else eval_dataset
+        if not isinstance(cases_by_task, list | tuple) or not all(
+            isinstance(each, EvaluationCases) for each in cases_by_task
+        ):
+            raise ValueError(
+                f"eval_dataset came as {type(cases_by_task).__name__}: expected a list of EvaluationCases, one a task."
+            )
         scores = self.score_cases(cases_by_task)
         results = {
             cases.task.name: summarise(cases.task, scores[cases.task.name])
@@ -358,6 +382,13 @@ class UniMPTrainer(Trainer):
         # Evaluation does not count as training time.
         self._since += time.perf_counter() - started
         return metrics
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Not of this Trainer: a prediction of all tokens of a batch is none of a shopper."""
+        raise NotImplementedError(
+            "predict: ask `evaluate` for metrics, and PersonalizationPipeline or model.rank, model.stars and "
+            "model.generate for answers."
+        )
 
     def score_cases(self, cases_by_task: Sequence[EvaluationCases]) -> dict[str, Scores]:
         """Answer and score cases, shared among the processes; every process gets all scores, in order."""
