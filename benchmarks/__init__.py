@@ -7,6 +7,7 @@ Accuracy:
     ranking_baselines.py        of rankings
     rating_baselines.py         of stars
     text_baselines.py           of explanations
+    walking_shop.py             a made-up shop that no default was chosen on
     transformer_baselines.py    SASRec, eSASRec, BERT4Rec and HSTU through RecTools
     cold_items.py               items that are added after the training
     explanation_truth.py        what explanations of the made-up shop claim, and what of it is so
@@ -19,6 +20,7 @@ Accuracy:
 Cost:
     throughput.py               steps, answers and starts
     savings.py                  what is saved by not computing twice
+    techniques.py               what each technique is worth
     peer.py                     OpenFlamingo at the same shapes
     scale.py                    shops of up to a million items
     sizes.py                    parameters, memory and steps a day of the paper's model

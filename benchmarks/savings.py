@@ -36,16 +36,16 @@ def savings(size: str, num_items: int, repeats: int) -> dict[str, float]:
     state = unimp.read(history)
     from_state = [request | {"history": state} for request in five]
     found = {
-        "five tasks of one shopper, in one call / the first of them": _ratio(
+        "five tasks of one shopper, in one call / the first of them": ratio(
             lambda: unimp(five, **one_word), lambda: unimp(five[0]), repeats
         ),
-        "the same, one call each / the first of them": _ratio(
+        "the same, one call each / the first of them": ratio(
             lambda: [unimp(request, **one_word) for request in five], lambda: unimp(five[0]), repeats
         ),
-        "the same, one call each from a state / the first of them": _ratio(
+        "the same, one call each from a state / the first of them": ratio(
             lambda: [unimp(request, **one_word) for request in from_state], lambda: unimp(five[0]), repeats
         ),
-        "a state extended by an event / all of it read again": _ratio(
+        "a state extended by an event / all of it read again": ratio(
             lambda: unimp.extend(state, others[0]), lambda: unimp.read([*history, others[0]]), repeats
         ),
     }
@@ -68,7 +68,7 @@ def savings(size: str, num_items: int, repeats: int) -> dict[str, float]:
                 MediaKeysValues.of = once  # type: ignore[method-assign]
 
         name = f"64 tokens, fusion {fusion}: keys and values of the pictures made anew for each / once"
-        found[name] = _ratio(write_as_the_peer, write, repeats)
+        found[name] = ratio(write_as_the_peer, write, repeats)
     return found
 
 
@@ -88,8 +88,7 @@ def _server(size: str, num_items: int, fusion: str) -> tuple[PersonalizationPipe
     return unimp, (pictured * num_items)[:num_items], pictured[-5:]
 
 
-@torch.inference_mode()
-def _ratio(way: Callable[[], Any], other: Callable[[], Any], repeats: int) -> float:
+def ratio(way: Callable[[], Any], other: Callable[[], Any], repeats: int) -> float:
     """The median of `seconds of way / seconds of other`, after a turn that is not counted."""
     quotients = []
     for turn in range(repeats + 1):

@@ -117,6 +117,21 @@ def shop_of(recipe: str, folder: str, tasks: Sequence[str], options: Mapping[str
     return Shop(data_args, args, catalogue, split, processor, model, features)
 
 
+def trainer_of(shop: Shop) -> UniMPTrainer:
+    """What trains the model of a shop on its own mixture of tasks."""
+    mixture = mixture_of(shop.split, shop.catalogue, shop.data_args, shop.args.seed)
+    collator = UniMPCollator(
+        shop.processor,
+        shop.args.context_loss,
+        next_item=shop.args.next_item_weight > 0,
+        vision_features=shop.features,
+    )
+    return UniMPTrainer(
+        shop.model, shop.args, task_names=TASK_NAMES, train_dataset=mixture, data_collator=collator,
+        processing_class=shop.processor, vision_features=shop.features,
+    )  # fmt: skip
+
+
 def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dict[str, float]:
     """One row: `steps` training steps, then a ranking for each of `users` test shoppers, one at a time."""
     options = {"image_codec": "none"} | options
@@ -124,17 +139,7 @@ def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dic
         Packing.of = staticmethod(lambda attention_mask: None)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         shop = shop_of(recipe, folder, MEASURED_TASKS, options)
-        mixture = mixture_of(shop.split, shop.catalogue, shop.data_args, shop.args.seed)
-        collator = UniMPCollator(
-            shop.processor,
-            shop.args.context_loss,
-            next_item=shop.args.next_item_weight > 0,
-            vision_features=shop.features,
-        )
-        trainer = UniMPTrainer(
-            shop.model, shop.args, task_names=TASK_NAMES, train_dataset=mixture, data_collator=collator,
-            processing_class=shop.processor, vision_features=shop.features,
-        )  # fmt: skip
+        trainer = trainer_of(shop)
         training = _training(trainer, steps)
         pipeline = PersonalizationPipeline(model=trainer.bare_model.eval(), processor=shop.processor)
         seconds = []
