@@ -28,7 +28,7 @@ from .throughput import MEASURED_TASKS, Shop, requests_of, shop_of, trainer_of
 
 DEMO = "recipes/demo.yaml"
 RESAMPLER = json.dumps({"resampler_depth": 6, "num_latents": 64, "initial_gate": 0.5})  # as the paper's
-LARGE = {"text_model": "nano", "per_device_train_batch_size": "64", "next_item_weight": "1", "sampled_items": "1024"}
+LARGE = {"text_model": "nano", "next_item_weight": "1", "sampled_items": "1024"}
 TOLERANCE = 1e-4  # of two losses, as a share of them
 
 
@@ -40,16 +40,21 @@ class Way(NamedTuple):
     is_packed: bool = True
 
 
-def techniques(num_items: int, num_interactions: int, repeats: int) -> dict[str, float]:
+def techniques(
+    num_items: int, num_interactions: int, repeats: int, batch_sizes: tuple[int, int] = (16, 64)
+) -> dict[str, float]:
     """Seconds without a technique over those with it, by name.
 
     Args:
         num_items, num_interactions (`int`): of the shop that is made.
         repeats (`int`): how often both ways are timed.
+        batch_sizes (`tuple[int, int]`, *optional*, defaults to `(16, 64)`): rows a step in either shop.
     """
     found: dict[str, float] = {}
+    sizes = [{"per_device_train_batch_size": str(size)} for size in batch_sizes]
+    full = {"image_codec": "none", "unimp": RESAMPLER} | sizes[0]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(shop_of(DEMO, folder, MEASURED_TASKS, {"image_codec": "none", "unimp": RESAMPLER}))
+        trainer = trainer_of(shop_of(DEMO, folder, MEASURED_TASKS, full))
         batch, fused = _batch_of(trainer), trainer.create_optimizer()
         usual = Way(batch, fused)
         found |= {
@@ -59,7 +64,7 @@ def techniques(num_items: int, num_interactions: int, repeats: int) -> dict[str,
             "full history: rows padded, not packed": _of_a_step(trainer, Way(batch, fused, False), usual, repeats),
             "full history: AdamW not fused": _of_a_step(trainer, Way(batch, _unfused(trainer)), usual, repeats),
         }
-        large = _made_shop(Path(folder), num_items, num_interactions)
+        large = _made_shop(Path(folder), num_items, num_interactions, LARGE | sizes[1])
         trainer = trainer_of(large)
         batch, fused = _batch_of(trainer), trainer.create_optimizer()
         usual = Way(batch, fused)
@@ -97,11 +102,11 @@ def pictures_apart(batch: dict[str, Any]) -> dict[str, Any]:
     return batch | {name: batch[name][seen[seen > 0] - 1] for name in names} | {"media_index": number[places]}
 
 
-def _made_shop(folder: Path, num_items: int, num_interactions: int) -> Shop:
+def _made_shop(folder: Path, num_items: int, num_interactions: int, options: dict[str, str]) -> Shop:
     write_shop(folder, num_items, num_interactions)
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"tasks": list(MEASURED_TASKS)}))
     tables = {name: str(folder / f"{name}.parquet") for name in ("items", "interactions")}
-    return shop_of(str(folder / "recipe.yaml"), str(folder / "run"), MEASURED_TASKS, OPTIONS | tables | LARGE)
+    return shop_of(str(folder / "recipe.yaml"), str(folder / "run"), MEASURED_TASKS, OPTIONS | tables | options)
 
 
 def _batch_of(trainer: UniMPTrainer) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks import throughput
 from benchmarks.savings import savings
+from benchmarks.techniques import pictures_apart, techniques
+from benchmarks.walking_shop import write_shop
+from processing_unimp import Catalogue, Histories
 
 MEASURED = {"threads": 1, "torch": "2", "load": 1.25}
 
@@ -73,3 +77,29 @@ def test_what_was_measured_is_drawn(tmp_path):
 def test_savings_are_measured():
     ratios = savings("mini", num_items=3, repeats=1)
     assert len(ratios) == 6 and all(ratio > 0 for ratio in ratios.values())
+
+
+@pytest.mark.slow
+def test_each_technique_is_left_out_and_computes_the_same():
+    # Two ways that differ are an error.
+    times = techniques(num_items=1_100, num_interactions=3_000, repeats=1, batch_sizes=(2, 8))
+    assert len(times) == 7 and all(value > 0 for value in times.values())
+
+
+def test_pictures_apart_by_hand():
+    batch = {
+        "media_index": torch.tensor([[0, 1, 1, 2], [2, 2, 0, 3]]),
+        "vision_features": torch.tensor([[10.0], [20.0], [30.0]]),
+    }
+    apart = pictures_apart(batch)
+    assert apart["media_index"].tolist() == [[0, 1, 1, 2], [3, 3, 0, 4]]
+    assert apart["vision_features"].tolist() == [[10.0], [20.0], [20.0], [30.0]]
+
+
+def test_a_walking_shop_is_a_shop_and_the_same_each_time(tmp_path):
+    for name in ("one", "other"):
+        number = write_shop(tmp_path / name, num_users=30, num_items=600)
+    assert (tmp_path / "one/interactions.csv").read_bytes() == (tmp_path / "other/interactions.csv").read_bytes()
+    catalogue = Catalogue.load(tmp_path / "one")
+    histories = Histories.load(tmp_path / "one", catalogue)
+    assert (len(catalogue), len(histories), histories.num_interactions) == (600, 30, number)
