@@ -210,7 +210,13 @@ class HybridScores:
             found.index_add_(1, numbers[known], weights_SK[:, known])
             return numbers[known]
         items, values = self.neighbours[source]
-        numbers = torch.tensor([self.stand_ins.get(number, number) for number in numbers.tolist()], dtype=torch.long)
+        if self.stand_ins:
+            # An item that nobody took has neighbours of its own where words or pictures make some, and those of its
+            # stand-in where they would come from who took it.
+            is_of_fit = (numbers >= 0) & (numbers < len(items))
+            has_own = is_of_fit & (values[numbers.where(is_of_fit, 0), 0] > 0)
+            stood_for = [self.stand_ins.get(number, number) for number in numbers.tolist()]
+            numbers = numbers.where(has_own, torch.tensor(stood_for, dtype=torch.long))
         known = (numbers >= 0) & (numbers < len(items))
         near, weights_SK = numbers[known], weights_SK[:, known]
         near_items = items[near].flatten().long()

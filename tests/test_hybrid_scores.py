@@ -128,6 +128,18 @@ def test_an_added_item_goes_with_what_its_like_goes_with():
     assert old.add("recommend", torch.zeros(1, 3), [[1]]).shape == (1, 3)
 
 
+def test_who_took_a_new_item_is_told_by_its_own_words_and_by_what_goes_with_its_like():
+    # Nobody took d, which is like c in its words; those who took a, its stand-in, took b.
+    alike = torch.tensor([[1], [0], [3], [2]]), torch.tensor([[0.5], [0.5], [0.75], [0.75]])
+    taken = torch.tensor([[1], [0], [0], [0]]), torch.tensor([[0.25], [0.25], [0.0], [0.0]])
+    hybrid = HybridScores(
+        {"text": alike, "transitions": taken}, {}, torch.zeros(4), [Score("text"), Score("transitions")], {}, None,
+        stand_ins={3: 0},
+    )  # fmt: skip
+    assert hybrid.raw(Score("text"), [[3]])[0, :3].tolist() == [0, 0, 0.75]
+    assert hybrid.raw(Score("transitions"), [[3]])[0, :3].tolist() == [0, 0.25, 0]
+
+
 def test_what_is_taken_again_is_the_item_itself():
     grown = make(scores=[Score("again", 1.0)]).with_items(added={3: {"item_id": "new", "title": "red"}})
     raw = grown.raw(Score("again", 1.0), [[0], [3], [0, 3, -1, 9]])
