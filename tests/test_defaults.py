@@ -66,6 +66,26 @@ def test_tasks_follow_from_what_there_is(tmp_path):
     assert (model.text_model, args.task_weights) == ("nano", {})
 
 
+def test_a_task_that_training_has_nothing_for_is_not_chosen(tmp_path):
+    """Of each shopper the last two interactions are for validation and test."""
+    catalogue, _ = shop_of(1, 1, num_items=60)
+    catalogue.retire([str(number) for number in range(20)])
+
+    def tasks(rated):
+        rows = [
+            {"user_id": f"u{user}", "item_id": str(place), "timestamp": place}
+            | ({"rating": 4, "explanation": "warm"} if place in rated else {"rating": None, "explanation": None})
+            for user in range(50)
+            for place in range(20, 28)
+        ]
+        return filled(tmp_path, catalogue, Histories.from_interactions(rows, catalogue), given=["k_core"], k_core=0)[
+            0
+        ].tasks
+
+    assert tasks(range(20, 26)) == ["recommend", "rate", "explain"]  # 40 items are left: too few to select from
+    assert tasks((26, 27)) == ["recommend"]
+
+
 def test_parts_of_dicts_that_were_given_stay(tmp_path):
     catalogue, histories = shop_of(300, 8, kind=lambda n: f"kind {n % 7}")
     data, model, _ = filled(

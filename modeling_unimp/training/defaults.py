@@ -27,6 +27,7 @@ SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 # The ranking selects: the network sees few candidates, which are written in full and take long.
 SHARES = {"search": 0.25, "rate": 0.3, "select": 0.02}
 DICTS = ("unimp", "task_shares")
+LEAST_TRAINED = 0.01  # of the interactions, with stars or an explanation: a task of fewer is not learnt
 MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
 QUERY_COVERAGE, FEWEST_QUERIES, ITEMS_A_QUERY = 0.8, 3, 10
 
@@ -110,9 +111,12 @@ def query_attribute_of(catalogue: Catalogue) -> str | None:
 def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | None) -> dict[str, Any]:
     tasks = ["recommend"]
     tasks += ["search"] if query_attribute is not None else []
-    tasks += ["rate"] if histories.has_ratings else []
-    tasks += ["explain"] if histories.explanations() else []
-    tasks += ["select"] if len(catalogue) > 50 else []
+    # The last two interactions of each shopper are not trained on.
+    trained = histories.truncate(np.maximum(histories.lengths - 2, 0))
+    least = LEAST_TRAINED * max(trained.num_interactions, 1)
+    tasks += ["rate"] if np.isfinite(trained.ratings).sum() > least else []
+    tasks += ["explain"] if len(trained.explanations()) > least else []
+    tasks += ["select"] if catalogue.available.sum() > 50 else []
     return {
         "query_attribute": query_attribute,
         "tasks": tasks,
