@@ -7,6 +7,7 @@ Shapes: V words, K added tokens that are no items, N items, W width of a row, C 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -71,7 +72,8 @@ def item_logits(hidden: torch.Tensor, rows_NW: torch.Tensor) -> torch.Tensor:
     are held in or autocast says: of the logits of some ten thousand items in bfloat16 many of the best are equal."""
     if torch.is_grad_enabled():
         return nn.functional.linear(hidden, rows_NW.to(hidden.dtype))
-    with torch.autocast(hidden.device.type, enabled=False):
+    device = hidden.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         precise = torch.promote_types(rows_NW.dtype, torch.float32)
         return nn.functional.linear(hidden.to(precise), rows_NW.to(precise))
 
