@@ -85,7 +85,7 @@ def test_stages_begin_where_the_one_before_ended_and_the_last_is_tested(given, t
     name = "made_up, then recommend alone"
     experiments.run(name, ALL[name], given, 7)
     (recipe,) = (yaml.safe_load(Path(each).read_text()) for each in calls)
-    assert recipe["initial_model"] == str(experiments.folder_of(given.output_dir, "made_up", 7))
+    assert recipe["initial_model"] == str(experiments.folder_of(given.output_dir, "made_up, recommend at weight 1", 7))
 
 
 def test_what_is_spoilt():
