@@ -67,10 +67,10 @@ class UniMPItemContent(nn.Module):
         return rows
 
 
-def item_logits(hidden: torch.Tensor, rows_NW: torch.Tensor) -> torch.Tensor:
-    """Logits `(..., N)` of items. Where no gradient is wanted, items are ranked, and in float32 whatever the weights
-    are held in or autocast says: of the logits of some ten thousand items in bfloat16 many of the best are equal."""
-    if torch.is_grad_enabled():
+def item_logits(hidden: torch.Tensor, rows_NW: torch.Tensor, is_ranking: bool = True) -> torch.Tensor:
+    """Logits `(..., N)` of items. Where they are ranked and no gradient is wanted, in float32 whatever the weights are
+    held in or autocast says: of the logits of some ten thousand items in bfloat16 many of the best are equal."""
+    if torch.is_grad_enabled() or not is_ranking:
         return nn.functional.linear(hidden, rows_NW.to(hidden.dtype))
     device = hidden.device.type
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
@@ -120,9 +120,9 @@ class UniMPRows(nn.Module):
         assert rows is not None
         return rows
 
-    def _item_logits(self, hidden: torch.Tensor, content: ItemContent | None) -> torch.Tensor:
+    def _item_logits(self, hidden: torch.Tensor, content: ItemContent | None, is_ranking: bool) -> torch.Tensor:
         """Of all items, whose content it is."""
-        return item_logits(hidden, self._items(None, content))
+        return item_logits(hidden, self._items(None, content), is_ranking)
 
 
 class UniMPItemEmbeddings(nn.Module):
@@ -226,9 +226,9 @@ class UniMPItemEmbeddings(nn.Module):
         logits: torch.Tensor = self.output_rows("token_logits", hidden, which)
         return logits
 
-    def _item_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def _item_logits(self, hidden: torch.Tensor, is_ranking: bool = True) -> torch.Tensor:
         """Logits `(..., N)` of all items."""
-        logits: torch.Tensor = self.output_rows("item_logits", hidden, self._content())
+        logits: torch.Tensor = self.output_rows("item_logits", hidden, self._content(), is_ranking)
         return logits
 
     def _output_items(self, numbers: torch.Tensor | None = None) -> torch.Tensor:

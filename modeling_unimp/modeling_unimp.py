@@ -301,9 +301,9 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
         if tokens is not None:
             logits.append(self.model.item_embeddings("token_logits", hidden, tokens))
         if with_items and item_rows is not None:
-            logits.append(item_logits(hidden, item_rows))
+            logits.append(item_logits(hidden, item_rows, is_ranking=not with_words))
         elif with_items:
-            logits.append(self.model.item_embeddings("item_logits", hidden))
+            logits.append(self.model.item_embeddings("item_logits", hidden, not with_words))
         return torch.cat(logits, dim=-1) if len(logits) > 1 else logits[0]
 
     @torch.compiler.disable
