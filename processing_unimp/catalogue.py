@@ -64,7 +64,9 @@ def _codes_column(column: "pa.ChunkedArray") -> np.ndarray | None:
         try:
             # Lists in a table of items are lists of text.
             rows[place] = None if row is None else [int(code) for code in row]
-            fits = row is None or all(NO_CODE <= code <= MOST_CODES for code in rows[place])
+            fits = row is None or (
+                isinstance(row, list) and all(NO_CODE <= code <= MOST_CODES for code in rows[place])
+            )
         except (TypeError, ValueError):
             fits = False
         if not fits:

@@ -419,6 +419,9 @@ def test_picture_codes_that_do_not_fit_are_refused():
             catalogue.set_picture_codes(np.array(wrong))
     with pytest.raises(ValueError, match="whole rows"):
         catalogue.set_picture_codes(np.array([[1, -1], [0, 0]]))
+    for strange in (5, "123", "abc", ["99999999999"], ["a"], [-7]):
+        with pytest.raises(ValueError, match="column 'picture_codes' holds .* Expected lists of whole numbers from 0"):
+            Catalogue.from_items([{"item_id": "a", "picture_codes": strange}])
     with pytest.raises(ValueError, match="one number of them"):
         Catalogue.from_items([{"item_id": "a", "picture_codes": [1]}, {"item_id": "b", "picture_codes": [1, 2]}])
 
