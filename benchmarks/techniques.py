@@ -11,8 +11,8 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,10 @@ import torch
 import yaml
 
 from modeling_unimp import PersonalizationPipeline, UniMPTrainer
-from modeling_unimp.packing import Packing
 
 from .savings import ratio
 from .scale import OPTIONS, write_shop
-from .throughput import MEASURED_TASKS, Shop, requests_of, shop_of, trainer_of
+from .throughput import MEASURED_TASKS, Shop, requests_of, rows_padded, shop_of, trainer_of
 
 DEMO = "recipes/demo.yaml"
 RESAMPLER = json.dumps({"resampler_depth": 6, "num_latents": 64, "initial_gate": 0.5})  # as the paper's
@@ -73,16 +72,14 @@ def techniques(
             f"{size}: rows padded, not packed": _of_a_step(trainer, Way(batch, fused, False), usual, repeats),
             f"{size}: AdamW not fused": _of_a_step(trainer, Way(batch, _unfused(trainer)), usual, repeats),
         }
-        drawn = _seconds_of_a_step(trainer, usual)
-        trainer.args.sampled_items = 0
-        all_items = _seconds_of_a_step(trainer, usual)
+        step = _step(trainer, usual)
 
-        def step_with(number: int, step: Callable[[], None]) -> None:
-            trainer.args.sampled_items = number
+        def step_with(sampled_items: int) -> None:
+            trainer.args.sampled_items = sampled_items
             step()
 
         found[f"{size}: all compete in the loss, not 1,024 drawn ones"] = ratio(
-            lambda: step_with(0, all_items), lambda: step_with(1024, drawn), repeats
+            lambda: step_with(0), lambda: step_with(1024), repeats
         )
         found[f"{size}, one shopper ranked: rows of items made for each request, not once"] = _of_kept_rows(
             large, repeats
@@ -123,31 +120,20 @@ def _of_a_step(trainer: UniMPTrainer, without: Way, usual: Way, repeats: int) ->
     losses = [_loss(trainer, way) for way in (without, usual)]
     if abs(losses[0] - losses[1]) > TOLERANCE * abs(losses[1]):
         raise RuntimeError(f"the two ways do not compute the same: their losses are {losses}.")
-    return ratio(_seconds_of_a_step(trainer, without), _seconds_of_a_step(trainer, usual), repeats)
-
-
-@contextmanager
-def _packing(is_packed: bool) -> Iterator[None]:
-    of = Packing.of
-    if not is_packed:
-        Packing.of = staticmethod(lambda attention_mask: None)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        Packing.of = of  # type: ignore[method-assign]
+    return ratio(_step(trainer, without), _step(trainer, usual), repeats)
 
 
 @torch.no_grad()
 def _loss(trainer: UniMPTrainer, way: Way) -> float:
     trainer.model.eval()
-    with _packing(way.is_packed):
+    with nullcontext() if way.is_packed else rows_padded():
         return float(trainer.compute_loss(trainer.model, way.batch))
 
 
-def _seconds_of_a_step(trainer: UniMPTrainer, way: Way) -> Callable[[], None]:
+def _step(trainer: UniMPTrainer, way: Way) -> Callable[[], None]:
     def step() -> None:
         trainer.model.train()
-        with _packing(way.is_packed):
+        with nullcontext() if way.is_packed else rows_padded():
             trainer.compute_loss(trainer.model, way.batch).backward()
         way.optimizer.step()
         way.optimizer.zero_grad()

@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,12 +133,22 @@ def trainer_of(shop: Shop) -> UniMPTrainer:
     )  # fmt: skip
 
 
+@contextmanager
+def rows_padded() -> Iterator[None]:
+    """Rows of unequal length go through the language model padded, not packed."""
+    of = Packing.of
+    Packing.of = staticmethod(lambda attention_mask: None)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        Packing.of = of  # type: ignore[method-assign]
+
+
 def measure(recipe: str, options: dict[str, Any], steps: int, users: int) -> dict[str, float]:
     """One row: `steps` training steps, then a ranking for each of `users` test shoppers, one at a time."""
     options = {"image_codec": "none"} | options
-    if options.pop(PADDED, False):
-        Packing.of = staticmethod(lambda attention_mask: None)  # type: ignore[assignment]
-    with tempfile.TemporaryDirectory() as folder:
+    padded = rows_padded() if options.pop(PADDED, False) else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, padded:
         shop = shop_of(recipe, folder, MEASURED_TASKS, options)
         trainer = trainer_of(shop)
         training = _training(trainer, steps)

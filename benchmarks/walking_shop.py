@@ -65,8 +65,9 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--users", type=int, default=12_000)
     parser.add_argument("--items", type=int, default=4_000)
+    parser.add_argument("--seed", type=int, default=11)
     chosen = parser.parse_args()
-    number = write_shop(chosen.output_dir, chosen.users, chosen.items)
+    number = write_shop(chosen.output_dir, chosen.users, chosen.items, chosen.seed)
     print(f"{chosen.users:,} shoppers, {chosen.items:,} items, {number:,} interactions in {chosen.output_dir}")
 
 

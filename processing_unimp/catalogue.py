@@ -35,6 +35,7 @@ from .tables import arrow_table, find_table, kind_of, read_table
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
+    import pyarrow.compute as pc
 except ImportError as error:
     raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SPECIAL_COLUMNS = ("item_id", "image", "domain", "retired", "picture_codes")
-MOST_CODES = 2**31 - 1
 NO_CODE = -1  # in the codes of an item without a picture
 # An id that is not known is compared with so many known ones at most.
 _NUM_LOOKED_AT, _NUM_COMPARED = 50_000, 200
@@ -59,30 +59,29 @@ def _retired_column(column: "pa.ChunkedArray") -> np.ndarray:
 
 
 def _codes_column(column: "pa.ChunkedArray") -> np.ndarray | None:
-    rows = column.to_pylist()
-    for place, row in enumerate(rows):
-        try:
-            # Lists in a table of items are lists of text.
-            rows[place] = None if row is None else [int(code) for code in row]
-            fits = row is None or (
-                isinstance(row, list) and all(NO_CODE <= code <= MOST_CODES for code in rows[place])
-            )
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"column 'picture_codes' holds {short_repr(row)}. Expected lists of whole numbers from 0, the codes "
-                "of a picture; rename the column if it says something else."
-            )
-    lengths = {len(row) for row in rows if row is not None}
-    if not lengths:
+    if not column.null_count < len(column):
         return None
+    try:
+        # Lists in a table of items are lists of text.
+        codes = pc.list_flatten(column).cast(pa.int64())
+        fits = codes.null_count == 0 and pc.all(pc.and_(pc.less_equal(NO_CODE, codes), pc.less(codes, 2**31))).as_py()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # no lists, or not of numbers
+        fits = False
+    if fits is False:
+        one = short_repr(column.drop_null()[0].as_py())
+        raise ValueError(
+            f"column 'picture_codes' holds {one} and the like. Expected lists of whole numbers from 0, the codes of a "
+            "picture; rename the column if it says something else."
+        )
+    has_codes = column.is_valid().to_numpy()
+    lengths = pc.unique(pc.list_value_length(column).drop_null()).to_pylist()
     if len(lengths) > 1 or 0 in lengths:
         raise ValueError(
             f"column 'picture_codes' holds {sorted(lengths)} codes a picture. Expected one number of them."
         )
-    missing = [NO_CODE] * lengths.pop()
-    return np.array([missing if row is None else row for row in rows], dtype=np.int32)
+    found = np.full((len(column), lengths[0]), NO_CODE, dtype=np.int32)
+    found[has_codes] = codes.to_numpy().reshape(-1, lengths[0])
+    return found
 
 
 class Changes(NamedTuple):

@@ -279,12 +279,12 @@ def _as_floats(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 def _of_values(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
     """Value by value, by the rules of Python's."""
     try:
-        column.to_pylist()
+        found = column.to_pylist()
     except Exception:  # of years beyond 9999 and of unknown zones, for which there is an error of pytz
         if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
             raise
         return times_as_text(column)
-    values = [plain_value(value, f"a value of column {name!r}") for value in column.to_pylist()]
+    values = [plain_value(value, f"a value of column {name!r}") for value in found]
     return pa.chunked_array([pa.array(values, pa.list_(pa.string()) if is_list(column.type) else pa.string())])
 
 
@@ -376,7 +376,8 @@ def times_as_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return pa.chunked_array([pa.array(map(str, column.to_pylist()), pa.string())])
+        texts = [None if value is None else str(value) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(texts, pa.string())])
 
 
 def _read_texts(

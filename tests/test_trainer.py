@@ -240,9 +240,10 @@ def test_a_task_without_validation_cases_chooses_nothing(tmp_path):
     assert made([empty[0], *trainer.evaluation_cases[1:]]).args.metric_for_best_model == "search_ndcg@10"
     with pytest.raises(ValueError, match="of no task that is evaluated: expected TASK_METRIC, of search"):
         made([empty[0], trainer.evaluation_cases[1]], metric_for_best_model="recommend_ndcg@10")
-    with CaptureLogger(logging.get_logger("modeling_unimp.training.trainer")) as told:
-        last = made(empty)
-    assert "no validation case" in told.out and not last.args.load_best_model_at_end
+    for given in ({}, {"metric_for_best_model": "recommend_ndcg@10"}):
+        with CaptureLogger(logging.get_logger("modeling_unimp.training.trainer")) as told:
+            last = made(empty, **given)
+        assert "no validation case" in told.out and not last.args.load_best_model_at_end
     last.train()
     assert last.state.global_step == 1
 
@@ -269,7 +270,7 @@ def test_evaluate_and_predict_say_what_they_take(tmp_path):
     for wrong in ({"a": trainer.evaluation_cases}, trainer.evaluation_cases[0], trainer.train_dataset):
         with pytest.raises(ValueError, match="expected a list of EvaluationCases"):
             trainer.evaluate(eval_dataset=wrong)
-    with pytest.raises(NotImplementedError, match="ask `evaluate` for metrics"):
+    with pytest.raises(ValueError, match="predict has no meaning here: ask `evaluate` for metrics"):
         trainer.predict(trainer.evaluation_cases)
 
 

@@ -119,9 +119,10 @@ class UniMPTrainer(Trainer):
                 "there is no validation case, of any task: no checkpoint can be chosen, and the last one is the model."
             )
             args.load_best_model_at_end = False
-        if args.metric_for_best_model in (None, "loss"):
-            args.metric_for_best_model = f"{usable[0].name}_{usable[0].headline}" if usable else None
+            args.metric_for_best_model = None  # or each evaluation would be asked for it
         if usable:
+            if args.metric_for_best_model in (None, "loss"):
+                args.metric_for_best_model = f"{usable[0].name}_{usable[0].headline}"
             # TrainingArguments takes all but a loss for something to be large.
             chosen = str(args.metric_for_best_model).removeprefix("eval_")
             args.greater_is_better = more_is_better(chosen, [task.name for task in usable])
@@ -385,9 +386,9 @@ class UniMPTrainer(Trainer):
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Not of this Trainer: a prediction of all tokens of a batch is none of a shopper."""
-        raise NotImplementedError(
-            "predict: ask `evaluate` for metrics, and PersonalizationPipeline or model.rank, model.stars and "
-            "model.generate for answers."
+        raise ValueError(
+            "predict has no meaning here: ask `evaluate` for metrics, and PersonalizationPipeline or model.rank, "
+            "model.stars and model.generate for answers."
         )
 
     def score_cases(self, cases_by_task: Sequence[EvaluationCases]) -> dict[str, Scores]:
