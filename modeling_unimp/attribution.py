@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .hybrid_scores import AGAIN, MAX_HISTORY, POPULARITY, HybridScores, Score, numbers_of
+from .hybrid_scores import AGAIN, MAX_HISTORY, PICTURES, POPULARITY, TEXT, HybridScores, Score, numbers_of
 from .interfaces import Catalogue, Request
 
 # What the closed-form scores of a history say, in words; of "EASE 100" the first.
@@ -22,8 +22,8 @@ SOURCES = {
     "EASE": "taken by the same shoppers",
     "kNN": "taken by the same shoppers",
     "transitions": "taken soon after it",
-    "text": "alike in words",
-    "pictures": "alike in pictures",
+    TEXT: "alike in words",
+    PICTURES: "alike in pictures",
     AGAIN: "taken again",
 }
 QUERY, NETWORK, REST = "query", "network", "rest of the history"

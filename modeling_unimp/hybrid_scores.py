@@ -35,7 +35,7 @@ MAX_HISTORY = 200  # items of a history that are looked at, the latest
 # their NDCG@10 is .008, .054, .061 and .073 at 0, .5, .7 and 1 (text similarity: .059), and that of the others on
 # validation .128, .122, .118 and .114.
 SHARE_OF_NEW = 0.75
-TEXT = "text"  # neighbours that are alike in words
+TEXT, PICTURES = "text", "pictures"  # neighbours that are alike in words, and in their pictures
 POPULARITY, AGAIN = "popularity", "again"  # sources that are no neighbours; the second is the history itself
 QUERIES = "query attribute"  # the index of whole texts of the attribute that queries mostly name
 
@@ -74,7 +74,7 @@ class HybridScores:
         stars (`StarScores`, *optional*): where shoppers give stars.
         query_attribute (`str`, *optional*): what queries of the shop mostly name.
         stand_ins (`Mapping[int, int]`, *optional*): items added since the fit or new in it, and the item of the fit
-            that each is most like in words, whose neighbours it has.
+            that each is most like in words (of pictures, where words find none), whose neighbours it has.
         catalogue_size (`int`, *optional*): N with the items added since.
         attributes (`Sequence[str]`, *optional*): what is read of an item; all that it has without it.
         search_reads (`str`, *optional*, defaults to `"search"`): what the network is asked where a query is searched:
@@ -121,26 +121,41 @@ class HybridScores:
         self,
         added: Items | None = None,
         changed: Items | None = None,
-        similarity: Iterable[torch.Tensor] | None = None,
+        similarity: Mapping[str, Iterable[torch.Tensor]] | None = None,
     ) -> "HybridScores":
         """The same scores for a catalogue that has changed; most neighbours wait for the next fit.
 
         Queries find all of these items by their words as they are now. An item that was added goes with what the item
-        goes with that is most like it in words, and with that item itself as its nearest neighbour does; it is taken
-        to be as popular.
+        goes with that is most like it in words, and with that item itself as its nearest neighbour does; where no
+        word of it is known, that is the item whose picture is most like its own. It is taken to be as popular.
 
         Args:
             added, changed (`Mapping[int, Mapping]`, *optional*): items with their attributes, by their numbers.
-            similarity (`Iterable[torch.Tensor]`, *optional*): of each added item how much each item of the fit is like
-                it in words `(N,)`, by the measure of the neighbours of that name; it is one of theirs, then.
+            similarity (`Mapping[str, Iterable[torch.Tensor]]`, *optional*): by the name of neighbours, `"text"` and
+                `"pictures"`, and of each added item: how much each item is like it, by the measure of these
+                neighbours `(N,)`. It is one of them, then.
         """
-        changes = dict(added or {}) | dict(changed or {})
+        added, changed = dict(added or {}), dict(changed or {})
+        changes = added | changed
         grown = copy.copy(self)
-        alike = {number: self._most_alike(item) for number, item in (added or {}).items()}
-        grown.stand_ins = self.stand_ins | {number: other for number, other in alike.items() if other is not None}
+        grown.stand_ins = dict(self.stand_ins)
         grown.catalogue_size = max([self.catalogue_size, *(number + 1 for number in changes)])
-        if TEXT in self.neighbours and similarity is not None:
-            grown.neighbours = self.neighbours | {TEXT: _with_added(*self.neighbours[TEXT], added or {}, similarity)}
+        measures = dict(similarity or {})
+        copied = {
+            name: (items.clone(), values.clone())
+            for name, (items, values) in self.neighbours.items()
+            if added and name in measures
+        }
+        grown.neighbours = self.neighbours | copied
+        for number, item, *alike in zip(added, added.values(), *measures.values(), strict=True):
+            for name, of_item in zip(measures, alike, strict=True):
+                if name in copied:
+                    _insert(*copied[name], number, of_item)
+            other = self._most_alike(item)
+            for of_item in alike:
+                other = self._best_known(of_item) if other is None else other
+            if other is not None:
+                grown.stand_ins[number] = other
         grown.terms = {}
         for name, index in self.terms.items():
             texts = {number: texts_of(item, self.attributes) for number, item in changes.items()}
@@ -335,9 +350,13 @@ class HybridScores:
         for text in texts_of(described, self.attributes) if isinstance(described, Mapping) else []:
             for index in self.terms.values():
                 index.add_to(found, text)
-        found[[number for number in self.stand_ins if number < len(found)]] = 0
-        found = found[: self.num_items]
-        return int(found.argmax()) if found.any() else None
+        return self._best_known(found)
+
+    def _best_known(self, alike: torch.Tensor) -> int | None:
+        """The number of the largest entry above 0, of the items that the fit knew well."""
+        of_fit = alike[: self.num_items].clone()
+        of_fit[[number for number in self.stand_ins if number < len(of_fit)]] = 0
+        return int(of_fit.argmax()) if (of_fit > 0).any() else None
 
     def star_probabilities(
         self, network: torch.Tensor, requests: Sequence[Mapping[str, Any]], catalogue: Catalogue
@@ -437,18 +456,15 @@ class HybridScores:
             ) from error
 
 
-def _with_added(
-    items: torch.Tensor, values: torch.Tensor, added: Iterable[int], similarity: Iterable[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Neighbours `(N, k)`, the nearest first, with each added item in the place of what is less like a row's item."""
-    items, values = items.clone(), values.clone()
-    for number, of_fit in zip(added, similarity, strict=True):
-        alike, rows = of_fit[: len(items)].half().topk(min(items.shape[1], len(items)))
-        rows = rows[alike > values[rows, -1]]
-        items[rows, -1], values[rows, -1] = number, of_fit[rows].half()
-        values[rows], order = values[rows].sort(dim=1, descending=True, stable=True)
-        items[rows] = items[rows].gather(1, order)
-    return items, values
+def _insert(items: torch.Tensor, values: torch.Tensor, number: int, alike: torch.Tensor) -> None:
+    """Put an item among neighbours `(N, k)`, the nearest first, in the place of the last of each row that is less
+    alike."""
+    of_fit = alike[: len(items)].half()
+    rows = (of_fit > values[:, -1]).nonzero()[:, 0]
+    rows = rows[of_fit[rows].argsort(descending=True)[: items.shape[1]]]
+    items[rows, -1], values[rows, -1] = number, of_fit[rows]
+    values[rows], order = values[rows].sort(dim=1, descending=True, stable=True)
+    items[rows] = items[rows].gather(1, order)
 
 
 def save_hybrid_beside(hybrid: HybridScores | None, folder: str | os.PathLike) -> None:

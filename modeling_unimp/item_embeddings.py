@@ -273,7 +273,7 @@ class UniMPItemEmbeddings(nn.Module):
             self.content_pictures = checked.pictures
 
     @torch.no_grad()
-    def similarity(self, content: ItemContent) -> Iterator[torch.Tensor]:
+    def similarity_of_terms(self, content: ItemContent) -> Iterator[torch.Tensor]:
         """How like each item is to each of some others in its terms `(N,)`, on the CPU: the product of their weights,
         which are vectors of length 1 but for terms beyond `config.content_length`."""
         ids, weights = self.content_term_ids, self.content_term_weights
@@ -283,6 +283,17 @@ class UniMPItemEmbeddings(nn.Module):
             of_terms = torch.zeros(self.config.num_terms)
             of_terms[own_ids[own_ids >= 0]] = own_weights[own_ids >= 0]
             yield (of_terms[ids] * weights).sum(dim=1)
+
+    @torch.no_grad()
+    def similarity_of_pictures(self, content: ItemContent) -> Iterator[torch.Tensor]:
+        """How like each item is to each of some others in its picture `(N,)`, on the CPU: the squared cosine of their
+        features less the mean of all, 0 without a picture."""
+        assert self.content_pictures is not None
+        others = self._checked_content(len(content.term_ids), content).pictures
+        assert others is not None
+        pictures = self.content_pictures.float().cpu()
+        for other in others.float().cpu():
+            yield (pictures @ other).clamp(min=0).square()
 
     @torch.no_grad()
     def add_items(

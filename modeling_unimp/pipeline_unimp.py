@@ -16,6 +16,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .answering import answer, answering, as_read, split
 from .attribution import because as parts_of_scores
+from .hybrid_scores import PICTURES, TEXT
 from .imagining import PictureIndex, retrieve
 from .interfaces import PictureFeatures, Processor, Request
 from .item_embeddings import ItemContent
@@ -136,8 +137,11 @@ class PersonalizationPipeline(Pipeline):
             content = self._content(new, map(added.picture, added.item_ids))
             hybrid = self.model.hybrid_scores
             if hybrid is not None:
-                has_terms = content is not None and self.model.config.num_terms > 0
-                similarity = self.model.model.item_embeddings.similarity(content) if has_terms else None
+                rows, config, similarity = self.model.model.item_embeddings, self.model.config, {}
+                if content is not None and config.num_terms:
+                    similarity[TEXT] = rows.similarity_of_terms(content)
+                if content is not None and config.content_picture_size:
+                    similarity[PICTURES] = rows.similarity_of_pictures(content)
                 hybrid = hybrid.with_items(added=dict(enumerate(new, start=len(catalogue))), similarity=similarity)
             with catalogue.lock.changing():
                 # First what could fail.

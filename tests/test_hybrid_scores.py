@@ -97,12 +97,27 @@ def test_an_added_item_is_a_neighbour_of_what_it_is_like():
         "text": (torch.tensor([[1, 2], [0, 0], [0, 0]]), torch.tensor([[0.5, 0.25], [0.5, 0.0], [0.25, 0.0]]))
     }
     old = make(neighbours=neighbours, scores=[Score("text", math.inf)], weights={})
-    new = {3: {"title": "zzz"}, 4: {"title": "zzz"}}
-    grown = old.with_items(added=new, similarity=[torch.tensor([0.375, 0.0, 0.75]), torch.tensor([0.125, 0.0, 0.0])])
+    new = {3: {"item_id": "three"}, 4: {"item_id": "four"}}
+    alike = [torch.tensor([0.375, 0.0, 0.75]), torch.tensor([0.125, 0.0, 0.0])]
+    grown = old.with_items(added=new, similarity={"text": alike})
     raw = grown.raw(Score("text", math.inf), [[0], [1], [2]])
-    torch.testing.assert_close(raw, torch.tensor([[0, 0.5, 0, 0.375, 0], [0.5, 0, 0, 0, 0], [0.25, 0, 0, 0.75, 0]]))
+    # Item 3 is near items 0 and 2 itself. Item 4 is not, but item 0 stands in for it, whose nearest is at 0.5.
+    expected = [[0, 0.5, 0, 0.375, 0.5], [0.5, 0, 0, 0, 0.5], [0.25, 0, 0, 0.75, 0.25]]
+    torch.testing.assert_close(raw, torch.tensor(expected))
     assert grown.neighbours["text"][0][2].tolist() == [3, 0], "the nearest first"
     assert old.raw(Score("text", math.inf), [[0]]).tolist() == [[0, 0.5, 0.25]]
+
+
+def test_an_added_item_without_words_goes_with_what_it_looks_like():
+    looks = (torch.tensor([[1], [0], [0]]), torch.tensor([[0.5], [0.5], [0.0]]))
+    pairs = (torch.tensor([[1], [2], [1]]), torch.tensor([[1.0], [1.0], [1.0]]))
+    old = make(neighbours={"pictures": looks, "pairs": pairs}, scores=[Score("pairs", 1.0)], weights={})
+    new = {3: {"item_id": "red"}, 4: {"item_id": "without a picture"}}
+    alike = [torch.tensor([0.25, 0.0, 0.75]), torch.zeros(3)]
+    grown = old.with_items(added=new, similarity={"pictures": alike})
+    assert grown.stand_ins == {3: 2}
+    torch.testing.assert_close(grown.raw(Score("pictures", 1.0), [[2], [0]])[:, 3:], torch.tensor([[0.75, 0], [0, 0]]))
+    assert grown.raw(Score("pairs", 1.0), [[1]]).tolist() == [[0, 0, 1, 1, 0]], "where item 2 is near, it is too"
 
 
 def test_an_added_item_goes_with_what_its_like_goes_with():

@@ -93,8 +93,19 @@ def test_similarity_in_terms_by_hand():
     known = ItemContent(ids, torch.tensor([[0.6, 0.8], [1.0, 0.0], [1.0, 0.0]]))
     embeddings.set_content(known)
     others = ItemContent(torch.tensor([[5, 3, -1], [9, -1, -1]]), torch.tensor([[0.8, 0.6, 0.0], [1.0, 0, 0]]))
-    found = list(embeddings.similarity(others))
+    found = list(embeddings.similarity_of_terms(others))
     torch.testing.assert_close(torch.stack(found), torch.tensor([[1.0, 0.8, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_similarity_in_pictures_by_hand():
+    """Squared cosine of what differs from the mean (1, 1) of both pictures; opposites are not alike."""
+    embeddings = embeddings_of("content", num_items=3)
+    terms = torch.full((3, 1), -1), torch.zeros(3, 1)
+    nothing = torch.zeros(3, 3)
+    embeddings.set_content(ItemContent(*terms, torch.cat([torch.tensor([[2.0, 1], [0, 1], [0, 0]]), nothing], dim=1)))
+    others = torch.cat([torch.tensor([[4.0, 4.0], [0.0, 0.0], [1.0, 3.0]]), nothing], dim=1)
+    found = list(embeddings.similarity_of_pictures(ItemContent(*terms, others)))
+    torch.testing.assert_close(torch.stack(found), torch.tensor([[0.5, 0, 0], [0, 0, 0], [0, 0, 0]]))
 
 
 @pytest.mark.parametrize("item_rows", KINDS)

@@ -1,6 +1,7 @@
 """Items that a running pipeline is told of: added, changed, all or none, while others ask."""
 
 import copy
+import math
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from test_pipeline_unimp import RECOMMEND, REQUESTS, close
 from transformers import pipeline
 
 from modeling_unimp import PersonalizationPipeline
+from modeling_unimp.hybrid_scores import HybridScores, Score
 from modeling_unimp.item_embeddings import ItemContent
 
 
@@ -51,6 +53,20 @@ def test_items_changed_live_are_what_they_would_have_been(item_rows):
         fresh.model.set_content(ItemContent(*fresh.processor.content_terms(fresh.model.config.content_length)))
     assert close(after, fresh(asked))
     assert unimp.processor.catalogue.item("h1")["title"] == "Blue cap"
+
+
+def test_an_added_item_goes_with_what_looks_like_it():
+    """Its name is unlike all others, so that the item whose picture is most like its own stands in for it."""
+    unimp = make_pipeline(item_rows="both", content_pictures=torch.randn(6, 64))
+    rows = unimp.model.model.item_embeddings
+    nobody = torch.zeros(6, 6, dtype=torch.int32), torch.zeros(6, 6)
+    looks = [Score("text", math.inf), Score("pictures", math.inf)]
+    unimp.model.hybrid_scores = HybridScores({"text": nobody, "pictures": nobody}, {}, torch.zeros(6), looks)
+    unimp.add_items([NEW | {"title": "Zzz", "category": "zzz", "image": picture("green")}])
+    expected = (rows.content_pictures[:6] @ rows.content_pictures[6]).clamp(min=0).square()
+    found = unimp.model.hybrid_scores.raw(Score("pictures", math.inf), [[number] for number in range(6)])[:, 6]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert unimp.model.hybrid_scores.stand_ins[6] == int(expected.argmax())
 
 
 def test_a_change_of_a_price_leaves_the_picture_of_the_row(tmp_path):

@@ -19,6 +19,7 @@ from processing_unimp.control_tokens import NUM_STARS
 from ..answering import outputs_of
 from ..hybrid_scores import (
     AGAIN,
+    PICTURES,
     POPULARITY,
     QUERIES,
     TEXT,
@@ -89,7 +90,7 @@ def closed_form_scores(
     found |= {
         "transitions": windowed_transitions(train),
         TEXT: None if terms is None else text_similarity(terms),
-        "pictures": None if pictures is None else picture_similarity(pictures),
+        PICTURES: None if pictures is None else picture_similarity(pictures),
     }
     neighbours = {
         name: (torch.from_numpy(each.items), torch.from_numpy(each.values))
@@ -104,7 +105,7 @@ def closed_form_scores(
     scores += [Score(POPULARITY), *(Score(name) for name in indices)]
     counts = train.item_counts() + 1
     popularity = torch.from_numpy(np.log(counts / counts.sum()))
-    stand_ins = {} if new_items is None else _stand_ins(new_items, found[TEXT], found["pictures"])
+    stand_ins = {} if new_items is None else _stand_ins(new_items, found[TEXT], found[PICTURES])
     return HybridScores(
         neighbours, indices, popularity, scores, None, None, query_attribute, stand_ins, attributes=attributes
     )
