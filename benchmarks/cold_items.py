@@ -4,17 +4,16 @@ python -m benchmarks.cold_items --data data/h-and-m --output_dir runs/cold --ima
   --config recipes/h_and_m/tiny.yaml --vision_model MOBILENET
 
 What is not known here goes on to train.py. `data` is a folder of items.parquet and interactions.parquet, as `prepare`
-writes them. Items are drawn once; both tables are written without them, a model is trained on these, and `add_items`
-brings them in. Asked is the last of them that each shopper took after something else, from what came before: among
-all items, and among the added ones alone. It is no split in time: what shoppers took later was trained on, as with
-`held_out_domain`. Similarity of texts and of pictures is tried with three half-lives, and the best on these cases is
-shown, which flatters it.
+writes them. Items are drawn; both tables are written without them, a model is trained on these, and `add_items` brings
+them in. Cases of several draws (`--seeds`) stand in one table. Asked is the last of them that each shopper took after
+something else, from what came before: among all items, and among the added ones alone. It is no split in time: what
+shoppers took later was trained on, as with `held_out_domain`. Similarity of texts and of pictures is tried with three
+half-lives, and the best on these cases is shown, which flatters it.
 
 Shapes: N items, C cases.
 """
 
 import argparse
-import json
 import math
 import subprocess
 import sys
@@ -32,6 +31,8 @@ from modeling_unimp.answering import outputs_of
 from modeling_unimp.training.item_similarity import term_vectors
 from processing_unimp import Catalogue, Histories, UniMPProcessor
 from processing_unimp.metrics.ranking import ndcg
+
+from .experiments import paired_ratio
 
 RESAMPLES = 2_000
 HALF_LIVES = (1.0, 4.0, math.inf)  # of an item of the history, in places
@@ -94,9 +95,14 @@ def scores_of(
         yield logits[places]
 
 
+def gains_of(ranks: np.ndarray) -> np.ndarray:
+    """NDCG@10 of each case `(C,)`."""
+    return np.array([ndcg(np.array([rank]), 10) for rank in ranks])
+
+
 def mean_and_interval(ranks: np.ndarray) -> str:
     """NDCG@10 and its 95 % interval when cases are drawn anew."""
-    gains = np.array([ndcg(np.array([rank]), 10) for rank in ranks])
+    gains = gains_of(ranks)
     rng = np.random.default_rng(0)
     drawn = [gains[rng.integers(len(gains), size=len(gains))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -108,28 +114,35 @@ def by_chance(num_items: int) -> float:
     return sum(1 / math.log2(rank + 1) for rank in range(1, min(10, num_items) + 1)) / num_items
 
 
-def table(ranks: Mapping[str, tuple[np.ndarray, np.ndarray]], num_items: int, num_cold: int) -> str:
-    """Markdown: a row for each that was asked, with its ranks `(C,)` among all items and among the added ones."""
-    lines = ["| NDCG@10 [95 %] | among all items | among the added ones |", "| --- | ---: | ---: |"]
-    for name, (of_all, of_cold) in ranks.items():
-        lines.append(f"| {name} | {mean_and_interval(of_all)} | {mean_and_interval(of_cold)} |")
-    lines.append(f"| random | {by_chance(num_items):.4f} | {by_chance(num_cold):.4f} |")
+def table(ranks: Mapping[str, tuple[np.ndarray, np.ndarray]], chances: tuple[float, float]) -> str:
+    """Markdown: a row for each that was asked, with its ranks `(C,)` among all items and among the added ones; and how
+    often as good the first of them is, in pairs of cases."""
+    lines = [
+        "| NDCG@10 [95 %] | among all items | UniMP / that | among the added ones | UniMP / that |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    first, ours = next(iter(ranks.items()))
+    for name, each in ranks.items():
+        cells = [name]
+        for own, theirs in zip(ours, each, strict=True):
+            cells.append(mean_and_interval(theirs))
+            if name == first:
+                cells.append("")
+            else:
+                ratio, low, high = paired_ratio(gains_of(own), gains_of(theirs), is_rmse=False)
+                cells.append(f"{ratio:.2f} [{low:.2f} - {high:.2f}]")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"| random | {chances[0]:.4f} | | {chances[1]:.4f} | |")
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--image_root", help="folder of the pictures; by default that of the tables")
-    parser.add_argument("--share", type=float, default=0.1)
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of items")
-    given, others = parser.parse_known_args()
-
-    warm, model_folder = given.output_dir / "warm", given.output_dir / "model"
+def measured(given: argparse.Namespace, others: Sequence[str], seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """One draw of items: by who was asked, the ranks `(2, C)` among all items and among the added ones; and NDCG@10 by
+    chance of both."""
+    warm, model_folder = given.output_dir / str(seed) / "warm", given.output_dir / str(seed) / "model"
     warm.mkdir(parents=True, exist_ok=True)
     tables = [pq.read_table(given.data / f"{name}.parquet") for name in ("items", "interactions")]
-    items, interactions, cold_ids = without(tables[0], tables[1], given.share, given.seed)
+    items, interactions, cold_ids = without(tables[0], tables[1], given.share, seed)
     pq.write_table(items, warm / "items.parquet")
     pq.write_table(interactions, warm / "interactions.parquet")
     pictures = given.image_root or str(given.data)
@@ -147,13 +160,15 @@ def main() -> None:
     is_cold = np.isin(catalogue.item_ids, cold_ids)
     cases = cases_of(histories, is_cold)
 
-    def ranks_by(scores: Iterable[np.ndarray]) -> list[tuple[int, int]]:
-        return [(rank_of(each, case), rank_of(each, case, is_cold)) for case, each in zip(cases, scores, strict=True)]
+    def ranks_by(scores: Iterable[np.ndarray]) -> np.ndarray:
+        return np.array(
+            [(rank_of(each, case), rank_of(each, case, is_cold)) for case, each in zip(cases, scores, strict=True)]
+        ).T
 
-    ranks = {"UniMP": ranks_by(scores_of(model, processor, cases, catalogue))}
+    found = {"UniMP": ranks_by(scores_of(model, processor, cases, catalogue))}
     hybrid, model.hybrid_scores = model.hybrid_scores, None
     if hybrid is not None:
-        ranks["network alone"] = ranks_by(scores_of(model, processor, cases, catalogue))
+        found["network alone"] = ranks_by(scores_of(model, processor, cases, catalogue))
     content = {"alike in words": term_vectors(catalogue)}
     places = [processor.catalogue.number(item_id) for item_id in catalogue.item_ids]
     seen = model.model.item_embeddings.content_pictures
@@ -161,14 +176,24 @@ def main() -> None:
     for name, vectors in content.items():
         if vectors is not None:
             each = [ranks_by(alike(vectors, cases, half_life)) for half_life in HALF_LIVES]
-            ranks[name] = max(each, key=lambda found: ndcg(np.array(found)[:, 0], 10))
-    found = {name: tuple(np.array(each).T) for name, each in ranks.items()}
-    words = table(found, len(catalogue), len(cold_ids))
+            found[name] = max(each, key=lambda ranks: ndcg(ranks[0], 10))
+    print(f"draw {seed}: {len(cases)} cases, {len(cold_ids)} of {len(catalogue)} items added", flush=True)
+    return found, np.array([by_chance(len(catalogue)), by_chance(len(cold_ids))])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--image_root", help="folder of the pictures; by default that of the tables")
+    parser.add_argument("--share", type=float, default=0.1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the draws of items")
+    given, others = parser.parse_known_args()
+    draws, chances = zip(*(measured(given, others, seed) for seed in given.seeds), strict=True)
+    found = {name: np.concatenate([draw[name] for draw in draws], axis=1) for name in draws[0]}
+    words = table({name: (each[0], each[1]) for name, each in found.items()}, tuple(np.mean(chances, axis=0)))
     (given.output_dir / "cold_items.md").write_text(words)
-    (given.output_dir / "cold_items.json").write_text(
-        json.dumps({name: [each.tolist() for each in of_name] for name, of_name in found.items()})
-    )
-    print(f"{len(cases)} cases, {len(cold_ids)} of {len(catalogue)} items added\n\n{words}")
+    print(words)
 
 
 if __name__ == "__main__":

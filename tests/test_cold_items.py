@@ -43,8 +43,15 @@ def test_ranks_by_hand():
     assert cold_items.rank_of(scores, case) == 3, "behind the third, and behind what is level with it"
     assert cold_items.rank_of(scores, case, np.array([False, True, False, False, True])) == 1
     assert cold_items.by_chance(1) == 1 and cold_items.by_chance(2) == pytest.approx((1 + 1 / math.log2(3)) / 2)
-    rows = cold_items.table({"x": (np.array([1, 3]), np.array([20, 20]))}, 2, 1).splitlines()
-    assert rows[2].startswith("| x | 0.7500 [") and rows[2].endswith("| 0.0000 [0.0000 - 0.0000] |")
+
+
+def test_the_table_by_hand():
+    """The first place counts 1 and the third 1 / 2; twice the same ratio in each case has no interval."""
+    ours, theirs = np.array([1, 1]), np.array([3, 3])
+    rows = cold_items.table({"x": (ours, theirs), "y": (theirs, theirs)}, (0.25, 1.0)).splitlines()
+    assert rows[2] == "| x | 1.0000 [1.0000 - 1.0000] |  | 0.5000 [0.5000 - 0.5000] |  |"
+    assert rows[3].startswith("| y | 0.5000 [0.5000 - 0.5000] | 2.00 [2.00 - 2.00] | 0.5000 ")
+    assert rows[3].endswith("| 1.00 [1.00 - 1.00] |") and rows[4] == "| random | 0.2500 | | 1.0000 | |"
 
 
 def test_similarity_to_a_history():
