@@ -28,8 +28,6 @@ from .weights_version import WeightsVersion, weights_fingerprint
 if TYPE_CHECKING:
     from .modeling_unimp import UniMPForConditionalGeneration
 
-TASKS_WITH_SEEN_ITEMS_LEFT_OUT = frozenset({"recommend"})
-
 
 class PersonalizationPipeline(Pipeline):
     """Answers requests about a shopper.
@@ -63,7 +61,8 @@ class PersonalizationPipeline(Pipeline):
 
     Call arguments:
         top_k (`int`, *optional*, defaults to 10): items of a ranking, or nearest to a picture.
-        exclude_seen (`bool`, *optional*): leave the history's items out of a ranking; by default of recommend only.
+        exclude_seen (`bool`, *optional*): leave the history's items out of a ranking. By default recommend does what
+            the model was trained for (`processor.exclude_seen`), and search finds what the shopper has, too.
         allowed (`Iterable[str]`, *optional*): rank these item ids only, such as those in stock.
         because (`int`, *optional*): say of each item of recommend and search why it is there, by so many items of the
             history at most: it gets `"because": [{"item_id", "source", "share"}]`, see `attribution.py`.
@@ -502,7 +501,7 @@ class PersonalizationPipeline(Pipeline):
             wanted[[catalogue.number(item_id) for item_id in allowed]] = True
             mask &= wanted
         if exclude_seen is None:
-            exclude_seen = request["task"] in TASKS_WITH_SEEN_ITEMS_LEFT_OUT
+            exclude_seen = self.processor.leaves_out_seen(request["task"])
         if exclude_seen:
             for entry in request["history"]:
                 item_id = entry.get("item_id") if isinstance(entry, Mapping) else entry

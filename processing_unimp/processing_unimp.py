@@ -71,6 +71,8 @@ class UniMPProcessor(ProcessorMixin):
         wish_attributes (`list[str]`, *optional*): attributes that the wishes of imagine name beside the query.
         tell_grounds (`bool`, *optional*, defaults to `False`): whether the prompt of explain says what the history has
             in common with the item, counted (see `grounds.py`); the paper's does not.
+        exclude_seen (`bool`, *optional*, defaults to `True`): whether a recommendation leaves out what the history
+            has, where a call does not say: `False` for a shop whose shoppers buy things again.
         catalogue (`Catalogue`, *optional*): the shop; loaded from the folder by `from_pretrained`.
         item_terms (`ItemTerms`, *optional*): for content rows; loaded likewise.
     """
@@ -91,6 +93,7 @@ class UniMPProcessor(ProcessorMixin):
         query_attribute: str | None = None,
         wish_attributes: list[str] | None = None,
         tell_grounds: bool = False,
+        exclude_seen: bool = True,
         catalogue: Catalogue | None = None,
         item_terms: ItemTerms | None = None,
     ) -> None:
@@ -122,6 +125,7 @@ class UniMPProcessor(ProcessorMixin):
         self.query_attribute = query_attribute
         self.wish_attributes = wish_attributes or None
         self.tell_grounds = tell_grounds
+        self.exclude_seen = exclude_seen
         self.control = ControlTokens(first_token_id, num_codes)
         self.item_terms = item_terms
         self._catalogue: Catalogue | None = None
@@ -404,6 +408,10 @@ class UniMPProcessor(ProcessorMixin):
     def task_of(self, request: Any) -> Any:
         """The task a request names; a `ValueError` lists the tasks there are."""
         return task_of(dict(request) if isinstance(request, Mapping) else self.read_request(request))
+
+    def leaves_out_seen(self, task: str) -> bool:
+        """Whether a ranking leaves out what the history has, where a call does not say."""
+        return task == "recommend" and self.exclude_seen
 
     @property
     def term_texts(self) -> list[str]:

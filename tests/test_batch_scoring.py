@@ -136,6 +136,14 @@ def test_answers_are_those_of_the_pipeline(folder, unimp, tmp_path, monkeypatch,
     assert rejects(output) == {}
 
 
+def test_what_is_left_out_is_as_the_model_was_trained(tmp_path):
+    processor = make_model_processor(exclude_seen=False)
+    PersonalizationPipeline(model=make_model(processor), processor=processor).save_pretrained(tmp_path / "again")
+    unimp = PersonalizationPipeline(model=make_model(processor).eval(), processor=processor)
+    output = score(tmp_path / "again", write(tmp_path / "histories.parquet", ROWS))
+    assert same(answers(output), asked(unimp, ROWS, {}, exclude_seen=False))
+
+
 def test_a_column_of_queries_asks_each_shopper_something_else(folder, unimp, tmp_path):
     rows = [row | {"query": query} for row, query in zip(ROWS, ["mug", "hat", "shoe", None, "hat", " ", "mug"])]  # noqa: B905
     output = score(folder, write(tmp_path / "histories.jsonl", rows))

@@ -248,6 +248,15 @@ def test_seen_items_are_left_out_of_recommend_alone(unimp):
     assert ranked(unimp, REQUESTS["search"], exclude_seen=True) == every - {"h1", "m1"}
 
 
+def test_a_shop_whose_shoppers_buy_again_is_recommended_what_they_have(tmp_path):
+    processor = make_model_processor(exclude_seen=False)
+    PersonalizationPipeline(model=make_model(processor), processor=processor).save_pretrained(tmp_path)
+    loaded = pipeline("personalization", model=str(tmp_path))
+    every = {"m1", "m2", "s1", "s2", "h1", "h2"}
+    assert ranked(loaded) == every
+    assert ranked(loaded, exclude_seen=True) == every - {"h1", "m1"}
+
+
 def test_top_k(unimp):
     assert [len(unimp(RECOMMEND, top_k=k)["items"]) for k in (1, 4, 5)] == [1, 4, 4]
     assert len(unimp(RECOMMEND, top_k=np.int64(2), batch_size=np.int32(1))["items"]) == 2

@@ -26,7 +26,6 @@ from transformers import AutoProcessor
 from ..answering import as_read
 from ..item_embeddings import item_logits
 from ..modeling_unimp import UniMPForConditionalGeneration
-from ..pipeline_unimp import TASKS_WITH_SEEN_ITEMS_LEFT_OUT
 from ..ranking import rank_items
 from ..training.feature_store import METADATA, FeatureStore, tower_fingerprint
 from .finished_parts import ANSWERS, Reject, merge_parts, open_parts, write_part
@@ -89,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, type=Path, help="parquet of user_id, rank (from 1), item_id, score (probability)")
     add("--rejects", type=Path, help="JSON lines of user_id and reason (default: OUTPUT with .rejects.jsonl)")
     add("--top_k", type=int, default=10, help="items a shopper (default: %(default)s)")
-    seen = "leave out what the history holds (default: when recommending yes, when searching no)"
+    seen = "leave out what the history holds (default: when recommending as the model was trained, when searching no)"
     add("--exclude_seen", action=argparse.BooleanOptionalAction, help=seen)
     add("--allowed", type=Path, help="text file of the item ids that may be recommended, one a line: what is in stock")
     add("--query", help="search for this, for all shoppers; a column `query` says it for each")
@@ -280,7 +279,7 @@ class Scorer:
         self.task = "search" if has_queries or args.query is not None else "recommend"
         self.exclude_seen = args.exclude_seen
         if self.exclude_seen is None:
-            self.exclude_seen = self.task in TASKS_WITH_SEEN_ITEMS_LEFT_OUT
+            self.exclude_seen = processor.leaves_out_seen(self.task)
         self.top_k, self.batch_size = args.top_k, args.batch_size
         self.allowed = torch.from_numpy(allowed).to(model.device)
         catalogue = processor.catalogue

@@ -263,6 +263,7 @@ def processor_of(
         num_retrieved=data_args.num_retrieved,
         wish_attributes=data_args.wish_attributes,
         tell_grounds=data_args.tell_grounds,
+        exclude_seen=data_args.exclude_seen,
     )
 
 
