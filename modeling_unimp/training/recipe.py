@@ -67,7 +67,7 @@ class DataArguments:
     task_shares: dict | str = _option(
         {}, "How much oftener than so a task is drawn, JSON; 1 where it is not named, 0: not trained."
     )
-    exclude_seen: bool = _option(True, "Leave the history's items out of rankings, of evaluations and of the saved model.")
+    exclude_seen: bool = _option(True, "Leave the history's items out of rankings, here and of the saved model.")
     max_validation_cases: int | None = _option(1000, "Cases of each task in an evaluation during training.")
     max_test_cases: int | None = _option(None, "Cases of each task in the final test; all without it.")
 
