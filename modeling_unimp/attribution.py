@@ -65,7 +65,7 @@ def because(
     history = numbers_of(request["history"], catalogue)[-MAX_HISTORY:]
     # Each item by itself, in its place: the others are of no catalogue.
     alone = [[number if at == place else -1 for at in range(len(history))] for place, number in enumerate(history)]
-    of_network, *weights = hybrid.weights[task]
+    of_network, *weights = hybrid.weights_of(task, request.get("query"))
     even = torch.tensor(float(num_items)).log()
     parts: dict[str, torch.Tensor] = {NETWORK: scores_N[items].float().cpu() + of_network * even}
     of_history: dict[tuple[int, str], torch.Tensor] = defaultdict(lambda: torch.zeros(len(items)))

@@ -283,20 +283,23 @@ class HybridScores:
         logits = logits.float().cpu()
         if task not in self.weights:
             return logits
-        network, *weights = self.weights[task]
+        asked = queries or [None] * len(histories)
+        weights_of_rows = [self.weights_of(task, query) for query in asked]
+        network, size = self.weights[task][0], logits.shape[-1]
         total = network * logits.log_softmax(dim=-1)
-        size = logits.shape[-1]
         knows_nothing = torch.full((len(histories),), network == 0)
         for places, scores in self.by_source():
-            weighted = [each for each in zip(weights[places], scores, strict=True) if each[0]]
-            if not weighted or scores[0].source == POPULARITY:
+            if scores[0].source == POPULARITY:
                 continue
-            raw = torch.zeros(len(weighted), max(self.catalogue_size, size))
-            for row, history in enumerate(histories):
-                query = queries[row] if queries else None
-                touched = self.add_raw(raw, [score for _, score in weighted], history, query)
+            raw = torch.zeros(len(scores), max(self.catalogue_size, size))
+            for row, (history, query) in enumerate(zip(histories, asked, strict=True)):
+                weighted = [each for each in zip(weights_of_rows[row][1:][places], scores, strict=True) if each[0]]
+                if not weighted:
+                    continue
+                of_row = raw[: len(weighted)]
+                touched = self.add_raw(of_row, [score for _, score in weighted], history, query)
                 ranked = touched[touched < size]
-                for (weight, score), of_score in zip(weighted, raw, strict=True):
+                for (weight, score), of_score in zip(weighted, of_row, strict=True):
                     # An item that is named twice is written twice, and alike.
                     total[row, ranked] = total[row, ranked] + weight * squash(score, of_score[ranked])
                 knows_nothing[row] &= not raw[:, ranked].any()
@@ -306,6 +309,21 @@ class HybridScores:
         if of_popularity.any():
             total += of_popularity[:, None] * self.raw(Score(POPULARITY), [()], num_items=size)
         return total
+
+    def weights_of(self, task: str, query: str | None) -> list[float]:
+        """Weights for a request `(1 + F,)`.
+
+        They were fitted on queries that name a value, such as a category, which the words of the items find too. Of
+        another query the words count for all: what values that it does not name would have had is theirs.
+        """
+        weights = list(self.weights[task])
+        sources = [score.source for score in self.scores]
+        places = {name: 1 + place for place, name in enumerate(sources) if name in self.terms}
+        of_words = [place for name, place in places.items() if self.terms[name].mean_length]
+        for name, place in places.items():
+            if query and of_words and place not in of_words and not self.terms[name].finds(query):
+                weights[of_words[0]], weights[place] = weights[of_words[0]] + weights[place], 0.0
+        return weights
 
     def popularity_weight(self, task: str) -> float:
         """The weight of popularity in a task to rank."""

@@ -3,24 +3,34 @@
 Shapes: N items, V terms.
 """
 
-import re
+import math
+import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import regex
 import torch
 
 MAX_WORDS, MAX_CHARACTERS = 16, 2_000  # of a text that is compared
 BM25_K1, BM25_B = 1.5, 0.75
+MOST_EXACT = 2**53  # below it a float is every whole number that there is
 TERM_ARRAYS = ("starts", "items", "weights", "idf")
-WORD = re.compile(r"\w+")
+# Combining marks belong to the letter before them, as vowels of Hindi do; of scripts that are written without spaces
+# each character is a word.
+WORD = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
+    r"|[[\w\p{M}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]+",
+    regex.V1,
+)
 
 
 def normalised(text: str) -> str:
-    """A query or a value as both are compared: at most 16 words in lower case, a blank between them."""
-    return " ".join(text[:MAX_CHARACTERS].lower().split()[:MAX_WORDS])
+    """A query or a value as both are compared: at most 16 words in lower case, a blank between them; of ways to write
+    a letter with its accent the shortest."""
+    return " ".join(unicodedata.normalize("NFC", text[:MAX_CHARACTERS]).lower().split()[:MAX_WORDS])
 
 
 def texts_of(item: Mapping[str, Any], attributes: Sequence[str] | None = None) -> list[str]:
@@ -37,7 +47,10 @@ def query_texts(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         value = value[-1] if value else None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        value = format(value, ".6g") if isinstance(value, float) else str(value)
+        if not math.isfinite(value):
+            return []
+        is_whole = isinstance(value, int) or (value.is_integer() and abs(value) < MOST_EXACT)
+        value = str(int(value)) if is_whole else format(value, ".6g")
     text = normalised(value) if isinstance(value, str) else ""
     return [text] if text else []
 
@@ -107,16 +120,25 @@ class TermIndex(NamedTuple):
             self.mean_length,
         )
 
+    def finds(self, query: str) -> bool:
+        """Whether an item has something of a query."""
+        return any(entries.stop > entries.start for entries in self._entries(query))
+
     def add_to(self, found: torch.Tensor, query: str) -> torch.Tensor:
         """Add what a query finds to `found` `(N,)`: by each of its words, or by the values that it names; returns the
         numbers of these items."""
-        text, touched = normalised(query), [torch.zeros(0, dtype=torch.long)]
+        touched = [torch.zeros(0, dtype=torch.long)]
+        for entries in self._entries(query):
+            touched.append(torch.from_numpy(self.items[entries]).long())
+            found[touched[-1]] += torch.from_numpy(self.weights[entries])
+        return torch.cat(touched)
+
+    def _entries(self, query: str) -> Iterator[slice]:
+        """Those of each known term of a query."""
+        text = normalised(query)
         for term in WORD.findall(text) if self.mean_length else self._named(text.split()):
             if (number := self.vocabulary.get(term)) is not None:
-                entries = slice(self.starts[number], self.starts[number + 1])
-                touched.append(torch.from_numpy(self.items[entries]).long())
-                found[touched[-1]] += torch.from_numpy(self.weights[entries])
-        return torch.cat(touched)
+                yield slice(self.starts[number], self.starts[number + 1])
 
     def _named(self, words: Sequence[str]) -> list[str]:
         """The whole texts that a query names, the longest first, none of them inside another: of "teal coffee mug"

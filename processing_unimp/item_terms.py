@@ -7,7 +7,7 @@ A term is `attribute=value`, a name or a code as a whole, or `attribute: word`, 
 import json
 import math
 import os
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import regex
 
 from .bounds import MAX_VALUES
 from .catalogue import Catalogue
@@ -26,7 +27,13 @@ MOST_TERMS = 50_000
 MOST_SHARE = 0.5  # of the items; what more have tells nothing
 MAX_WORDS = 256  # of a value
 MAX_KEPT = 64  # characters of a text whose terms are kept: brands and kinds come again and again, descriptions do not
-_WORD = re.compile(r"\w+")
+# Combining marks belong to the letter before them, as vowels of Hindi do; of scripts that are written without spaces
+# each character is a word.
+WORD = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
+    r"|[[\w\p{M}]--[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]]+",
+    regex.V1,
+)
 
 
 class ItemTerms:
@@ -140,8 +147,8 @@ def terms_of(item: Mapping[str, Any], attributes: Sequence[str]) -> Counter[str]
 
 
 def _terms_of_text(name: str, value: str) -> list[str]:
-    text = (clean_value(value, MAX_WORDS) or "").lower()
-    words = _WORD.findall(text)
+    text = unicodedata.normalize("NFC", clean_value(value, MAX_WORDS) or "").lower()
+    words = WORD.findall(text)
     return ([f"{name}={text}"] if text else []) + ([f"{name}: {word}" for word in words] if len(words) > 1 else [])
 
 

@@ -20,6 +20,7 @@ from .cell_values import readable
 from .control_tokens import NUM_STARS, ControlTokens
 
 MAX_WORD_CHARACTERS = 40
+MOST_EXACT = 2**53  # below it a float is every whole number that there is
 # Our own words inside an item's block.
 RATING, ID = " rating", " id"
 # Keys of a request's item that are not attributes, and so not part of its text.
@@ -61,9 +62,9 @@ class ItemEntry:
 def clean_value(value: Any, max_words: int) -> str | None:
     """An attribute value as one line of at most `max_words` words, or `None` when there is nothing to read.
 
-    Lists are joined with commas; numbers lose needless digits; control characters and line breaks become spaces; a
-    word is cut after 40 characters, so that 50,000 characters without a space stay one word. Of a list no more parts
-    are looked at than could be read.
+    Lists are joined with commas; whole numbers have all their digits, others six; control characters and line breaks
+    become spaces; a word is cut after 40 characters, so that 50,000 characters without a space stay one word. Of a
+    list no more parts are looked at than could be read.
     """
     if value is None:
         return None
@@ -72,7 +73,11 @@ def clean_value(value: Any, max_words: int) -> str | None:
     elif isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
     elif isinstance(value, (float, np.floating)):
-        return format(float(value), ".6g") if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        # A code of many digits that an empty cell of its column made a float of stays what it was.
+        is_whole = float(value).is_integer() and abs(value) < MOST_EXACT
+        return str(int(value)) if is_whole else format(float(value), ".6g")
     elif isinstance(value, Mapping):
         parts = ((str(key), clean_value(part, max_words)) for key, part in islice(value.items(), MAX_VALUES))
         value = ", ".join(f"{key} {part}" for key, part in islice((part for part in parts if part[1]), max_words))

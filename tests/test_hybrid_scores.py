@@ -84,6 +84,26 @@ def test_the_sum_by_hand():
     torch.testing.assert_close(hybrid.add("explain", logits, [[0]]), logits)
 
 
+def test_words_count_for_the_values_that_a_query_does_not_name():
+    """Of "dotted mug" the kind is named and no name as a whole; of "red" neither is, and words have all the weight."""
+    texts = [["red mug with dots", "mug"], ["blue mug", "mug"], ["red hat", "hat"]]
+    kinds = TermIndex.of([["mug"], ["mug"], ["hat"]], are_words=False)
+    names = TermIndex.of([["red mug with dots"], ["blue mug"], ["red hat"]], are_words=False)
+    terms = {"words": TermIndex.of(texts, are_words=True), "kinds": kinds, "names": names}
+    weights = {"search": [1.0, 0.5, 0.25, 0.125]}
+    scores = [Score(name, scale=1.0) for name in terms]
+    hybrid = make(neighbours={}, terms=terms, scores=scores, weights=weights)
+    assert hybrid.weights_of("search", "blue mug") == weights["search"]
+    assert hybrid.weights_of("search", "dotted mug") == [1.0, 0.625, 0.25, 0.0]
+    assert hybrid.weights_of("search", "red") == [1.0, 0.875, 0.0, 0.0]
+    logits, queries = torch.zeros(2, 3), ["red", "dotted mug"]
+    together = hybrid.add("search", logits, [[0], []], queries)
+    for row, query in enumerate(queries):
+        torch.testing.assert_close(together[row], hybrid.add("search", logits[:1], [[]], [query])[0])
+    of_words = torch.log1p(3 * hybrid.raw(scores[0], [[]], ["red"]))
+    torch.testing.assert_close(together[:1], 0.875 * of_words - math.log(3))
+
+
 def test_items_that_nobody_told_of_have_the_networks_score_alone():
     hybrid, logits = make(), torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     added = hybrid.add("recommend", logits, [[0, 3]])

@@ -2,11 +2,13 @@
 
 import json
 import math
+import unicodedata
 
 import numpy as np
 import pytest
 from shop import make_model_processor
 
+from modeling_unimp.term_index import TermIndex, query_texts, texts_of
 from processing_unimp import Catalogue, ItemTerms, UniMPProcessor
 from processing_unimp.item_terms import TERMS_FILE, terms_of
 
@@ -39,6 +41,34 @@ def test_terms_of_values_of_each_kind():
         "price=20": 1, "new=yes": 1,
     }  # fmt: skip
     assert terms_of(item, ["price"]) == {"price=20": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("लाल मग", ["लाल", "मग"]),
+        ("蓝色杯子 XL", ["蓝", "色", "杯", "子", "xl"]),
+        ("한국어 컵", ["한국어", "컵"]),
+        ("Cafe\u0301 au lait", ["caf\u00e9", "au", "lait"]),
+    ],
+)
+def test_words_of_other_scripts(text, words):
+    assert terms_of({"t": text}, ["t"]).keys() == {f"t={unicodedata.normalize('NFC', text).lower()}"} | {
+        f"t: {word}" for word in words
+    }
+    index = TermIndex.of([texts_of({"t": text}), ["other words"]], are_words=True)
+    assert index.vocabulary.keys() == {*words, "other", "words"}
+    assert all(index.finds(word) for word in words) and not index.finds("zzz")
+
+
+def test_numbers_that_are_asked_for():
+    assert [query_texts(value) for value in (108775015.0, 108775015, 20.5, float("nan"), True)] == [
+        ["108775015"],
+        ["108775015"],
+        ["20.5"],
+        [],
+        [],
+    ]
 
 
 def test_terms_in_two_items_and_at_most_half_are_kept(terms):

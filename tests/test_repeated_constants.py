@@ -1,13 +1,25 @@
 """What both packages say, for an exported file of one cannot import the other."""
 
-from modeling_unimp import backbones, configuration_unimp, focal_loss
-from processing_unimp import byte_level_bpe, control_tokens, processing_unimp, request_sequence, sequence_rows
+from modeling_unimp import backbones, configuration_unimp, focal_loss, term_index
+from processing_unimp import (
+    byte_level_bpe,
+    control_tokens,
+    item_terms,
+    item_text,
+    processing_unimp,
+    request_sequence,
+    sequence_rows,
+)
 
 
 def test_labels():
     assert focal_loss.IGNORED == sequence_rows.IGNORED
     ours = (focal_loss.TASK, focal_loss.CONTEXT, focal_loss.NEXT_ITEM)
     assert ours == (request_sequence.TASK, request_sequence.CONTEXT, request_sequence.NEXT_ITEM)
+
+
+def test_words_and_numbers():
+    assert term_index.WORD.pattern == item_terms.WORD.pattern and term_index.MOST_EXACT == item_text.MOST_EXACT
 
 
 def test_groups_of_added_tokens():
