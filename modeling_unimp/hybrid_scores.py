@@ -70,7 +70,7 @@ class HybridScores:
         popularity (`torch.Tensor` of shape `(N,)`): log of each item's share of the interactions.
         scores (`Sequence[Score]`): F of them.
         weights (`Mapping[str, Sequence[float]]`): by task, `1 + F`: of the network's log-probability, then of the
-            scores. For `"select"` one number: by what the scores of the candidates are multiplied.
+            scores. For `"select"` one number: by what the scores of the candidates are multiplied, 1 without it.
         stars (`StarScores`, *optional*): where shoppers give stars.
         query_attribute (`str`, *optional*): what queries of the shop mostly name.
         stand_ins (`Mapping[int, int]`, *optional*): items added since the fit or new in it, and the item of the fit
@@ -289,11 +289,14 @@ class HybridScores:
         total = network * logits.log_softmax(dim=-1)
         knows_nothing = torch.full((len(histories),), network == 0)
         for places, scores in self.by_source():
-            if scores[0].source == POPULARITY:
+            weighted_of_rows = [
+                [each for each in zip(weights[1:][places], scores, strict=True) if each[0]]
+                for weights in weights_of_rows
+            ]
+            if scores[0].source == POPULARITY or not any(weighted_of_rows):
                 continue
-            raw = torch.zeros(len(scores), max(self.catalogue_size, size))
-            for row, (history, query) in enumerate(zip(histories, asked, strict=True)):
-                weighted = [each for each in zip(weights_of_rows[row][1:][places], scores, strict=True) if each[0]]
+            raw = torch.zeros(max(map(len, weighted_of_rows)), max(self.catalogue_size, size))
+            for row, (history, query, weighted) in enumerate(zip(histories, asked, weighted_of_rows, strict=True)):
                 if not weighted:
                     continue
                 of_row = raw[: len(weighted)]
@@ -332,8 +335,9 @@ class HybridScores:
 
     @property
     def ranks_candidates(self) -> bool:
-        """Whether a selection is made by the scores of a recommendation, which it then never contradicts."""
-        return "select" in self.weights and "recommend" in self.weights
+        """Whether a selection is made by the scores of a recommendation, which it then never contradicts; also where
+        no selection was asked for in the fit."""
+        return "recommend" in self.weights
 
     def candidate_probabilities(
         self, logits: torch.Tensor, requests: Sequence[Mapping[str, Any]], catalogue: Catalogue
@@ -351,6 +355,7 @@ class HybridScores:
         """
         scores = self.add("recommend", logits, [numbers_of(request["history"], catalogue) for request in requests])
         found = torch.zeros(len(requests), max(len(request["candidates"]) for request in requests))
+        (sharpness,) = self.weights.get("select", [1.0])
         for row, request in enumerate(requests):
             of_candidates = []
             for candidate in request["candidates"]:
@@ -358,7 +363,7 @@ class HybridScores:
                 if number == -1:
                     number = self._most_alike(candidate)
                 of_candidates.append(scores[row].min() if number is None else scores[row, number])
-            probabilities = (self.weights["select"][0] * torch.stack(of_candidates)).softmax(dim=0)
+            probabilities = (sharpness * torch.stack(of_candidates)).softmax(dim=0)
             found[row, -len(of_candidates) :] = probabilities
         return found
 

@@ -102,6 +102,17 @@ def test_parts_of_dicts_that_were_given_stay(tmp_path):
     assert data.shares == {}
 
 
+def test_select_is_learnt_where_no_ranking_selects(tmp_path):
+    catalogue, histories = shop_of(300, 8, kind=lambda n: f"kind {n % 7}")
+
+    def share_of_select(**given):
+        data, _, _ = filled(tmp_path, catalogue, histories, **given)
+        return data.shares.get("select", 1.0)
+
+    assert share_of_select() == 0.02
+    assert share_of_select(hybrid="none") == 1.0 and share_of_select(tasks=["search", "select"]) == 1.0
+
+
 def test_a_tower_that_learns_is_looked_at(tmp_path):
     shop = shop_of(300, 8)
     assert filled(tmp_path, *shop, vision_model="tiny")[1].config_fields.get("fusion") is None

@@ -24,8 +24,8 @@ MANY_ITEMS = 8_000  # more do not all compete in each step, and wider dropout ke
 STEPS_AN_EPOCH = 80
 NEXT_ITEM_WEIGHT = 20.0
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
-# The ranking selects: the network sees few candidates, which are written in full and take long.
-SHARES = {"search": 0.25, "rate": 0.3, "select": 0.02}
+SHARES = {"search": 0.25, "rate": 0.3}
+SHARE_OF_RANKED = 0.02  # of select, where the ranking selects: candidates are written in full and take long
 DICTS = ("unimp", "task_shares")
 LEAST_TRAINED = 0.01  # of the interactions, with stars or an explanation: a task of fewer is not learnt
 MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
@@ -63,6 +63,8 @@ def fill_from_data(
     # Of what is a dict, the parts that were given stay, and the others are chosen all the same.
     chosen[1]["unimp"] |= model_args.config_fields
     shares = {name: share for name, share in SHARES.items() if name in tasks}
+    if {"recommend", "select"} <= {*tasks} and model_args.hybrid == "fitted":
+        shares["select"] = SHARE_OF_RANKED
     chosen[0]["task_shares"] = shares | data_args.shares
     for group, values in zip(groups, chosen, strict=True):
         values = {name: value for name, value in values.items() if name not in given or name in DICTS}

@@ -213,7 +213,7 @@ def fit_hybrid(
             hybrid, task, requests, catalogue, exclude_seen, outputs(requests, "items")
         )
         closed = _ndcg(features, truth, added, alone.weights[task])
-        found = {task: _fit_ranking(features, truth, added)}
+        found = {task: fit_ranking(features, truth, added)}
         reached = {task: _ndcg(features, truth, added, found[task])}
         by_network = _ndcg(features, truth, added, [1.0] + [0.0] * len(hybrid.scores))
         # Wishes such as "teal mug", which validation does not hold, are what the network was taught to search for.
@@ -222,7 +222,7 @@ def fit_hybrid(
             features, truth, added = _ranking_features(
                 hybrid, task, requests, catalogue, exclude_seen, outputs(asked, "items")
             )
-            found["recommend"] = _fit_ranking(features, truth, added)
+            found["recommend"] = fit_ranking(features, truth, added)
             reached["recommend"] = _ndcg(features, truth, added, found["recommend"])
         best = max(reached, key=lambda name: reached[name])
         logger.info(
@@ -337,14 +337,15 @@ def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: S
     return float(np.where(ranks < 10.5, 1 / np.log2(ranks + 1), 0).mean())
 
 
-def _fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
-    """Weights by cross-entropy, with all of the weight that the network gets by it or half, whichever has the higher
-    NDCG@10: most of the cross-entropy is about items far down, of which the network knows more than of the first ten.
-    """
+def fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
+    """Weights by cross-entropy, with all of the weight that the network gets by it or half, or the network alone,
+    whichever has the highest NDCG@10: most of the cross-entropy is about items far down, of which the network knows
+    more than of the first ten, and in a small shop a blend may be worse than its best part."""
     weights = fit_softmax(features, truth, added)
     bounds = [(weights[0] / 2, weights[0] / 2), *[(0.0, None)] * (len(weights) - 1)]
     halved = fit_softmax(features, truth, added, bounds)
-    best = max((halved, weights), key=lambda each: _ndcg(features, truth, added, each.tolist()))
+    alone = np.eye(1, len(weights))[0]
+    best = max((halved, weights, alone), key=lambda each: _ndcg(features, truth, added, each.tolist()))
     found: list[float] = best.tolist()
     return found
 
