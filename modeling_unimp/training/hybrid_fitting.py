@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcessor
 from processing_unimp.control_tokens import NUM_STARS
@@ -57,6 +58,8 @@ LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more 
 EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
+NUM_FOLDS, FEWEST_STARS = 5, 20  # cases of validation
+LEAST_STAR_VARIANCE = 0.25  # as if all were half a star off
 RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
 WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
@@ -407,7 +410,11 @@ def _candidate_weight(
 
 
 def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, catalogue: Catalogue) -> StarScores:
-    """Biases and factors by ridge regression, whose penalties and blend with the network validation chooses."""
+    """Biases and factors by ridge regression, whose penalties and blend with the network validation chooses.
+
+    The blend has nine numbers. Where it does not help cases that it was not fitted on by more than a standard error,
+    the biases are taken alone.
+    """
     histories = [stars_of_history(request["history"], catalogue) for request in requests]
     items = numbers_of([request["item"] for request in requests], catalogue)
     truth = np.array([int(request["answer"]) - 1 for request in requests])
@@ -428,8 +435,9 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         expected = [sum(found.estimate(*each)[part] for part in parts) for each in zip(histories, items, strict=True)]
         return float(np.square(np.array(expected) - truth - 1).mean())
 
+    penalties = STAR_PENALTIES if len(truth) >= FEWEST_STARS else STAR_PENALTIES[1:2]
     _, (item_penalty, biased) = min(
-        (with_penalties(u, i) for u in STAR_PENALTIES for i in STAR_PENALTIES), key=lambda each: each[0]
+        (with_penalties(u, i) for u in penalties for i in penalties), key=lambda each: each[0]
     )
     _, found = min(
         (with_factors(rank, penalty) for rank in RANKS for penalty in FACTOR_PENALTIES), key=lambda each: each[0]
@@ -443,7 +451,26 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         axis=1,
     )
     free = [(0.0, None)] * 4 + [(None, None)] * len(stars)
-    weights = fit_softmax(features, truth, np.zeros(network.shape), bounds=free, ridge=STAR_RIDGE)
+
+    def blended(cases: np.ndarray) -> np.ndarray:
+        """Weights that a part of the cases chooses."""
+        return fit_softmax(features[cases], truth[cases], np.zeros((len(cases), 1)), bounds=free, ridge=STAR_RIDGE)
+
+    def errors(weights: np.ndarray, cases: np.ndarray) -> np.ndarray:
+        probabilities = softmax(np.matmul(weights, features[cases]), axis=1)
+        return np.square(probabilities @ stars - truth[cases] - 1)
+
+    # Biases alone, with errors as of a normal distribution: nothing in it but the variance is fitted here.
+    variance = max(float(np.square(estimates[:, 0] - truth - 1).mean()), LEAST_STAR_VARIANCE)
+    weights = np.concatenate([[0.0, 1 / variance, 0.0, 0.0], -np.square(stars) / (2 * variance)])
+    numbers = np.arange(len(truth))
+    parts = [numbers[fold::NUM_FOLDS] for fold in range(NUM_FOLDS)]
+    if len(truth) >= FEWEST_STARS:
+        gains = np.concatenate(
+            [errors(weights, part) - errors(blended(np.setdiff1d(numbers, part)), part) for part in parts]
+        )
+        if gains.mean() > gains.std() / math.sqrt(len(gains)):
+            weights = blended(numbers)
     of_network, expected, alike, factored = map(float, weights[:4])
     return found._replace(
         network=of_network, expected=expected, alike=alike, factored=factored, intercepts=weights[4:]
