@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from modeling_unimp import DataArguments, ModelArguments
+from modeling_unimp.training.evaluation import Fit
 from processing_unimp import TASKS
 
 RESULTS = "results.json"
@@ -52,8 +53,10 @@ def write_results(
     args: Any,
     minutes: float,
     codec_metrics: dict[str, Any] | None = None,
+    fit: Fit | None = None,
 ) -> None:
-    """Write results.json: numbers with the protocol that produced them; and the headline of each case beside it."""
+    """Write results.json: numbers with the protocol that produced them, and what the `fit` of the closed-form scores
+    found; and the headline of each case beside it."""
     written = {part: {task: dict(result) for task, result in by_task.items()} for part, by_task in results.items()}
     save_by_case(
         folder / CASES,
@@ -66,6 +69,7 @@ def write_results(
     )
     record = {
         "results": written,
+        "fit": fit or {},
         "image_codec": codec_metrics,
         "split": {"name": split.name, "leaks": split.leaks, "removed": split.removed},
         "training_cases": mixture.num_cases,

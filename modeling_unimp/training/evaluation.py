@@ -29,6 +29,7 @@ logger = logging.get_logger(__name__)
 RESAMPLES = 500
 CLOSED_FORM_BATCH = 64
 Results = dict[str, dict[str, Any]]
+Fit = dict[str, dict[str, Any] | None]  # by task, see `fit_hybrid`
 
 
 def score_cases(
@@ -215,6 +216,21 @@ def headline(results: dict[str, dict[str, float]], headlines: dict[str, str], be
             part += f" ({metrics[name] - before[task][name]:+.4f})"
         parts.append(part)
     return " | ".join(parts)
+
+
+def fit_in_words(task: str, of_task: Mapping[str, Any] | None) -> str:
+    """What the fit of the closed-form scores found for a task, and whether the network earns its weight there."""
+    if of_task is None:
+        needed = "validation cases and ratings" if task == "rate" else "validation cases"
+        return f"without {needed} no closed-form scores could be fitted, and the network answers alone"
+    words = (
+        f"{of_task['metric'].upper()} on {of_task['cases']:,} validation cases: network {of_task['network']:.4f}, "
+        f"closed form {of_task['closed_form']:.4f}, together {of_task['together']:.4f}; "
+    )
+    if not of_task["weight"]:
+        return words + "the network does not earn its weight here, and gets none"
+    asked = "" if of_task["asked"] == task else f", which is asked to {of_task['asked']}"
+    return words + f"weight of the network {of_task['weight']:.2g}{asked}"
 
 
 def format_table(results: dict[str, Results]) -> str:
