@@ -81,6 +81,18 @@ def test_a_task_without_any_case_is_said_and_left_out(shop, caplog):
     assert "No case to evaluate rate on: 1 have no answer" in caplog.text
 
 
+def test_a_part_without_anything_to_ask_is_not_called_unanswered(shop, caplog):
+    model, processor, (recommend, *_) = shop
+    nobody = cases_of("recommend", recommend.cases.take(np.array([], dtype=np.int64)), processor.catalogue)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert score_cases(model, processor, [nobody], show_progress=False) == {}
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.text == ""
+
+
 def scores_of_chance(num_cases, width=16):
     rng = np.random.default_rng(1)
     vectors = {

@@ -61,7 +61,10 @@ def score_cases(
     scores: dict[str, Scores] = {}
     for cases in cases_by_task:
         if not len(cases):
-            logger.warning(f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data.")
+            if cases.skipped:
+                logger.warning(
+                    f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data."
+                )
             continue
         own = range(process_index, len(cases), num_processes)
         # Each process answers as many, the last of them again: with sharded weights all have to take part.
