@@ -201,6 +201,26 @@ def test_a_selection_never_contradicts_a_recommendation(fitted):
     assert stranger["score"] > other["score"]
 
 
+def test_probabilities_are_those_among_the_candidates_still_sold(fitted, split, monkeypatch):
+    unimp, alone = fitted
+    catalogue = Catalogue.from_items([*split.train.catalogue.items()])
+    monkeypatch.setattr(unimp.processor, "catalogue", catalogue)
+
+    def scores_of(*candidates):
+        request = {"task": "select", "history": ["i3", "i4", "i5"], "candidates": list(candidates)}
+        answered = unimp([request, request | {"candidates": ["i2", *candidates]}])[0]["items"]
+        return {item["item_id"]: item["score"] for item in answered}
+
+    expected = scores_of("i20", "i14")
+    catalogue.retire(["i6", "i9"])
+    assert scores_of("i20", "i6", "i14") == pytest.approx(expected | {"i6": 0}, rel=1e-4)
+    assert scores_of("i6", "i9") == {"i6": 0, "i9": 0}
+    (cases,) = [each for each in cases_of(split.test, catalogue) if each.task.name == "select"]
+    catalogue.retire(cases.requests[0]["candidates"][1:])
+    kept = next(iter(closed_form_outputs(cases, alone)))
+    assert kept.tolist() == [1] + [0] * (len(kept) - 1)
+
+
 def test_tasks_may_be_mixed_in_a_batch(fitted):
     unimp, _ = fitted
     requests = [

@@ -132,6 +132,32 @@ def test_a_selection_is_scored_by_its_choice():
     assert scores == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "confidence": 0.9, "is_right": True}
 
 
+def test_candidates_no_longer_sold_are_not_selected_and_not_scored():
+    catalogue = make_catalogue()
+    catalogue.retire(["m1", "s1"])
+    task, output = TASKS["select"], np.array([0.9, 0.2, 0.1])
+
+    def both(candidates, answer):
+        request = {"candidates": candidates, "answer": answer}
+        answered = task.answer(request, output[: len(candidates)], catalogue)["items"]
+        return (
+            [(item["score"], item["selected"]) for item in answered],
+            task.score(request, output[: len(candidates)], catalogue, []),
+        )
+
+    answered, scores = both(["m1", "m2", "h1"], [True, True, False])
+    assert answered == [(0, False), (0.2, True), (0.1, False)]
+    assert scores == {"precision": 1, "recall": 0.5, "f1": 2 / 3, "confidence": 0.2, "is_right": True}
+    answered, scores = both(["m1", "s1"], [True, False])
+    assert answered == [(0, False)] * 2
+    assert scores == {"precision": 0, "recall": 0, "f1": 0, "confidence": 0, "is_right": False}
+    popularity = {"candidates": ["m1", "m2", "h1"]}
+    baselines = task.baselines(
+        [popularity], make_histories(catalogue), ExampleSource(catalogue, np.random.default_rng(0))
+    )
+    assert next(iter(baselines["most popular candidate"])).tolist() == [0, 1, 0]
+
+
 def test_answers_are_plain_dicts():
     items = TASKS["recommend"].answer({}, ([4, 0], {"score": [0.7, 0.3]}), CATALOGUE)["items"]
     assert items[0] == {"item_id": "h1", "title": "Green hat", "category": "hat", "price": 25, "score": 0.7}

@@ -16,7 +16,7 @@ from processing_unimp.metrics.lists import ListMeasures
 from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task import Scores, Task, stacked
 
-from ..answering import outputs_of
+from ..answering import candidate_probabilities, outputs_of
 from ..hybrid_scores import HybridScores
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def closed_form_outputs(cases: EvaluationCases, closed_form: HybridScores) -> It
         if cases.task.answer_group == "stars":
             outputs = closed_form.star_probabilities(torch.ones(len(requests), NUM_STARS), requests, catalogue)
         elif cases.task.answer_group == "decisions":
-            outputs = closed_form.candidate_probabilities(nothing, requests, catalogue)
+            outputs = candidate_probabilities(closed_form, nothing, requests, catalogue)
         else:
             outputs = closed_form.add_to_requests(nothing, requests, catalogue)
         for request, output in zip(requests, outputs.numpy(), strict=True):
