@@ -337,7 +337,8 @@ def _verdict(task: str, of_task: TaskResult) -> str:
     compared = standing(task, of_task)
     if compared.verdict == "ahead" and not compared.has_interval:
         return "yes, but no interval"
-    return {"ahead": "yes", "behind": "no", "unclear": "unclear", "unknown": "-"}[compared.verdict]
+    words = {"ahead": "yes", "behind": "no", "unclear": "unclear", "few": "too few cases", "unknown": "-"}
+    return words[compared.verdict]
 
 
 def _trivial_wins(results: Results) -> str:

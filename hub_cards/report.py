@@ -336,6 +336,7 @@ def _task_result(task: str, of_task: TaskResult) -> dict[str, Any]:
         "ahead": ("good", "ahead of every trivial baseline"),
         "behind": ("bad", f"behind: {compared.rival}"),
         "unclear": ("even", f"level with: {compared.rival}"),
+        "few": ("even", "too few cases to tell"),
         "unknown": ("even", "nothing to compare with"),
     }[compared.verdict]
     return {

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from modeling_unimp import DataArguments, ModelArguments
-from modeling_unimp.training.evaluation import Fit
+from modeling_unimp.training.evaluation import LEAST_CASES, Fit
 from processing_unimp import TASKS
 
 RESULTS = "results.json"
@@ -147,14 +147,16 @@ class Standing(NamedTuple):
 
     Args:
         verdict (`str`): `"ahead"` or `"behind"`, by the whole interval where there is one; `"unclear"`: the trivial
-            answer lies inside the interval; `"unknown"`: there is nothing to compare.
+            answer lies inside the interval; `"few"`: fewer than 30 cases, too few to tell; `"unknown"`: there is
+            nothing to compare.
         has_interval (`bool`): whether the model's value has one; without it the verdict compares two numbers.
         rival (`str`, *optional*): who gives the best trivial baseline.
         rival_value, value (`float`, *optional*): the headline of that answer and of the model.
-        is_matched (`bool`): whether the rival's number is as good as the model's or better, interval or not.
+        is_matched (`bool`): whether the rival's number is as good as the model's or better, interval or not, of enough
+            cases to tell.
     """
 
-    verdict: Literal["ahead", "unclear", "behind", "unknown"]
+    verdict: Literal["ahead", "unclear", "behind", "few", "unknown"]
     has_interval: bool
     rival: str | None = None
     rival_value: float | None = None
@@ -181,6 +183,8 @@ def standing(task: str, of_task: TaskResult) -> Standing:
         return Standing("unknown", interval is not None)
     rival = max(trivial, key=lambda who: sign * trivial[who])
     best = trivial[rival]
+    if of_task["cases"] < LEAST_CASES:
+        return Standing("few", interval is not None, rival, best, value)
     is_matched = sign * best >= sign * value
     if interval is None:
         verdict: Any = "behind" if is_matched else "ahead"

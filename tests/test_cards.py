@@ -263,6 +263,14 @@ def test_every_number_stands_beside_trivial_answers(folder):
     )
 
 
+def test_few_cases_are_too_few_to_tell(folder):
+    one = found("ndcg@10", {"ndcg@10": 0.43}, {"popular": {"ndcg@10": 0.45}}, (0.43, 0.43)) | {"cases": 1}
+    write_record(folder, {"test": {"recommend": one}})
+    card = card_of(folder)
+    assert next(row for row in cells(card) if row[0] == "recommend")[-1] == "too few cases"
+    assert "as good or better" not in card.text
+
+
 def test_what_the_network_earns_is_told(folder):
     assert "closed form" not in card_of(folder).text
     found = {"metric": "rmse", "cases": 1200, "network": 1.1, "closed_form": 0.9, "together": 0.95, "asked": "rate"}

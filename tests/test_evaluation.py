@@ -122,6 +122,8 @@ def test_an_interval_is_that_of_the_headline_over_cases_drawn_anew(name):
     assert low < summarise(task, scores)[task.headline] < high
     each, mean = by_case(task, scores).astype(np.float64), summarise(task, scores)[task.headline]
     assert (np.sqrt(np.square(each).mean()) if name == "rate" else each.mean()) == pytest.approx(mean)
+    few = {key: column[:29] for key, column in scores.items()}
+    assert bootstrap(task, few) is None
     assert bootstrap(ALL_TASKS["explain"], {"predicted": np.array(["a"]), "true": np.array(["a"])}) is None
 
 

@@ -401,6 +401,19 @@ def test_results_are_compared_honestly(tmp_path):
     assert "On 1 of 3 tasks it is ahead" in page.text and "No shopper to show" in page.text
 
 
+def test_few_cases_are_too_few_to_tell(tmp_path):
+    good, bad = {"ndcg@10": 0.43}, {"ndcg@10": 0.39}
+    results = {
+        "test": {
+            "recommend": found("ndcg@10", good, (0.43, 0.43), popular=bad) | {"cases": 29},
+            "search": found("ndcg@10", bad, None, popular=good) | {"cases": 1},
+        }
+    }
+    page = Page(write_report(tmp_path, None, make_catalogue(), [], results).read_text(encoding="utf-8"))
+    assert page.text.count("too few cases to tell") == 2 and "On 0 of 2 tasks" in page.text
+    assert "behind: popular" not in page.text
+
+
 FIT = {
     "recommend": {
         "metric": "ndcg@10",

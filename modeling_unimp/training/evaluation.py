@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 RESAMPLES = 500
+LEAST_CASES = 30  # of fewer an interval is too narrow, and of a single one a point: too few to tell who is ahead
 CLOSED_FORM_BATCH = 64
 Results = dict[str, dict[str, Any]]
 Fit = dict[str, dict[str, Any] | None]  # by task, see `fit_hybrid`
@@ -183,12 +184,12 @@ def rows_of(result: Mapping[str, Any], model: str = "UniMP") -> dict[str, dict[s
 
 
 def bootstrap(task: Task, scores: Scores, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of the headline when cases are drawn anew with replacement; `None` for metrics of texts, which
-    are slow to compute."""
-    if task.answer_group == "words":
+    """95 % interval of the headline when cases are drawn anew with replacement; `None` for fewer than `LEAST_CASES`,
+    and for metrics of texts, which are slow to compute."""
+    num_cases = len(next(iter(scores.values())))
+    if task.answer_group == "words" or num_cases < LEAST_CASES:
         return None
     rng = np.random.default_rng(seed)
-    num_cases = len(next(iter(scores.values())))
     values = [headline_of(task, scores, rng.integers(num_cases, size=num_cases)) for _ in range(RESAMPLES)]
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
