@@ -99,7 +99,7 @@ def main() -> None:
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     validation = cases_of(split.validation, max_cases=MOST_CASES)
-    closed_form = add_closed_forms(trainer, validation, split, data_args, model_args)
+    closed_form, fit = add_closed_forms(trainer, validation, split, data_args, model_args)
     minutes = (time.time() - started) / 60
 
     # Validation has chosen; here, once, the test parts are touched.
@@ -115,13 +115,13 @@ def main() -> None:
     trainer.save_merged_model(output_dir)
     if trainer.is_world_process_zero():
         metrics = None if codec_results is None else codec_results["metrics"]
-        write_results(output_dir, results, split, mixture, data_args, model_args, args, minutes, metrics)
+        write_results(output_dir, results, split, mixture, data_args, model_args, args, minutes, metrics, fit)
         trainer.announce(format_table(results))
         unimp = PersonalizationPipeline(model=trainer.bare_model, processor=processor)
         answer = partial(unimp, exclude_seen=data_args.exclude_seen)
         # Cases cut to max_test_cases are other shoppers for every task; the report shows all tasks of a few.
         shown = cases_of(split.test.sample(24, data_args.split_seed), max_cases=None)
-        report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results, codec=codec_results)
+        report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results, codec_results, fit)
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
         if publication is not None:
             publish(output_dir, publication)

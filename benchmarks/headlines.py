@@ -65,7 +65,7 @@ def cells(
     first, headline = of_runs[0], of_runs[0]["headline"]
     values = [each["model"][headline] for each in of_runs]
     ours = f"{np.mean(values):.4f} ({', '.join(f'{value:.4f}' for value in values)})"
-    if len(values) == 1:
+    if len(values) == 1 and first["interval"] is not None:
         ours = "{:.4f} [{:.4f} - {:.4f}]".format(*values, *first["interval"])
     parts = {
         who: float(np.mean([each["parts"][who][headline] for each in of_runs])) if who in first["parts"] else None

@@ -21,7 +21,7 @@ from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from modeling_unimp import DataArguments
-from modeling_unimp.training.evaluation import rows_of
+from modeling_unimp.training.evaluation import fit_in_words, rows_of
 from processing_unimp import TASKS
 from processing_unimp.catalogue import SPECIAL_COLUMNS
 
@@ -159,6 +159,10 @@ def write_model_card(
         results="\n\n".join(_results_table(part, by_task) for part, by_task in found.items() if by_task),
         trivial_wins=_trivial_wins(found),
         all_metrics=_metrics_table(found),
+        fit=[
+            f"{inline(task)}: {inline(fit_in_words(task, of_task))}."
+            for task, of_task in (record.get("fit") or {}).items()
+        ],
         data=_data_words(data_name, dataset_id, made_up, whole),
         split=_split_words(protocol, options),
         removed=counted(split.get("removed") or {}, "Nothing was removed."),
@@ -333,7 +337,8 @@ def _verdict(task: str, of_task: TaskResult) -> str:
     compared = standing(task, of_task)
     if compared.verdict == "ahead" and not compared.has_interval:
         return "yes, but no interval"
-    return {"ahead": "yes", "behind": "no", "unclear": "unclear", "unknown": "-"}[compared.verdict]
+    words = {"ahead": "yes", "behind": "no", "unclear": "unclear", "few": "too few cases", "unknown": "-"}
+    return words[compared.verdict]
 
 
 def _trivial_wins(results: Results) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
-from modeling_unimp.training.evaluation import rows_of
+from modeling_unimp.training.evaluation import Fit, fit_in_words, rows_of
 from processing_unimp import Catalogue, EvaluationCases
 from processing_unimp.metrics.summary import LOWER_IS_BETTER, NEITHER_IS_BETTER
 from processing_unimp.picture import UnreadablePicture, open_picture
@@ -79,6 +79,7 @@ def write_report(
     shoppers: Sequence[Shopper],
     results: Results,
     codec: Mapping[str, Any] | None = None,
+    fit: Fit | None = None,
 ) -> Path:
     """Write `report.html`.
 
@@ -91,6 +92,7 @@ def write_report(
         results (`Mapping`): by part of the split and task, what `evaluate_model` returns.
         codec (`Mapping`, *optional*): what turns codes into pictures: its `"metrics"`, as `measure_codec` returns
             them, and as `"pictures"` pairs of a picture and the same picture rebuilt from its codes.
+        fit (`Mapping`, *optional*): by task what the fit of the closed-form scores found, see `fit_hybrid`.
 
     Returns:
         `Path`: the file written.
@@ -123,6 +125,7 @@ def write_report(
             {"user_id": shopper["user_id"], "panels": _panels(views, shopper["requests"], given)}
             for shopper, given in zip(shoppers, answers_of, strict=True)
         ],
+        fit={task: fit_in_words(task, of_task) for task, of_task in (fit or {}).items()},
         codec=None if codec is None else _codec(codec),
     )
     folder = Path(folder)
@@ -333,6 +336,7 @@ def _task_result(task: str, of_task: TaskResult) -> dict[str, Any]:
         "ahead": ("good", "ahead of every trivial baseline"),
         "behind": ("bad", f"behind: {compared.rival}"),
         "unclear": ("even", f"level with: {compared.rival}"),
+        "few": ("even", "too few cases to tell"),
         "unknown": ("even", "nothing to compare with"),
     }[compared.verdict]
     return {

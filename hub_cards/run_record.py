@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from modeling_unimp import DataArguments, ModelArguments
+from modeling_unimp.training.evaluation import LEAST_CASES, Fit
 from processing_unimp import TASKS
 
 RESULTS = "results.json"
@@ -52,8 +53,10 @@ def write_results(
     args: Any,
     minutes: float,
     codec_metrics: dict[str, Any] | None = None,
+    fit: Fit | None = None,
 ) -> None:
-    """Write results.json: numbers with the protocol that produced them; and the headline of each case beside it."""
+    """Write results.json: numbers with the protocol that produced them, and what the `fit` of the closed-form scores
+    found; and the headline of each case beside it."""
     written = {part: {task: dict(result) for task, result in by_task.items()} for part, by_task in results.items()}
     save_by_case(
         folder / CASES,
@@ -66,6 +69,7 @@ def write_results(
     )
     record = {
         "results": written,
+        "fit": fit or {},
         "image_codec": codec_metrics,
         "split": {"name": split.name, "leaks": split.leaks, "removed": split.removed},
         "training_cases": mixture.num_cases,
@@ -143,14 +147,16 @@ class Standing(NamedTuple):
 
     Args:
         verdict (`str`): `"ahead"` or `"behind"`, by the whole interval where there is one; `"unclear"`: the trivial
-            answer lies inside the interval; `"unknown"`: there is nothing to compare.
+            answer lies inside the interval; `"few"`: fewer than 30 cases, too few to tell; `"unknown"`: there is
+            nothing to compare.
         has_interval (`bool`): whether the model's value has one; without it the verdict compares two numbers.
         rival (`str`, *optional*): who gives the best trivial baseline.
         rival_value, value (`float`, *optional*): the headline of that answer and of the model.
-        is_matched (`bool`): whether the rival's number is as good as the model's or better, interval or not.
+        is_matched (`bool`): whether the rival's number is as good as the model's or better, interval or not, of enough
+            cases to tell.
     """
 
-    verdict: Literal["ahead", "unclear", "behind", "unknown"]
+    verdict: Literal["ahead", "unclear", "behind", "few", "unknown"]
     has_interval: bool
     rival: str | None = None
     rival_value: float | None = None
@@ -177,6 +183,8 @@ def standing(task: str, of_task: TaskResult) -> Standing:
         return Standing("unknown", interval is not None)
     rival = max(trivial, key=lambda who: sign * trivial[who])
     best = trivial[rival]
+    if of_task["cases"] < LEAST_CASES:
+        return Standing("few", interval is not None, rival, best, value)
     is_matched = sign * best >= sign * value
     if interval is None:
         verdict: Any = "behind" if is_matched else "ahead"

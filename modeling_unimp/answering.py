@@ -9,11 +9,13 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import LogitsProcessor
 
+from .hybrid_scores import HybridScores, numbers_of
 from .imagining import PictureIndex, codec_of, picture_features, retrieve
-from .interfaces import PictureFeatures, Processor, Request
+from .interfaces import Catalogue, PictureFeatures, Processor, Request
 from .ranking import check_numbers
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ def answer(
         return stars if hybrid is None else hybrid.star_probabilities(stars, requests, catalogue)
     if answer_group == "decisions" and hybrid is not None and hybrid.ranks_candidates:
         logits = model.answer_logits("items", **own)[:, -1].float()
-        return hybrid.candidate_probabilities(logits, requests, catalogue)
+        return candidate_probabilities(hybrid, logits, requests, catalogue)
     if answer_group == "decisions":
         return model.decisions(max(len(request["candidates"]) for request in requests), **own)
     if answer_group == "words":
@@ -184,6 +186,19 @@ def answer(
         }
         for request, picture, of_picture in zip(requests, pictures, features, strict=True)
     ]
+
+
+def candidate_probabilities(
+    hybrid: HybridScores, logits: torch.Tensor, requests: Sequence[Request], catalogue: Catalogue
+) -> torch.Tensor:
+    """[`HybridScores.candidate_probabilities`] among the candidates that are still sold; the others have 0."""
+    found, available = hybrid.candidate_probabilities(logits, requests, catalogue), catalogue.available
+    for row, request in zip(found, requests, strict=True):
+        numbers = np.array(numbers_of(request["candidates"], catalogue))
+        own = row[len(row) - len(numbers) :]
+        own[torch.from_numpy((numbers >= 0) & ~available[numbers])] = 0
+        own /= own.sum() or 1.0
+    return found
 
 
 def search_with(

@@ -41,18 +41,19 @@ class Recommend(Task):
         }
 
     def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
-        """The rank of the true item, the ten best items, and how sure of the first."""
+        """The rank of the true item, the ten best that may be shown (-1 for none), and how sure of the first."""
         excluded = ~catalogue.available
         excluded[[catalogue.number(item_id) for item_id in seen]] = True
         target, scores = catalogue.number(request["answer"]), np.asarray(output, dtype=np.float64)
         rank = rank_of_target(scores, target, np.flatnonzero(excluded))
-        excluded[target] = False
-        scores = np.where(excluded, -np.inf, scores)
+        competes = ~excluded
+        competes[target] = True
+        scores = np.where(competes, scores, -np.inf)
         best = np.argpartition(-scores, min(TOP, len(scores) - 1))[:TOP]
         confidence = 1 / np.exp(scores - scores[best].max()).sum()
         return {
             "rank": rank,
-            "best": np.pad(best, (0, TOP - len(best)), constant_values=best[0]),
+            "best": np.pad(np.where(excluded[best], -1, best), (0, TOP - len(best)), constant_values=-1),
             "num_items": len(scores),
             "confidence": confidence,
             "is_right": rank == 1,

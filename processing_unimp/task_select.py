@@ -66,24 +66,25 @@ class Select(Task):
 
     def answer(self, request: Request, output: Any, catalogue: Catalogue) -> dict[str, Any]:
         """A candidate that is no longer sold is not selected, and its score is 0."""
-        sold = np.array([_is_sold(candidate, catalogue) for candidate in request["candidates"]])
-        scores = np.where(sold, output, 0.0)
         scored = [
             with_attributes(_as_answer(candidate, catalogue), score=float(score), selected=bool(chosen))
-            for candidate, score, chosen in zip(request["candidates"], scores, choose(scores) & sold, strict=True)
+            for candidate, score, chosen in zip(
+                request["candidates"], *_selection(request, output, catalogue), strict=True
+            )
         ]
         return {"task": self.name, "items": scored}
 
     def score(self, request: Request, output: Any, catalogue: Catalogue, seen: Sequence[str]) -> CaseScores:
-        """Precision, recall and F1 of the chosen candidates, and how sure of the likeliest."""
-        right, probabilities = np.asarray(request["answer"], dtype=bool), np.asarray(output, dtype=np.float64)
-        precision, recall, f1 = precision_recall_f1(choose(probabilities), right)
+        """Precision, recall and F1 of the candidates that the answer selects, and how sure of the likeliest."""
+        right = np.asarray(request["answer"], dtype=bool)
+        probabilities, chosen = _selection(request, np.asarray(output, dtype=np.float64), catalogue)
+        precision, recall, f1 = precision_recall_f1(chosen, right)
         return {
             "precision": precision,
             "recall": recall,
             "f1": f1,
             "confidence": probabilities.max(),
-            "is_right": bool(right[probabilities.argmax()]),
+            "is_right": bool((right & chosen)[probabilities.argmax()]),
         }
 
     def baselines(
@@ -94,6 +95,7 @@ class Select(Task):
 
         def most_popular(request: Request) -> np.ndarray:
             counts = np.array([popularity[source.catalogue.number(item)] for item in request["candidates"]])
+            counts = np.where(_are_sold(request["candidates"], source.catalogue), counts, -1)
             chosen: np.ndarray = (np.arange(len(counts)) == counts.argmax()).astype(np.float64)
             return chosen
 
@@ -117,15 +119,26 @@ def choose(probabilities: Any) -> np.ndarray:
     return chosen
 
 
+def _are_sold(candidates: Sequence[Any], catalogue: Catalogue) -> np.ndarray:
+    """Which candidates may be selected `(K,)`: one that the catalogue does not know may."""
+    ids = map(_id_of, candidates)
+    return np.array(
+        [each is None or each not in catalogue or catalogue.is_available(each) for each in ids], dtype=bool
+    )
+
+
+def _selection(request: Request, output: Any, catalogue: Catalogue) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the candidates and which of them are selected, both `(K,)`; see `Select.answer`."""
+    sold = _are_sold(request["candidates"], catalogue)
+    scores, chosen = np.where(sold, output, 0.0), np.zeros(len(sold), dtype=bool)
+    if sold.any():
+        chosen[sold] = choose(scores[sold])
+    return scores, chosen
+
+
 def _id_of(candidate: Any) -> str | None:
     item_id = candidate.get("item_id") if isinstance(candidate, dict) else candidate
     return None if item_id is None else str(item_id)
-
-
-def _is_sold(candidate: Any, catalogue: Catalogue) -> bool:
-    """Whether a candidate may be chosen: one that the catalogue does not know may."""
-    item_id = _id_of(candidate)
-    return item_id is None or item_id not in catalogue or bool(catalogue.is_available(item_id))
 
 
 def _as_answer(candidate: Any, catalogue: Catalogue) -> dict[str, Any]:

@@ -362,7 +362,7 @@ def test_the_best_blend_is_the_closed_form_that_stands_beside_the_network(circle
     # Beside an untrained network, what is fitted without it is the same.
     processor = make_processor(circles.train.catalogue)
     hybrid = closed_form_scores(circles.train, None, "category", True)
-    _, alone = fit_hybrid(hybrid, make_model(processor), processor, validation, circles.train)
+    _, alone, _ = fit_hybrid(hybrid, make_model(processor), processor, validation, circles.train)
     blend = baselines.best_blend(circles.train, validation, None, "category")
     assert blend.weights == alone.weights and blend.digest() == alone.digest()
     new = np.arange(len(circles.train.catalogue)) == 3

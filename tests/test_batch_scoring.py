@@ -131,7 +131,7 @@ def test_answers_are_those_of_the_pipeline(folder, unimp, tmp_path, monkeypatch,
     Path("stock.txt").write_text("s2\nh2\n\nm2\nsold-out-long-ago\n")
     output = score(folder, write(tmp_path / "histories.parquet", ROWS), *options)
     assert same(answers(output), asked(unimp, ROWS, task, **arguments))
-    assert pq.read_schema(output).names == ["user_id", "rank", "item_id", "score"]
+    assert pq.read_schema(output).names == ["user_id", "rank", "item_id", "score", "without_history"]
     assert pq.read_metadata(output).num_row_groups == 2  # one a part: merged without holding all of it
     assert rejects(output) == {}
 
@@ -347,6 +347,8 @@ def test_one_bad_row_takes_nobody_along(folder, unimp, tmp_path):
     plain[3] = {"user_id": "dan", "history": ["s2", "h2"]}
     expected = asked(unimp, [*plain, {"user_id": "new", "history": []}], {})
     assert same({user: found[user] for user in expected}, expected) and len(found) == len(expected)
+    marked = {(row["user_id"], row["without_history"]) for row in pq.read_table(output).to_pylist()}
+    assert marked == {(user, user == "new") for user in found}
     told = [json.loads(line) for line in output.with_suffix(".rejects.jsonl").read_text().splitlines()]
     assert {line["user_id"] for line in told} == {*bad, None} and len(told) == len(bad) + 4
     for line in told:

@@ -76,7 +76,9 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
-def write_record(folder: Path, results: Any = RESULTS, codec: dict | None = None, **changes: Any) -> None:
+def write_record(
+    folder: Path, results: Any = RESULTS, codec: dict | None = None, fit: Any = None, **changes: Any
+) -> None:
     """The results.json of a run with these results, whose options were changed."""
     catalogue = make_catalogue()
     split = leave_last_out(make_histories(catalogue), new_users=0)
@@ -89,7 +91,7 @@ def write_record(folder: Path, results: Any = RESULTS, codec: dict | None = None
         owner: Any = data_args if hasattr(data_args, name) else model_args if hasattr(model_args, name) else args
         setattr(owner, name, value)
     mixture = TaskMixture(split.train, catalogue, ["recommend"])
-    write_results(folder, results, split, mixture, data_args, model_args, args, minutes=12.34, codec_metrics=codec)
+    write_results(folder, results, split, mixture, data_args, model_args, args, 12.34, codec, fit)
 
 
 @pytest.fixture
@@ -259,6 +261,25 @@ def test_every_number_stands_beside_trivial_answers(folder):
         "**A trivial baseline is as good or better on** search (in query 0.280 against 0.250), rate (constant 1.250 "
         "against 1.500) and rate, new users (mean 1.000 against 1.000)." in card.text
     )
+
+
+def test_few_cases_are_too_few_to_tell(folder):
+    one = found("ndcg@10", {"ndcg@10": 0.43}, {"popular": {"ndcg@10": 0.45}}, (0.43, 0.43)) | {"cases": 1}
+    write_record(folder, {"test": {"recommend": one}})
+    card = card_of(folder)
+    assert next(row for row in cells(card) if row[0] == "recommend")[-1] == "too few cases"
+    assert "as good or better" not in card.text
+
+
+def test_what_the_network_earns_is_told(folder):
+    assert "closed form" not in card_of(folder).text
+    found = {"metric": "rmse", "cases": 1200, "network": 1.1, "closed_form": 0.9, "together": 0.95, "asked": "rate"}
+    write_record(folder, fit={"search": None, "rate": found | {"weight": 0.0}})
+    parsed = tokens(card_of(folder))
+    items = [parsed[place + 2].content for place, token in enumerate(parsed) if token.type == "list_item_open"]
+    assert items[0].startswith("search: without validation cases no closed")
+    assert items[1].startswith("rate: RMSE on 1,200 validation cases: network 1.1000, closed form 0.9000")
+    assert items[1].endswith("the network does not earn its weight here, and gets none.")
 
 
 def test_protocol_and_recipe(folder):

@@ -81,6 +81,18 @@ def test_a_task_without_any_case_is_said_and_left_out(shop, caplog):
     assert "No case to evaluate rate on: 1 have no answer" in caplog.text
 
 
+def test_a_part_without_anything_to_ask_is_not_called_unanswered(shop, caplog):
+    model, processor, (recommend, *_) = shop
+    nobody = cases_of("recommend", recommend.cases.take(np.array([], dtype=np.int64)), processor.catalogue)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert score_cases(model, processor, [nobody], show_progress=False) == {}
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.text == ""
+
+
 def scores_of_chance(num_cases, width=16):
     rng = np.random.default_rng(1)
     vectors = {
@@ -110,6 +122,8 @@ def test_an_interval_is_that_of_the_headline_over_cases_drawn_anew(name):
     assert low < summarise(task, scores)[task.headline] < high
     each, mean = by_case(task, scores).astype(np.float64), summarise(task, scores)[task.headline]
     assert (np.sqrt(np.square(each).mean()) if name == "rate" else each.mean()) == pytest.approx(mean)
+    few = {key: column[:29] for key, column in scores.items()}
+    assert bootstrap(task, few) is None
     assert bootstrap(ALL_TASKS["explain"], {"predicted": np.array(["a"]), "true": np.array(["a"])}) is None
 
 

@@ -20,7 +20,7 @@ from modeling_unimp.hybrid_scores import HYBRID_FILE, Score, numbers_of
 from modeling_unimp.ranking import rank_items
 from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training import hybrid_fitting
-from modeling_unimp.training.evaluation import evaluate_model, rows_of
+from modeling_unimp.training.evaluation import closed_form_outputs, evaluate_model, fit_in_words, rows_of
 from modeling_unimp.training.hybrid_fitting import (
     closed_form_scores,
     fit_closed_form,
@@ -76,7 +76,7 @@ def fitted(split):
     model = make_model(processor)
     validation = cases_of(split.validation, catalogue)
     hybrid = closed_form_scores(split.train, None, "category", True)
-    model.hybrid_scores, alone = fit_hybrid(hybrid, model, processor, validation, split.train)
+    model.hybrid_scores, alone, _ = fit_hybrid(hybrid, model, processor, validation, split.train)
     return PersonalizationPipeline(model=model, processor=processor, device="cpu"), alone
 
 
@@ -253,6 +253,26 @@ def test_a_network_that_is_better_than_any_blend_ranks_alone():
     assert hybrid_fitting.fit_ranking(features, truth, added) == [1.0, 0.0]
 
 
+def test_probabilities_are_those_among_the_candidates_still_sold(fitted, split, monkeypatch):
+    unimp, alone = fitted
+    catalogue = Catalogue.from_items([*split.train.catalogue.items()])
+    monkeypatch.setattr(unimp.processor, "catalogue", catalogue)
+
+    def scores_of(*candidates):
+        request = {"task": "select", "history": ["i3", "i4", "i5"], "candidates": list(candidates)}
+        answered = unimp([request, request | {"candidates": ["i2", *candidates]}])[0]["items"]
+        return {item["item_id"]: item["score"] for item in answered}
+
+    expected = scores_of("i20", "i14")
+    catalogue.retire(["i6", "i9"])
+    assert scores_of("i20", "i6", "i14") == pytest.approx(expected | {"i6": 0}, rel=1e-4)
+    assert scores_of("i6", "i9") == {"i6": 0, "i9": 0}
+    (cases,) = [each for each in cases_of(split.test, catalogue) if each.task.name == "select"]
+    catalogue.retire(cases.requests[0]["candidates"][1:])
+    kept = next(iter(closed_form_outputs(cases, alone)))
+    assert kept.tolist() == [1] + [0] * (len(kept) - 1)
+
+
 def test_tasks_may_be_mixed_in_a_batch(fitted):
     unimp, _ = fitted
     requests = [
@@ -415,19 +435,47 @@ def test_an_item_that_is_new_in_the_fit_goes_with_what_its_like_goes_with(split)
     assert grown.stand_ins[NUM_ITEMS] == 4
 
 
-def test_the_log_says_whether_the_network_earns_its_weight(split, caplog):
+def test_the_fit_says_whether_the_network_earns_its_weight(split, caplog):
     catalogue = split.train.catalogue
     processor = make_processor(catalogue)
+    validation = cases_of(split.validation, catalogue)
     with caplog.at_level("INFO", logger="train"):
-        fit_hybrid(
+        together, alone, fit = fit_hybrid(
             closed_form_scores(split.train, None, "category", True),
             make_model(processor),
             processor,
-            cases_of(split.validation, catalogue),
+            validation,
             split.train,
         )
     said = [line for line in caplog.messages if line.startswith("hybrid ")]
-    assert len(said) == 2 and all("the network does not earn its weight here" in line for line in said)
+    assert said == [f"hybrid {task}: {fit_in_words(task, fit[task])}" for task in ("recommend", "search", "rate")]
+    assert all("the network does not earn its weight here" in line for line in said[:2])
+    weights = [fit[task]["weight"] for task in ("recommend", "search", "rate")]
+    assert weights == [0, 0, together.stars.network]
+    *_, rate = validation
+    closed = rate.scores(closed_form_outputs(rate, alone))
+    assert fit["rate"]["closed_form"] == pytest.approx(summarise(rate.task, closed)["rmse"])
+    assert fit["rate"]["network"] > fit["rate"]["together"] and fit["rate"]["cases"] == len(rate)
+
+
+def test_without_validation_cases_the_fit_says_that_there_is_none(split, caplog):
+    catalogue = split.train.catalogue
+    processor = make_processor(catalogue)
+    validation = cases_of(split.validation.take(np.array([], dtype=np.int64)), catalogue)
+    hybrid = closed_form_scores(split.train, None, "category", True)
+    with caplog.at_level("INFO", logger="train"):
+        together, _, fit = fit_hybrid(hybrid, make_model(processor), processor, validation, split.train)
+    assert together.weights == {} and fit == {"recommend": None, "search": None, "rate": None}
+    said = [line for line in caplog.messages if line.startswith("hybrid ")]
+    assert len(said) == 3 and all("no closed-form scores could be fitted" in line for line in said)
+
+
+def test_a_weight_is_told_and_what_the_network_is_asked():
+    found = {"metric": "ndcg@10", "cases": 1200, "network": 0.05, "closed_form": 0.17, "together": 0.1712}
+    assert fit_in_words("search", found | {"weight": 0.254, "asked": "recommend"}) == (
+        "NDCG@10 on 1,200 validation cases: network 0.0500, closed form 0.1700, together 0.1712; "
+        "weight of the network 0.25, which is asked to recommend"
+    )
 
 
 def test_the_parts_stand_beside_the_model(split, tmp_path):
@@ -444,7 +492,7 @@ def test_the_parts_stand_beside_the_model(split, tmp_path):
     network = {cases.task.name: summarise(cases.task, trainer.score_cases([cases])[cases.task.name]) for cases in test}
     hybrid = closed_form_scores(split.train, None, "category", True)
     validation = cases_of(split.validation, catalogue)
-    model.hybrid_scores, alone = fit_hybrid(hybrid, model, processor, validation, split.train)
+    model.hybrid_scores, alone, _ = fit_hybrid(hybrid, model, processor, validation, split.train)
     for task, result in evaluate_model(trainer, test, split.train, alone).items():
         assert list(rows_of(result))[:3] == ["UniMP", "network alone", "closed form alone"]
         assert {name: result["parts"]["network alone"][name] for name in network[task]} == pytest.approx(network[task])

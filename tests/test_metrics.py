@@ -176,4 +176,7 @@ def test_lists_are_novel_and_diverse_by_hand():
     assert lists.novelty(two) == pytest.approx((1 + 2 + 3 + 1 + 3 + 3) / 6)
     # Of the first list one pair of three is alike; an item without terms is like nothing.
     assert lists.diversity(two) == pytest.approx((2 / 3 + 1) / 2)
+    shorter = np.array([[0, 1, -1], [0, -1, -1], [0, 2, 3]])
+    assert lists.novelty(shorter) == pytest.approx((1 + 2 + 1 + 1 + 3 + 3) / 6)
+    assert lists.diversity(shorter) == pytest.approx((0 + 1) / 2)  # one item alone has no pair
     assert np.isnan(lists.diversity(two[:, :1])) and np.isnan(ListMeasures(np.ones(4)).diversity(two))

@@ -401,6 +401,44 @@ def test_results_are_compared_honestly(tmp_path):
     assert "On 1 of 3 tasks it is ahead" in page.text and "No shopper to show" in page.text
 
 
+def test_few_cases_are_too_few_to_tell(tmp_path):
+    good, bad = {"ndcg@10": 0.43}, {"ndcg@10": 0.39}
+    results = {
+        "test": {
+            "recommend": found("ndcg@10", good, (0.43, 0.43), popular=bad) | {"cases": 29},
+            "search": found("ndcg@10", bad, None, popular=good) | {"cases": 1},
+        }
+    }
+    page = Page(write_report(tmp_path, None, make_catalogue(), [], results).read_text(encoding="utf-8"))
+    assert page.text.count("too few cases to tell") == 2 and "On 0 of 2 tasks" in page.text
+    assert "behind: popular" not in page.text
+
+
+FIT = {
+    "recommend": {
+        "metric": "ndcg@10",
+        "cases": 2000,
+        "network": 0.05,
+        "closed_form": 0.17,
+        "together": 0.16,
+        "weight": 0.0,
+        "asked": "recommend",
+    },
+    "rate": None,
+}
+
+
+def test_what_the_fit_found_is_told(tmp_path):
+    page = Page(write_report(tmp_path, None, make_catalogue(), [], {}, fit=FIT).read_text(encoding="utf-8"))
+    assert (
+        "Recommend: NDCG@10 on 2,000 validation cases: network 0.0500, closed form 0.1700, together 0.1600; the "
+        "network does not earn its weight here, and gets none." in page.text
+    )
+    assert "Rate: without validation cases and ratings no closed-form scores could be fitted" in page.text
+    without = Page(write_report(tmp_path, None, make_catalogue(), [], {}).read_text(encoding="utf-8"))
+    assert "closed form" not in without.text
+
+
 NAN = float("nan")
 METRICS = ("gain", "similarity", "similarity_to_other", "frechet", "diversity", "nll")
 IMAGINED = {
@@ -453,9 +491,10 @@ def test_what_is_unknown_is_a_dash_in_the_printed_table_and_null_in_the_json(tmp
     split = leave_last_out(make_histories(catalogue), new_users=0)
     mixture = TaskMixture(split.train, catalogue, ["recommend"])
     args = UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    write_results(tmp_path, IMAGINED, split, mixture, DataArguments(), ModelArguments(), args, 1.0)
+    write_results(tmp_path, IMAGINED, split, mixture, DataArguments(), ModelArguments(), args, 1.0, fit=FIT)
     # Python alone reads its own NaN; everybody else calls the file broken.
     record = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert record["fit"] == FIT
     imagine = record["results"]["test"]["imagine"]
     assert imagine["model"]["nll"] == 4.0 and imagine["baselines"]["random"]["nll"] is None
     assert imagine["interval"] == [0.01, 0.03]

@@ -70,15 +70,28 @@ def test_ranking_is_scored_by_hand():
     unseen = task.score(request, scores, CATALOGUE, ["m2", "s2", "h2"])
     assert (seen_too["rank"], unseen["rank"]) == (5, 2)
     # The best of six are all of them; m1 has exp(2) of what is left when m2, s2 and h2 are out: m1, s1, h1.
-    assert sorted(set(unseen["best"].tolist())) == [0, 1, 2, 3, 4, 5] and unseen["num_items"] == 6
+    assert sorted(seen_too["best"].tolist()) == [-1] * 4 + [0, 1, 2, 3, 4, 5]
+    assert sorted(unseen["best"].tolist()) == [-1] * 7 + [0, 2, 4] and unseen["num_items"] == 6
     assert unseen["confidence"] == pytest.approx(np.exp(3) / (np.exp(2) + np.exp(1) + np.exp(3)))
     assert not unseen["is_right"] and task.score(request, -scores, CATALOGUE, ["m2", "s2", "h2"])["rank"] == 2
-    lists = np.array([[0, 1], [0, 2]])
+    lists = np.array([[0, 1, -1], [0, 2, -1]])
     metrics = summarise(task, {"rank": np.array([5, 2]), "best": lists, "num_items": np.array([6, 6])})
     assert metrics["coverage@10"] == 3 / 6
     assert metrics["hr@5"] == 1.0 and metrics["hr@10"] == 1.0
     assert metrics["ndcg@5"] == pytest.approx((1 / np.log2(6) + 1 / np.log2(3)) / 2)
     assert metrics["mrr@5"] == pytest.approx((1 / 5 + 1 / 2) / 2)
+
+
+def test_what_is_hidden_is_in_no_list():
+    """Of 14 items nine were seen and one is no longer sold: four are left to be shown, fewer than ten."""
+    catalogue = Catalogue.from_items([{"item_id": f"i{number}"} for number in range(14)])
+    catalogue.retire(["i13"])
+    scores = TASKS["recommend"].score({"answer": "i9"}, np.arange(14.0), catalogue, [f"i{n}" for n in range(9)])
+    assert sorted(scores["best"].tolist()) == [-1] * 6 + [9, 10, 11, 12]
+    assert summarise(TASKS["recommend"], stacked([scores]))["coverage@10"] == 4 / 14
+    # The true item competes although it is no longer sold, and is shown to nobody.
+    retired = TASKS["recommend"].score({"answer": "i13"}, np.arange(14.0), catalogue, [])
+    assert retired["rank"] == 1 and sorted(retired["best"].tolist()) == [-1, *range(4, 13)]
 
 
 def test_stars_are_scored_by_their_expectation():
@@ -130,6 +143,32 @@ def test_a_selection_is_scored_by_its_choice():
     request = {"candidates": ["m1", "m2", "s1", "h1"], "answer": [True, True, False, False]}
     scores = task.score(request, np.array([0.9, 0.2, 0.6, 0.1]), CATALOGUE, [])
     assert scores == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "confidence": 0.9, "is_right": True}
+
+
+def test_candidates_no_longer_sold_are_not_selected_and_not_scored():
+    catalogue = make_catalogue()
+    catalogue.retire(["m1", "s1"])
+    task, output = TASKS["select"], np.array([0.9, 0.2, 0.1])
+
+    def both(candidates, answer):
+        request = {"candidates": candidates, "answer": answer}
+        answered = task.answer(request, output[: len(candidates)], catalogue)["items"]
+        return (
+            [(item["score"], item["selected"]) for item in answered],
+            task.score(request, output[: len(candidates)], catalogue, []),
+        )
+
+    answered, scores = both(["m1", "m2", "h1"], [True, True, False])
+    assert answered == [(0, False), (0.2, True), (0.1, False)]
+    assert scores == {"precision": 1, "recall": 0.5, "f1": 2 / 3, "confidence": 0.2, "is_right": True}
+    answered, scores = both(["m1", "s1"], [True, False])
+    assert answered == [(0, False)] * 2
+    assert scores == {"precision": 0, "recall": 0, "f1": 0, "confidence": 0, "is_right": False}
+    popularity = {"candidates": ["m1", "m2", "h1"]}
+    baselines = task.baselines(
+        [popularity], make_histories(catalogue), ExampleSource(catalogue, np.random.default_rng(0))
+    )
+    assert next(iter(baselines["most popular candidate"])).tolist() == [0, 1, 0]
 
 
 def test_answers_are_plain_dicts():

@@ -85,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         "in any order: user_id, item_id, timestamp, perhaps rating; duckdb groups them"
     )
     add("--histories", required=True, type=Path, help=histories)
-    add("--output", required=True, type=Path, help="parquet of user_id, rank (from 1), item_id, score (probability)")
+    columns = "user_id, rank (from 1), item_id, score (probability), without_history (what is usual in the shop)"
+    add("--output", required=True, type=Path, help=f"parquet of {columns}")
     add("--rejects", type=Path, help="JSON lines of user_id and reason (default: OUTPUT with .rejects.jsonl)")
     add("--top_k", type=int, default=10, help="items a shopper (default: %(default)s)")
     seen = "leave out what the history holds (default: when recommending as the model was trained, when searching no)"
@@ -255,6 +256,14 @@ class Shopper(NamedTuple):
     seen: list[int]
 
 
+class Answered(NamedTuple):
+    """A shopper, the catalogue rows of the best items and their scores."""
+
+    shopper: Shopper
+    numbers: np.ndarray
+    scores: np.ndarray
+
+
 class Scorer:
     """Rows of a table in, table of answers out: those of `PersonalizationPipeline`, without its prose.
 
@@ -318,7 +327,7 @@ class Scorer:
             except UNUSABLE_ROW as error:
                 rejects.append((place, user_id, str(error)))
         shoppers.sort(key=lambda shopper: len(shopper.request["history"]))  # less padding
-        found: list[tuple[int, str, np.ndarray, np.ndarray]] = []
+        found: list[Answered] = []
         waiting = None
         for start in range(0, len(shoppers) + self.batch_size, self.batch_size):
             # The next batch is read while an accelerator still works on the one before.
@@ -330,7 +339,7 @@ class Scorer:
         reasons: list[Reject] = [
             {"user_id": user_id, "reason": reason} for _, user_id, reason in sorted(rejects, key=_place)
         ]
-        return self._table(sorted(found, key=_place)), reasons, counts
+        return self._table(sorted(found, key=lambda each: each.shopper.place)), reasons, counts
 
     def _shopper(self, place: int, user_id: str, row: Mapping[str, Any], counts: Counter) -> Shopper:
         catalogue = self.processor.catalogue
@@ -396,10 +405,7 @@ class Scorer:
         hidden = outputs.last_hidden_state[:, -1]
         return item_logits(hidden, self.item_rows)
 
-    def _best(
-        self, batch: list[Shopper], logits: torch.Tensor, rejects: list[Any]
-    ) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
-        """Place, user, catalogue rows of the best items and their scores."""
+    def _best(self, batch: list[Shopper], logits: torch.Tensor, rejects: list[Any]) -> Iterator[Answered]:
         allowed = self.allowed.repeat(len(batch), 1)
         if self.exclude_seen:
             rows = [row for row, shopper in enumerate(batch) for _ in shopper.seen]
@@ -415,20 +421,22 @@ class Scorer:
             if not kept.any():
                 reason = "no item is left to recommend: the history holds all that may be recommended."
             elif np.isfinite(own_scores).all():
-                yield shopper.place, shopper.user_id, own_numbers[kept], own_scores[kept]
+                yield Answered(shopper, own_numbers[kept], own_scores[kept])
                 continue
             rejects.append((shopper.place, shopper.user_id, reason))
 
-    def _table(self, answers: list[tuple[int, str, np.ndarray, np.ndarray]]) -> Any:
+    def _table(self, answers: list[Answered]) -> Any:
         if not answers:
             return ANSWERS.empty_table()
-        _, users, numbers, scores = zip(*answers, strict=True)
+        shoppers, numbers, scores = zip(*answers, strict=True)
         lengths = [len(own) for own in numbers]
+        of_answer = pa.array(np.repeat(np.arange(len(shoppers)), lengths))
         columns = [
-            pa.array(users, pa.string()).take(pa.array(np.repeat(np.arange(len(users)), lengths))),
+            pa.array([shopper.user_id for shopper in shoppers], pa.string()).take(of_answer),
             pa.array(np.concatenate([np.arange(1, length + 1) for length in lengths]), pa.int32()),
             self.item_ids.take(pa.array(np.concatenate(numbers))),
             pa.array(np.concatenate(scores), pa.float32()),
+            pa.array([not shopper.request["history"] for shopper in shoppers], pa.bool_()).take(of_answer),
         ]
         return pa.table(columns, schema=ANSWERS)
 

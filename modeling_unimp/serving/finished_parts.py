@@ -19,7 +19,13 @@ from ..manifest import write_whole
 logger = logging.getLogger("unimp-recommend")
 
 ANSWERS = pa.schema(
-    [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
+    [
+        ("user_id", pa.string()),
+        ("rank", pa.int32()),
+        ("item_id", pa.string()),
+        ("score", pa.float32()),
+        ("without_history", pa.bool_()),
+    ]
 )
 # In the folder of an unfinished run.
 RUN, UNUSABLE = "run.json", "interactions.rejects.jsonl"

@@ -16,7 +16,7 @@ from processing_unimp.metrics.lists import ListMeasures
 from processing_unimp.metrics.summary import headline_of, summarise
 from processing_unimp.task import Scores, Task, stacked
 
-from ..answering import outputs_of
+from ..answering import candidate_probabilities, outputs_of
 from ..hybrid_scores import HybridScores
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 RESAMPLES = 500
+LEAST_CASES = 30  # of fewer an interval is too narrow, and of a single one a point: too few to tell who is ahead
 CLOSED_FORM_BATCH = 64
 Results = dict[str, dict[str, Any]]
+Fit = dict[str, dict[str, Any] | None]  # by task, see `fit_hybrid`
 
 
 def score_cases(
@@ -60,7 +62,10 @@ def score_cases(
     scores: dict[str, Scores] = {}
     for cases in cases_by_task:
         if not len(cases):
-            logger.warning(f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data.")
+            if cases.skipped:
+                logger.warning(
+                    f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data."
+                )
             continue
         own = range(process_index, len(cases), num_processes)
         # Each process answers as many, the last of them again: with sharded weights all have to take part.
@@ -164,7 +169,7 @@ def closed_form_outputs(cases: EvaluationCases, closed_form: HybridScores) -> It
         if cases.task.answer_group == "stars":
             outputs = closed_form.star_probabilities(torch.ones(len(requests), NUM_STARS), requests, catalogue)
         elif cases.task.answer_group == "decisions":
-            outputs = closed_form.candidate_probabilities(nothing, requests, catalogue)
+            outputs = candidate_probabilities(closed_form, nothing, requests, catalogue)
         else:
             outputs = closed_form.add_to_requests(nothing, requests, catalogue)
         for request, output in zip(requests, outputs.numpy(), strict=True):
@@ -179,12 +184,12 @@ def rows_of(result: Mapping[str, Any], model: str = "UniMP") -> dict[str, dict[s
 
 
 def bootstrap(task: Task, scores: Scores, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of the headline when cases are drawn anew with replacement; `None` for metrics of texts, which
-    are slow to compute."""
-    if task.answer_group == "words":
+    """95 % interval of the headline when cases are drawn anew with replacement; `None` for fewer than `LEAST_CASES`,
+    and for metrics of texts, which are slow to compute."""
+    num_cases = len(next(iter(scores.values())))
+    if task.answer_group == "words" or num_cases < LEAST_CASES:
         return None
     rng = np.random.default_rng(seed)
-    num_cases = len(next(iter(scores.values())))
     values = [headline_of(task, scores, rng.integers(num_cases, size=num_cases)) for _ in range(RESAMPLES)]
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
@@ -215,6 +220,21 @@ def headline(results: dict[str, dict[str, float]], headlines: dict[str, str], be
             part += f" ({metrics[name] - before[task][name]:+.4f})"
         parts.append(part)
     return " | ".join(parts)
+
+
+def fit_in_words(task: str, of_task: Mapping[str, Any] | None) -> str:
+    """What the fit of the closed-form scores found for a task, and whether the network earns its weight there."""
+    if of_task is None:
+        needed = "validation cases and ratings" if task == "rate" else "validation cases"
+        return f"without {needed} no closed-form scores could be fitted, and the network answers alone"
+    words = (
+        f"{of_task['metric'].upper()} on {of_task['cases']:,} validation cases: network {of_task['network']:.4f}, "
+        f"closed form {of_task['closed_form']:.4f}, together {of_task['together']:.4f}; "
+    )
+    if not of_task["weight"]:
+        return words + "the network does not earn its weight here, and gets none"
+    asked = "" if of_task["asked"] == task else f", which is asked to {of_task['asked']}"
+    return words + f"weight of the network {of_task['weight']:.2g}{asked}"
 
 
 def format_table(results: dict[str, Results]) -> str:

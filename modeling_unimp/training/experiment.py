@@ -46,6 +46,7 @@ from ..imagining import CODEC_FOLDER
 from ..modeling_unimp import UniMPForConditionalGeneration
 from . import checkpoints
 from .codec_training import measure_codec, train_codec
+from .evaluation import Fit
 from .feature_store import FeatureStore, tower_fingerprint
 from .hybrid_fitting import closed_form_scores, fit_hybrid
 from .initial_model import take_weights
@@ -354,21 +355,22 @@ def add_closed_forms(
     split: Split,
     data_args: DataArguments,
     model_args: ModelArguments,
-) -> HybridScores | None:
+) -> tuple[HybridScores | None, Fit]:
     """Give a trained model its closed-form scores, fitted on validation.
 
     Returns:
-        `HybridScores`: their best blend without the network; `None` where the recipe wants none.
+        `tuple[HybridScores, dict]`: their best blend without the network, and what the fit found, see [`fit_hybrid`];
+        `None` and an empty dict where the recipe wants none.
     """
     if model_args.hybrid == "none" or not {"recommend", "search", "rate"} & {*data_args.tasks}:
-        return None
+        return None, {}
     features = trainer.vision_features
     pictures = None if features is None else features.pooled().numpy()
     hybrid = closed_form_scores(
         split.train, pictures, data_args.query_attribute, data_args.exclude_seen, data_args.attributes, split.new_items
     )
     model = trainer.bare_model
-    model.hybrid_scores, alone = fit_hybrid(
+    model.hybrid_scores, alone, fit = fit_hybrid(
         hybrid,
         model,
         trainer.processing_class,
@@ -377,7 +379,7 @@ def add_closed_forms(
         vision_features=features,
         batch_size=trainer.args.per_device_eval_batch_size,
     )
-    return alone
+    return alone, fit
 
 
 def checkpoint_to_resume(args: UniMPTrainingArguments) -> str | None:

@@ -16,6 +16,7 @@ from scipy.special import softmax
 
 from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcessor
 from processing_unimp.control_tokens import NUM_STARS
+from processing_unimp.metrics.stars import rmse
 
 from ..answering import outputs_of
 from ..hybrid_scores import (
@@ -32,6 +33,7 @@ from ..hybrid_scores import (
 )
 from ..star_scores import StarScores
 from ..term_index import TermIndex, query_texts, texts_of
+from .evaluation import Fit, fit_in_words
 from .item_similarity import (
     Neighbours,
     ease,
@@ -180,7 +182,7 @@ def fit_hybrid(
     *,
     vision_features: "FeatureStore | None" = None,
     batch_size: int = 32,
-) -> tuple[HybridScores, HybridScores]:
+) -> tuple[HybridScores, HybridScores, Fit]:
     """Fit the weights of each task on validation.
 
     Args:
@@ -192,7 +194,10 @@ def fit_hybrid(
         batch_size (`int`, *optional*, defaults to 32): of the network's forwards.
 
     Returns:
-        `tuple[HybridScores, HybridScores]`: with the network, and the best blend without it, to compare with.
+        `tuple[HybridScores, HybridScores, dict]`: with the network; the best blend without it, to compare with; and
+        what was found: by task that ranks or rates the `metric` of `network`, `closed_form` and both `together` on so
+        many `cases`, the `weight` that the network gets (0: it does not earn any), and which task it is `asked`.
+        `None` for a task without cases. Candidates are ranked by what was found for recommend.
     """
     if model.hybrid_scores is not None:
         raise ValueError("the model has closed-form scores already: set model.hybrid_scores = None to fit others.")
@@ -200,6 +205,7 @@ def fit_hybrid(
     by_task = {cases.task.name: cases for cases in validation if len(cases)}
     catalogue = processor.catalogue
     together: dict[str, list[float]] = {}
+    fit: Fit = {cases.task.name: None for cases in validation if cases.task.name in (*RANKINGS, "rate")}
 
     def outputs(requests: Sequence[Any], group: str) -> Iterator[np.ndarray]:
         # Logits of all items for all cases would be too many at once.
@@ -228,13 +234,16 @@ def fit_hybrid(
             found["recommend"] = fit_ranking(features, truth, added)
             reached["recommend"] = _ndcg(features, truth, added, found["recommend"])
         best = max(reached, key=lambda name: reached[name])
-        logger.info(
-            f"hybrid {task}: NDCG@10 on {len(truth)} validation cases: network {by_network:.4f}, closed form "
-            f"{closed:.4f}, together {reached[best]:.4f} (weight of the network {found[best][0]:.2f}"
-            + (f", asked to {best})" if best != task else ")")
-            + ("" if reached[best] > closed else "; the network does not earn its weight here, and gets none")
-        )
         together[task] = _with_popularity(hybrid, found[best]) if reached[best] > closed else alone.weights[task]
+        fit[task] = {
+            "metric": "ndcg@10",
+            "cases": len(truth),
+            "network": by_network,
+            "closed_form": closed,
+            "together": reached[best],
+            "weight": together[task][0],
+            "asked": best,
+        }
         search_reads = best if task == "search" else search_reads
     if "select" in by_task and "recommend" in together:
         requests = _sample(by_task["select"].requests)
@@ -246,8 +255,21 @@ def fit_hybrid(
     stars = None
     if "rate" in by_task and train.has_ratings:
         requests = by_task["rate"].requests[:MOST_CASES]
-        stars = _fit_stars(train, requests, np.stack(list(outputs(requests, "stars"))), catalogue)
-    return hybrid.with_weights(together, stars, search_reads), alone
+        network = np.stack(list(outputs(requests, "stars")))
+        stars = _fit_stars(train, requests, network, catalogue)
+        nothing, own = torch.ones(network.shape), torch.from_numpy(network)
+        fit["rate"] = {
+            "metric": "rmse",
+            "cases": len(requests),
+            "network": _rmse(own, requests),
+            "closed_form": _rmse(alone.star_probabilities(nothing, requests, catalogue), requests),
+            "together": _rmse(hybrid.with_weights({}, stars).star_probabilities(own, requests, catalogue), requests),
+            "weight": stars.network,
+            "asked": "rate",
+        }
+    for task, of_task in fit.items():
+        logger.info(f"hybrid {task}: {fit_in_words(task, of_task)}")
+    return hybrid.with_weights(together, stars, search_reads), alone, fit
 
 
 def _sample(requests: Sequence[Any]) -> list[Any]:
@@ -338,6 +360,12 @@ def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: S
     above = (scores >= scores[np.arange(len(truth)), truth][:, None]) * np.exp(added)
     ranks = above.sum(axis=1)
     return float(np.where(ranks < 10.5, 1 / np.log2(ranks + 1), 0).mean())
+
+
+def _rmse(probabilities: torch.Tensor, requests: Sequence[Any]) -> float:
+    """Of the expected stars, from the distributions `(C, 5)`."""
+    expected = probabilities.double().numpy() @ np.arange(1, probabilities.shape[1] + 1)
+    return rmse(expected, np.array([request["answer"] for request in requests], dtype=np.float64))
 
 
 def fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:

@@ -1,4 +1,7 @@
-"""What a shop asks of lists beside whether they are right: whether they show what is not known anyway, and variety."""
+"""What a shop asks of lists beside whether they are right: whether they show what is not known anyway, and variety.
+
+Lists are rows `(C, K)` of item numbers; a shorter one is filled with -1.
+"""
 
 from typing import Any
 
@@ -23,17 +26,18 @@ class ListMeasures:
     def novelty(self, lists: np.ndarray) -> float:
         """Mean self-information of what is listed `(C, K)`, in bits: `-log2` of an item's share of what was taken
         (https://doi.org/10.1145/1963192.1963283)."""
-        return float(self.information[lists].mean())
+        return float(self.information[lists[lists >= 0]].mean())
 
     def diversity(self, lists: np.ndarray) -> float:
         """Mean of 1 - cosine over all pairs of a list `(C, K)`, mean over lists: intra-list distance
         (https://doi.org/10.1145/1060745.1060754)."""
-        num_lists, length = lists.shape
-        if self.terms is None or length < 2:
+        lengths = (lists >= 0).sum(axis=1)
+        lists, lengths = lists[lengths > 1], lengths[lengths > 1]  # one item alone has no pair
+        if self.terms is None or not len(lists):
             return float("nan")
         # The sum over all pairs is the square of the sum, less what each item has with itself.
-        total = np.zeros(num_lists)
+        total = np.zeros(len(lists))
         for place, numbers in enumerate(lists):
-            rows = self.terms[numbers]
+            rows = self.terms[numbers[numbers >= 0]]
             total[place] = (np.square(np.asarray(rows.sum(axis=0))).sum() - rows.multiply(rows).sum()) / 2
-        return float(1 - total.mean() / (length * (length - 1) / 2))
+        return float(1 - (total / (lengths * (lengths - 1) / 2)).mean())

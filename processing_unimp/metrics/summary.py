@@ -18,7 +18,7 @@ RANKING: dict[str, Callable[[Scores], float]] = {
     "hr@10": lambda scores: hit_rate(scores["rank"], 10),
     "ndcg@10": lambda scores: ndcg(scores["rank"], 10),
     # Of the catalogue, what is in anybody's first ten.
-    "coverage@10": lambda scores: len(np.unique(scores["best"])) / int(scores["num_items"][0]),
+    "coverage@10": lambda scores: len(np.setdiff1d(scores["best"], -1)) / int(scores["num_items"][0]),
 }
 METRICS: dict[str, dict[str, Callable[[Scores], float]]] = {
     "recommend": RANKING,
