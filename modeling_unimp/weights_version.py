@@ -5,13 +5,29 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import increment_version
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+
+def _count_step(optimizer: Optimizer, *_: Any) -> None:
+    """Count what a step has written: fused kernels do not, and the weights would seem to be those from before.
+
+    Autograd reads the same count: it refuses a graph from before a fused step, as it does after steps of others.
+    """
+    weights = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+    increment_version([each for each in weights if not each.is_inference()])
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 class WeightsVersion:
     """Equals another for as long as no weight or buffer was replaced or changed in place; for this process alone.
 
-    What is written through `weight.data` does not count itself: set the weight itself, under `torch.no_grad`. Of a
-    tensor of inference mode it is not known whether it was changed: with one of them it equals nothing.
+    A step of any `torch.optim.Optimizer` changes weights in place. What is written through `weight.data` does not
+    count itself: set the weight itself, under `torch.no_grad`. Of a tensor of inference mode it is not known whether
+    it was changed: with one of them it equals nothing.
 
     Args:
         modules (`nn.Module`): any number of them.
