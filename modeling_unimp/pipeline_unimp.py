@@ -511,11 +511,20 @@ class PersonalizationPipeline(Pipeline):
         return torch.from_numpy(mask)
 
     def picture_index(self, vision_features: PictureFeatures | None = None) -> PictureIndex:
-        """What pictures are compared with: those of the catalogue, read once, and again when it has changed."""
-        version = self.processor.catalogue.version
-        if self._picture_index is None or self._picture_index[0] != version:
-            with answering(self.model):
-                self._picture_index = (version, PictureIndex.of(self.model, self.processor, vision_features))
+        """What pictures are compared with: those of the catalogue, read once, and again when they or what looks at
+        them have changed."""
+        model, codec = self.model, self.model.image_codec
+        lookers = [model.model.vision_tower, None if codec is None else codec.vq_model]
+        made_from = (
+            self.processor.catalogue.version,
+            self.processor.picture_settings,
+            model.config.picture_features,
+            vision_features,
+            WeightsVersion(*(each for each in lookers if each is not None)),
+        )
+        if self._picture_index is None or self._picture_index[0] != made_from:
+            with answering(model):
+                self._picture_index = (made_from, PictureIndex.of(model, self.processor, vision_features))
         return self._picture_index[1]
 
     def get_inference_context(self) -> Any:

@@ -530,6 +530,11 @@ class UniMPProcessor(ProcessorMixin):
             self.__dict__.update(hidden)
         return output | {"num_image_tokens": self.num_image_tokens}
 
+    @property
+    def picture_settings(self) -> str:
+        """How `pixels_of` makes pixels; the same for as long as no setting of the image processor is changed."""
+        return f"{type(self.image_processor)} {vars(self.image_processor)}"
+
     def pixels_of(self, picture: Any) -> torch.Tensor:
         """A picture as the vision tower wants it, `(3, H, W)`."""
         pixels: torch.Tensor = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
