@@ -277,6 +277,7 @@ class UniMPProcessor(ProcessorMixin):
         check_arguments(kwargs, known)
         item_text, cache = self.item_text, self._pixel_cache
         assert cache is not None  # there is one where there is a catalogue
+        cache.belong_to(self.picture_settings)
         pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features, latents)
         if isinstance(requests, (Mapping, str)) or not len(requests):
             raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
