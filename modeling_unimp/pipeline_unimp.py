@@ -153,7 +153,9 @@ class PersonalizationPipeline(Pipeline):
         """Change attributes, prices or pictures of items; the next answers read and rank them as they are then.
 
         All or none are changed, and answers meanwhile are as of [`PersonalizationPipeline.add_items`]. Features of
-        pictures that are passed as `vision_features` stay those of the old picture until the store is built again.
+        pictures that are passed as `vision_features` stay those of the old picture until the store is built again. A
+        picture file that is exchanged under its old name is looked at again once it is named here as an item's
+        `"image"`.
 
         Args:
             items (`Iterable[Mapping]`): each with an `item_id` and what is to change, see [`Catalogue.update`].
@@ -510,11 +512,20 @@ class PersonalizationPipeline(Pipeline):
         return torch.from_numpy(mask)
 
     def picture_index(self, vision_features: PictureFeatures | None = None) -> PictureIndex:
-        """What pictures are compared with: those of the catalogue, read once, and again when it has changed."""
-        version = self.processor.catalogue.version
-        if self._picture_index is None or self._picture_index[0] != version:
-            with answering(self.model):
-                self._picture_index = (version, PictureIndex.of(self.model, self.processor, vision_features))
+        """What pictures are compared with: those of the catalogue, read once, and again when they or what looks at
+        them have changed."""
+        model, codec = self.model, self.model.image_codec
+        lookers = [model.model.vision_tower, None if codec is None else codec.vq_model]
+        made_from = (
+            self.processor.catalogue.version,
+            self.processor.picture_settings,
+            model.config.picture_features,
+            vision_features,
+            WeightsVersion(*(each for each in lookers if each is not None)),
+        )
+        if self._picture_index is None or self._picture_index[0] != made_from:
+            with answering(model):
+                self._picture_index = (made_from, PictureIndex.of(model, self.processor, vision_features))
         return self._picture_index[1]
 
     def get_inference_context(self) -> Any:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -23,17 +24,24 @@ class VisionFeatures(Protocol):
 
 
 class PixelCache:
-    """Pixels of catalogue pictures by item number, while there is room, and digests of them; a catalogue that was
-    updated empties it."""
+    """Pixels of catalogue pictures by item number, while there is room, and digests of them or of their features."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
-        self._pixels: dict[int, torch.Tensor] = {}
-        self._digests: dict[tuple[Any, Any], str] = {}
-        self._num_updates = catalogue.num_updates
+        self._version: tuple[int, str] | None = None
+        self._forget()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PixelCache, (self.catalogue,)
+
+    def belong_to(self, picture_settings: str) -> None:
+        """Forget what is of a catalogue before its last update, or of an image processor with other settings."""
+        version = (self.catalogue.num_updates, picture_settings)
+        if version != self._version:
+            self._forget()
+            self._version = version
 
     def get(self, number: int) -> torch.Tensor | None:
-        self._empty_if_updated()
         return self._pixels.get(number)
 
     def keep(self, number: int, pixels: torch.Tensor) -> None:
@@ -42,17 +50,21 @@ class PixelCache:
 
     def digest(self, key: Any, vision_features: VisionFeatures | None) -> str | None:
         """That of a catalogue picture's pixels, or of its features in a store, where it is known."""
-        self._empty_if_updated()
-        return self._digests.get((key, vision_features))
+        return self._digests_of(vision_features).get(key)
 
     def keep_digest(self, key: Any, vision_features: VisionFeatures | None, digest: str) -> None:
         # A picture of a request's own is known by its place in memory, where another one may come.
         if isinstance(key, int):
-            self._digests[key, vision_features] = digest
+            self._digests_of(vision_features)[key] = digest
 
-    def _empty_if_updated(self) -> None:
-        if self._num_updates != self.catalogue.num_updates:
-            self._pixels, self._digests, self._num_updates = {}, {}, self.catalogue.num_updates
+    def _digests_of(self, vision_features: VisionFeatures | None) -> dict[int, str]:
+        return self._digests if vision_features is None else self._of_stores.setdefault(vision_features, {})
+
+    def _forget(self) -> None:
+        self._pixels: dict[int, torch.Tensor] = {}
+        self._digests: dict[int, str] = {}
+        # A store that nobody uses any more is not kept open for its digests.
+        self._of_stores: WeakKeyDictionary[VisionFeatures, dict[int, str]] = WeakKeyDictionary()
 
 
 class BatchPictures:

@@ -318,6 +318,7 @@ class Catalogue:
         if ((codes < 0).any(axis=1) != (codes == NO_CODE).all(axis=1)).any():
             raise ValueError("picture codes: expected whole rows of codes from 0, or of -1 for an item without them.")
         self._codes = codes
+        self.num_updates += 1
 
     def has_picture_codes(self, item_id: str) -> bool:
         """Returns whether the picture of an item is known as codes."""

@@ -281,6 +281,7 @@ class UniMPProcessor(ProcessorMixin):
         check_arguments(kwargs, known)
         item_text, cache = self.item_text, self._pixel_cache
         assert cache is not None  # there is one where there is a catalogue
+        cache.belong_to(self.picture_settings)
         pictures = BatchPictures(item_text, self.pixels_of, cache, vision_features, latents)
         if isinstance(requests, (Mapping, str)) or not len(requests):
             raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
@@ -537,6 +538,11 @@ class UniMPProcessor(ProcessorMixin):
         finally:
             self.__dict__.update(hidden)
         return output | {"num_image_tokens": self.num_image_tokens}
+
+    @property
+    def picture_settings(self) -> str:
+        """How `pixels_of` makes pixels; the same for as long as no setting of the image processor is changed."""
+        return f"{type(self.image_processor)} {vars(self.image_processor)}"
 
     def pixels_of(self, picture: Any) -> torch.Tensor:
         """A picture as the vision tower wants it, `(3, H, W)`."""

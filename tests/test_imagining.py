@@ -11,7 +11,7 @@ from PIL import Image
 from shop import ITEMS, encode_pictures, make_codec, make_imagining_model, make_model, make_model_processor, readable
 from transformers import AutoModel, AutoProcessor, GenerationConfig
 
-from modeling_unimp import PersonalizationPipeline
+from modeling_unimp import FeatureStore, PersonalizationPipeline
 from modeling_unimp.answering import outputs_of, search_with
 from modeling_unimp.imagining import PictureIndex, picture_features, retrieve
 from processing_unimp import Catalogue
@@ -231,6 +231,50 @@ def test_known_codes_are_not_read_from_pictures_again(monkeypatch):
     codes[catalogue.number("h1")] = -1  # as of an item that was added later: its picture is read
     catalogue.set_picture_codes(codes)
     np.testing.assert_array_equal(PictureIndex.of(model, processor).features, expected)
+
+
+def test_a_pipeline_compares_with_pictures_as_they_are_now(tmp_path):
+    """Of the tower or the codec, by other weights, settings, codes or features than when it was asked first."""
+    model, processor = make_imagining_model(picture_features="tower")
+    unimp, catalogue = PersonalizationPipeline(model=model, processor=processor, device="cpu"), processor.catalogue
+    seen = []
+
+    def check(vision_features=None):
+        index = unimp.picture_index(vision_features)
+        expected = PictureIndex.of(model, processor, vision_features)
+        np.testing.assert_allclose(index.features, expected.features, atol=1e-5)
+        assert unimp.picture_index(vision_features) is index
+        seen.append(index.features)
+
+    def store(rebuild=False):
+        return FeatureStore.build(
+            model.model.vision_tower,
+            processor.image_processor,
+            lambda number: catalogue.picture(catalogue.item_id(number)),
+            len(catalogue),
+            tmp_path,
+            fingerprint=catalogue.fingerprint,
+            rebuild=rebuild,
+        )
+
+    check()
+    first = store()
+    weights = model.state_dict()
+    model.load_state_dict({name: 1.5 * each if "vision_tower" in name else each for name, each in weights.items()})
+    check()
+    check(first)
+    assert unimp.picture_index(FeatureStore(tmp_path)) is unimp.picture_index(first), "opened a second time"
+    check(store(rebuild=True))
+    processor.image_processor.image_mean = [0.1, 0.1, 0.9]
+    check()
+    model.config.picture_features = "codec"
+    check()
+    model.image_codec = make_codec(seed=9)
+    check()
+    codes = catalogue.picture_codes
+    catalogue.set_picture_codes(np.where(codes < 0, codes, (codes + 1) % 16))
+    check()
+    assert len({features.tobytes() for features in seen}) == len(seen)
 
 
 def test_a_model_without_vision_compares_pictures_by_the_codec(shop):

@@ -34,6 +34,13 @@ def content_of(num_items, config, seed=1):
     return ItemContent(ids, weights, pictures)
 
 
+def step(module):
+    """One of an optimizer whose kernel writes weights without counting it."""
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    torch.optim.AdamW(module.parameters(), lr=0.5, fused=True).step()
+
+
 @pytest.mark.parametrize("item_rows", KINDS)
 @pytest.mark.parametrize("tied", [False, True])
 def test_reading_some_items_is_reading_them_out_of_all(item_rows, tied):
@@ -141,6 +148,15 @@ def test_added_items_leave_the_old_rows(item_rows, tied):
         assert not module.read.items[6:].any()
 
 
+def test_items_added_after_a_training_are_the_mean_of_the_trained_rows():
+    module = embeddings_of("free")
+    module.add_items(1)
+    step(module)
+    expected = module.read.items.mean(dim=0)
+    module.add_items(1)
+    torch.testing.assert_close(module.read.items[-1], expected)
+
+
 def test_adding_to_an_empty_catalogue():
     module = embeddings_of("free", num_items=0)
     module.add_items(4)
@@ -178,6 +194,7 @@ def test_kept_rows_are_those_of_now(item_rows):
     def changes():
         yield lambda: None
         yield lambda: rows.content.terms.mul_(2) if content else rows.items.mul_(2)
+        yield lambda: step(rows)
         if content:
             yield lambda: module.update_items(torch.tensor([0]), content_of(1, module.config, seed=3))
             for seed in (4, 5):

@@ -6,6 +6,7 @@ import pytest
 import tiny_training
 import torch
 from peft import PeftModel
+from peft.helpers import rescale_adapter_scale
 from shop import make_model, make_model_processor
 from tiny_models import RAGGED, batch_of, model_of
 from transformers import AutoModel, pipeline
@@ -104,6 +105,39 @@ def test_a_pipeline_takes_the_model_with_its_adapters():
     expected = PersonalizationPipeline(model=model.get_base_model(), processor=processor)(request)
     assert PersonalizationPipeline(model=model, processor=processor)(request) == expected
     assert pipeline("personalization", model=model, processor=processor)(request) == expected
+
+
+def test_nothing_is_kept_from_other_adapters():
+    """States, pictures and rows: of an adapter that is switched off, exchanged, weighed otherwise or merged."""
+    processor = make_model_processor()
+    model = add_lora(make_model(processor).freeze_backbones("new"), r=2, alpha=64)
+    model.add_adapter("other", model.peft_config["default"])
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "modules_to_save.other" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    unimp = PersonalizationPipeline(model=model.eval(), processor=processor, device="cpu")
+    request = {"task": "rate", "history": ["h1", "m1"], "item": "s1"}
+    state = unimp.read(request["history"])
+    stars = []
+
+    def check():
+        expected = PersonalizationPipeline(model=model, processor=processor, device="cpu")(request)["stars"]
+        for history in (state, request["history"]):
+            assert unimp(request | {"history": history})["stars"] == pytest.approx(expected, abs=1e-5)
+        stars.append(expected)
+
+    check()
+    with model.disable_adapter():
+        check()
+    with rescale_adapter_scale(model, 0.1):
+        check()
+    model.set_adapter("other")
+    check()
+    assert len(set(stars)) == 4
+    unmerged = unimp.read(request["history"])
+    model.merge_adapter()
+    assert unimp.read(request["history"]).fingerprint != unmerged.fingerprint
+    check()
 
 
 @pytest.mark.parametrize("model_type", TEXT_MODELS)

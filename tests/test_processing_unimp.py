@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import weakref
 
 import pytest
 import torch
@@ -154,6 +155,33 @@ def test_a_given_picture_is_read(processor):
     own = {"title": "Tea pot", "image": picture("grey")}
     batch = processor(requests=[{"task": "rate", "history": ["s2"], "item": own}])
     assert len(batch["pixel_values"]) == 1 and batch["media_index"].max() == 1
+
+
+def test_a_picture_is_prepared_anew_by_other_settings():
+    processor, request = make_processor(), {"task": "recommend", "history": ["m1"]}
+    before = processor(requests=[request], latents={})
+    processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    for changed in (processor(requests=[request]), processor(requests=[request], latents={})):
+        assert torch.equal(changed["pixel_values"][0], processor.pixels_of(make_catalogue().picture("m1")))
+        assert not torch.equal(changed["pixel_values"], before["pixel_values"])
+    assert changed["latents"][0][0] != before["latents"][0][0], "the digest by which a model knows it"
+
+
+def test_a_store_of_features_is_let_go_with_its_last_user():
+    class Features:
+        def has(self, number):
+            return True
+
+        def features(self, numbers):
+            return torch.ones(len(numbers), 2, 3)
+
+    processor, request = make_processor(), {"task": "recommend", "history": ["m1"]}
+    opened = [Features() for _ in range(3)]
+    for store in opened:
+        processor(requests=[request], vision_features=store, latents={})
+    gone = [weakref.ref(store) for store in opened]
+    del opened, store
+    assert not any(store() for store in gone)
 
 
 def test_pictures_of_several_requests_are_several(processor):

@@ -240,8 +240,30 @@ def test_a_shop_or_model_that_has_changed_is_read_anew(item_rows):
     with torch.no_grad():
         unimp.model.model.language_model.layers[0].mlp.up_proj.weight[0] += 1.0
     answers.append(check())
+    for parameter in unimp.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW(unimp.model.parameters(), lr=1e-3, fused=True).step()
+    answers.append(check())
     ratings = [answer[1]["stars"] for answer in answers]
-    assert len(set(ratings)) == 4
+    assert len(set(ratings)) == 5
+
+
+def test_what_was_read_under_autocast_is_not_taken_outside_of_it(unimp):
+    requests = asked(HISTORY, "recommend", "rate")
+
+    def reading():
+        with work_of(unimp) as done:
+            unimp(asked(state, "recommend", "rate"))
+        assert done["pictures"] == 3 and done["tokens"][0][1] >= len(state.tokens)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        state = unimp.read(HISTORY)
+        assert close(unimp(asked(state, "recommend", "rate")), unimp(requests))
+    reading()
+    assert close(unimp(asked(state, "recommend", "rate")), one_by_one(unimp, requests))
+    state = unimp.read(HISTORY)
+    with torch.autocast("cpu", torch.bfloat16):
+        reading()
 
 
 def test_a_state_stands_wherever_a_history_does(unimp):

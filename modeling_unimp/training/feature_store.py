@@ -45,7 +45,8 @@ _STORED_AS = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16
 
 class FeatureStore:
     """
-    Vision features by token number of the item; made by [`FeatureStore.build`] or [`FeatureStore.open`].
+    Vision features by token number of the item; made by [`FeatureStore.build`] or [`FeatureStore.open`]. Stores that
+    were opened of the same files are equal.
 
     Attributes:
         num_items (`int`): N.
@@ -58,6 +59,9 @@ class FeatureStore:
         self.folder = Path(folder)
         self.verify = verify
         self.metadata: dict[str, Any] = _metadata_of(self.folder / METADATA)
+        # Each build writes the file anew.
+        written = (self.folder / METADATA).stat()
+        self._build = (written.st_dev, written.st_ino, written.st_mtime_ns)
         self.num_items: int = self.metadata["num_items"]
         self.num_pictures: int = self.metadata["num_pictures"]
         self.num_patches: int = self.metadata["num_patches"]
@@ -90,6 +94,12 @@ class FeatureStore:
             if self.num_pictures  # an empty file cannot be mapped
             else np.empty(shape, dtype=self.metadata["dtype"])
         )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FeatureStore) and self._build == other._build
+
+    def __hash__(self) -> int:
+        return hash(self._build)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickled memmap is a copy of the whole file; a worker process maps it again instead.
