@@ -227,17 +227,15 @@ def feature_folder(model_args: ModelArguments, args: UniMPTrainingArguments) -> 
 def frozen_features(
     tower: PreTrainedModel, processor: UniMPProcessor, model_args: ModelArguments, args: UniMPTrainingArguments
 ) -> FeatureStore:
-    """Features of a frozen tower, computed once."""
+    """Features of a frozen tower, computed once for each picture."""
     catalogue = processor.catalogue
     with args.main_process_first(desc="vision features"):
         return FeatureStore.build(
             tower,
             processor.image_processor,
             lambda number: catalogue.picture(catalogue.item_id(number)),
-            len(catalogue),
+            catalogue.picture_digests(),
             feature_folder(model_args, args),
-            fingerprint=catalogue.fingerprint,
-            num_pictures=sum(map(catalogue.has_picture, catalogue.item_ids)),
         )
 
 
