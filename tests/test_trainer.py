@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from modeling_unimp import UniMPTrainer, UniMPTrainingArguments
 from modeling_unimp.focal_loss import focal
+from modeling_unimp.training.feature_store import tower_fingerprint
 from processing_unimp import TASK_NAMES
 
 
@@ -157,6 +158,7 @@ def test_frozen_matrices_in_bfloat16_change_nothing(tmp_path):
     """Autocast would cast them at each step: losses, evaluations and weights are the same to the last bit."""
     held, cast = (make_trainer(tmp_path / name, train="new", bf16=True, evaluate=True) for name in "ab")
     original = make_trainer(tmp_path / "c").bare_model
+    tower = tower_fingerprint(original.model.vision_tower)
     callback = FrozenInFloat32(original)
     cast.add_callback(callback)
     for trainer in (held, cast):
@@ -169,8 +171,31 @@ def test_frozen_matrices_in_bfloat16_change_nothing(tmp_path):
     for name, weight in held.bare_model.named_parameters():
         of_cast = cast.bare_model.get_parameter(name)
         assert weight.dtype == of_cast.dtype == torch.float32
-        if weight.requires_grad:
-            assert torch.equal(weight, of_cast), name
+        assert torch.equal(weight, of_cast if weight.requires_grad else original.get_parameter(name)), name
+    # What did not learn is what it was, in the folder and in checkpoints too.
+    held.save_merged_model(tmp_path / "saved")
+    for folder in ("saved", "a/checkpoint-4"):
+        saved = type(original).from_pretrained(tmp_path / folder)
+        assert {weight.dtype for weight in saved.parameters()} == {torch.float32}
+        for name, weight in held.bare_model.named_parameters():
+            assert weight.requires_grad or torch.equal(saved.get_parameter(name), weight), name
+    assert tower_fingerprint(saved.model.vision_tower) == tower
+
+
+def test_frozen_weights_of_a_checkpoint_come_before_those_of_the_new_model(tmp_path):
+    options = {"train": "new", "bf16": True, "max_steps": 4}
+    first, resumed = make_trainer(tmp_path, **options), make_trainer(tmp_path, **options)
+    frozen = [name for name, weight in first.bare_model.named_parameters() if not weight.requires_grad]
+    with torch.no_grad():
+        for name in frozen:
+            resumed.bare_model.get_parameter(name).add_(1)
+    first.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    expected = {name: weight for name, weight in weights_of(first).items() if name in frozen}
+    saved = type(resumed.bare_model).from_pretrained(tmp_path / "checkpoint-4")  # the resumed training's, the later
+    for model in (resumed.bare_model, saved):
+        for name, weight in expected.items():
+            torch.testing.assert_close(model.get_parameter(name), weight, rtol=2**-8, atol=0)
 
 
 def test_weights_that_came_in_bfloat16_stay_in_it(tmp_path):
