@@ -307,6 +307,18 @@ def test_the_log_tells_tasks_kinds_gates_and_speed(tmp_path):
     assert {"gate/2_attention", "gate/4_feed_forward", "tokens_per_second", "share_supervised"} <= logged
 
 
+def test_fillers_are_not_counted(tmp_path):
+    trainer = make_trainer(tmp_path)
+    model, rows = trainer.model.train(), [trainer.train_dataset[index] for index in range(3)]
+    shares = []
+    for fillers in (0, 3):
+        batch = trainer.data_collator(rows + [rows[0] | {"is_filler": True}] * fillers)
+        trainer.compute_loss(model, batch)
+        trainer.log({"loss": 0.0})
+        shares.append(trainer.state.log_history[-1]["share_supervised"])
+    assert 0 < shares[0] == shares[1]
+
+
 def test_checkpoints_leave_pictures_out_and_the_model_folder_has_them(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=2)
     trainer.train()
@@ -381,6 +393,7 @@ def train_and_tell(folder, batch_size):
             "world": trainer.args.world_size,
             "losses": losses(trainer),
             "norms": norms(trainer),
+            "shares": [entry["share_supervised"] for entry in trainer.state.log_history if "loss" in entry],
             "checksum": sum(p.double().abs().sum().item() for p in trainer.bare_model.parameters()),
             "eval": {name: value for name, value in entries if name.startswith("eval_recommend")},
         }
@@ -400,6 +413,7 @@ def test_two_processes_are_one(tmp_path):
     assert len(one["losses"]) == 12
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
     assert one["norms"] == pytest.approx(two["norms"], rel=1e-3)
+    assert one["shares"] == two["shares"]
     assert one["checksum"] == pytest.approx(two["checksum"], rel=1e-5)
     assert one["eval"] == pytest.approx(two["eval"])
     # The last batches are uneven: both processes fill them up, with row 0.

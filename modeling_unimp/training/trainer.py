@@ -320,7 +320,8 @@ class UniMPTrainer(Trainer):
             losses = focal(outputs.nll.detach(), self.args.focal_gamma).double()
             self._loss_sums.index_put_(where, losses, accumulate=True)
             self._loss_counts.index_put_(where, torch.ones_like(losses), accumulate=True)
-            self._tokens += inputs["attention_mask"].sum()
+            # Fillers of a last batch have no labels, and are there with several processes alone.
+            self._tokens += (inputs["attention_mask"] * supervised.any(dim=1, keepdim=True)).sum()
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
