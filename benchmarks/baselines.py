@@ -390,7 +390,7 @@ def pictures_of(catalogue: Catalogue, model_args: ModelArguments, args: UniMPTra
         return None
     folder = feature_folder(model_args, args)
     try:
-        return FeatureStore.open(folder, catalogue.fingerprint).pooled().numpy()
+        return FeatureStore.open(folder, catalogue.picture_digests()).pooled().numpy()
     except ValueError as error:
         if model_args.feature_store is not None:
             raise

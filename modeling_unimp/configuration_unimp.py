@@ -109,7 +109,7 @@ class UniMPConfig(PreTrainedConfig):
     cross_attention_every: int = 2
     cross_attention_heads: int = 8
     cross_attention_head_dim: int = 64
-    initial_gate: float = 0.0
+    initial_gate: float | int = 0.0
     fusion: Literal["exclusive", "all", "early", "late", "pooled", "none"] = "exclusive"
     num_items: int = 0
     num_codes: int = 0
@@ -125,8 +125,8 @@ class UniMPConfig(PreTrainedConfig):
     catalogue_fingerprint: str | None = None
     text_model: str | None = None
     vision_model: str | None = None
-    dropout: float = 0.0
-    initializer_range: float = 0.02
+    dropout: float | int = 0.0
+    initializer_range: float | int = 0.02
     tie_word_embeddings: bool | None = None
 
     # transformers' names parts of a bare language model; `_fsdp_plan` of the model says what is ours.
@@ -189,7 +189,8 @@ class UniMPConfig(PreTrainedConfig):
         if self.fusion in ("exclusive", "all") and not self.gated_layers:
             raise ValueError(
                 f"cross_attention_every={self.cross_attention_every} leaves no gated layer in a language model of "
-                f"{self.text_config.num_hidden_layers} layers; expected at most that."
+                f"{self.text_config.num_hidden_layers} layers; expected at most that. Or choose a language model "
+                "of more layers, or another fusion."
             )
 
     @property

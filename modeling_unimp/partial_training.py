@@ -39,26 +39,41 @@ def freeze_backbones(model: "UniMPForConditionalGeneration", train: str, train_v
     model.train(model.training)
 
 
-def hold_frozen_as_multiplied(model: "UniMPForConditionalGeneration", dtype: torch.dtype) -> list[nn.Module]:
+def hold_frozen_as_multiplied(model: "UniMPForConditionalGeneration", dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Keep float32 matrices that do not learn in the type that autocast multiplies them in, in place.
 
-    The products are the same to the last bit; there is no second copy in float32, and nothing to cast at each step.
+    The products are the same to the last bit; a GPU holds no copy in float32, and nothing is cast at each step.
     What is added and not multiplied, such as word vectors, stays as it is, so that hidden states keep their precision.
 
     Returns:
-        `list[nn.Module]`: those that were changed.
+        `dict[str, torch.Tensor]`: by name what they were, in the memory of the CPU, for [`frozen_as_they_were`].
     """
     words = model.get_input_embeddings().weight
-    held: list[nn.Module] = [
-        module
-        for module in model.modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d, Conv1D))
-        and module.weight is not words
-        and not any(weight.requires_grad or weight.dtype != torch.float32 for weight in module.parameters())
-    ]
-    for module in held:
-        module.to(dtype)
-    return held
+    whole: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, nn.Conv2d, Conv1D)) or module.weight is words:
+            continue
+        weights = dict(module.named_parameters(prefix=name))
+        if not any(weight.requires_grad or weight.dtype != torch.float32 for weight in weights.values()):
+            whole |= {key: weight.detach().cpu() for key, weight in weights.items()}
+            module.to(dtype)
+    return whole
+
+
+def frozen_as_they_were(
+    model: "UniMPForConditionalGeneration", whole: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Held weights with all of their digits, by name, in the memory of the CPU.
+
+    Args:
+        whole (`dict[str, torch.Tensor]`): what [`hold_frozen_as_multiplied`] returned.
+    """
+    found = {}
+    for name, tensor in whole.items():
+        held = model.get_parameter(name).detach().cpu()
+        # A checkpoint that the training went on from may have brought others.
+        found[name] = tensor if torch.equal(held, tensor.to(held.dtype)) else held.float()
+    return found
 
 
 def trained_state_dict(model: "UniMPForConditionalGeneration") -> dict[str, torch.Tensor]:

@@ -153,9 +153,9 @@ class PersonalizationPipeline(Pipeline):
         """Change attributes, prices or pictures of items; the next answers read and rank them as they are then.
 
         All or none are changed, and answers meanwhile are as of [`PersonalizationPipeline.add_items`]. Features of
-        pictures that are passed as `vision_features` stay those of the old picture until the store is built again. A
-        picture file that is exchanged under its old name is looked at again once it is named here as an item's
-        `"image"`.
+        pictures that are passed as `vision_features` stay those of the old picture: build the store again, which looks
+        at the new ones alone. A picture file that is exchanged under its old name is looked at again once it is named
+        here as an item's `"image"`.
 
         Args:
             items (`Iterable[Mapping]`): each with an `item_id` and what is to change, see [`Catalogue.update`].

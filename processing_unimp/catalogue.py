@@ -291,6 +291,11 @@ class Catalogue:
         """
         return self._pictures.open(self.number(item_id))
 
+    def picture_digests(self) -> np.ndarray:
+        """A number for the picture of each item, `(N,)` of uint64, 0 where there is none: equal for equal files, also
+        after saving, so that what was made of pictures is known to be of these. Every file is read."""
+        return np.fromiter(map(self._pictures.digest, range(len(self))), np.uint64, len(self))
+
     def picture_of(self, source: Source) -> Image.Image | None:
         """The picture of a [`Changes`], None where there is none or it cannot be read."""
         return self._pictures.open_source(source)

@@ -1,5 +1,6 @@
 """Where the picture of each item is: bytes or a path of a file, as the table or a later change gives it."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -96,6 +97,15 @@ class ItemPictures:
             return None if source is None else open_picture(self._with_bytes(source))
         except UnreadablePicture:
             return None
+
+    def digest(self, number: int) -> int:
+        """64 bits of the SHA-256 of the picture's bytes, from table or file; 0 where there are none to be read."""
+        source = self.source(number)
+        try:
+            content = None if source is None else self._with_bytes(source)["bytes"]
+        except UnreadablePicture:
+            content = None
+        return 0 if content is None else int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
 
     def embedded(self, number: int) -> Source:
         """The picture as it is saved: a file is read once, and taken if it is a picture."""

@@ -398,10 +398,8 @@ def test_pictures_are_those_of_a_finished_store(tmp_path, caplog):
         load_vision_tower("tiny")[0],
         load_image_processor("tiny"),
         lambda number: catalogue.picture(catalogue.item_id(number)),
-        len(catalogue),
+        catalogue.picture_digests(),
         tmp_path / "store",
-        fingerprint=catalogue.fingerprint,
-        num_pictures=5,
     )
     found = baselines.pictures_of(catalogue, named, args)
     np.testing.assert_array_equal(found, store.pooled().numpy())

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from processes import run_module, start
-from shop import INTERACTIONS, ITEMS, make_model, make_model_processor
+from shop import INTERACTIONS, ITEMS, make_model, make_model_processor, picture
 from transformers import pipeline
 
 from modeling_unimp import FeatureStore, PersonalizationPipeline
@@ -455,10 +455,68 @@ def test_pictures_are_read_once_and_not_every_night(folder, unimp, tmp_path):
     shutil.copytree(given, tmp_path / "as_trained" / "vision_features")
     assert score(tmp_path / "as_trained", histories).read_bytes() == expected
     assert not store.exists()
-    features = FeatureStore.open(given, unimp.processor.catalogue.fingerprint)
+    features = FeatureStore.open(given, unimp.processor.catalogue.picture_digests())
     assert same(
         answers(histories.parent / "recommendations.parquet"), asked(unimp, ROWS, {}, vision_features=features)
     )
+
+
+def live(folder: Path, at: Path) -> PersonalizationPipeline:
+    """A copy of a model as a server has it, with the features that its training left."""
+    shutil.copytree(folder, at)
+    unimp = pipeline("personalization", model=str(at), device="cpu")
+    catalogue, processor = unimp.processor.catalogue, unimp.processor
+    FeatureStore.build(
+        unimp.model.model.vision_tower,
+        processor.image_processor,
+        lambda number: catalogue.picture(catalogue.item_id(number)),
+        catalogue.picture_digests(),
+        at / "vision_features",
+        dtype=torch.float32,
+    )
+    return unimp
+
+
+def test_pictures_that_changed_and_items_that_came_since_the_training(folder, tmp_path):
+    unimp = live(folder, tmp_path / "unimp")
+    left_by_training = (tmp_path / "unimp" / "vision_features" / "pictures.bin").read_bytes()
+    histories, store = write(tmp_path / "h.parquet", ROWS), tmp_path / "recommendations.parquet.vision_features"
+    before = asked(unimp, ROWS, {})
+    assert same(answers(score(tmp_path / "unimp", histories)), before) and not store.exists()
+
+    changed = [{"item_id": "m1", "image": picture("green", 50)}, {"item_id": "h2", "image": picture("red")}]
+    unimp.update_items([*changed, {"item_id": "s1", "image": None}])
+    unimp.save_pretrained(tmp_path / "unimp")
+    for options in ([], [], ["--vision_features", tmp_path / "given"]):
+        found = answers(score(tmp_path / "unimp", histories, *options))
+        assert same(found, asked(unimp, ROWS, {})) and found != before
+    seen = (store / "pictures.bin").stat().st_size
+    assert seen == 4 * 20  # s1 has none any longer, s2 had none; h2 is now as m1 was
+
+    unimp.add_items(
+        [{"item_id": "x1", "title": "New hat", "category": "hat", "price": 1.0, "image": picture("blue", 9)}]
+    )
+    unimp.save_pretrained(tmp_path / "unimp")
+    assert same(answers(score(tmp_path / "unimp", histories)), asked(unimp, ROWS, {}))
+    assert (store / "pictures.bin").stat().st_size == seen + 20
+    assert (tmp_path / "unimp" / "vision_features" / "pictures.bin").read_bytes() == left_by_training
+
+
+def test_a_run_is_not_gone_on_with_after_pictures_changed(folder, tmp_path):
+    unimp = live(folder, tmp_path / "unimp")
+    histories = tmp_path / "histories"
+    histories.mkdir()
+    write(histories / "1.jsonl.gz", ROWS)
+    broken = write(histories / "2.jsonl.gz", ROWS)
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-20])
+    with pytest.raises(SystemExit, match="no whole gzip file"):
+        score(tmp_path / "unimp", histories)
+    broken.write_bytes(whole)
+    unimp.update_items([{"item_id": "m1", "image": picture("green")}])
+    unimp.save_pretrained(tmp_path / "unimp")
+    with pytest.raises(SystemExit, match="finished parts of a run that differed in: .*pictures"):
+        score(tmp_path / "unimp", histories)
 
 
 def test_a_model_without_pictures(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 from PIL import Image
+from shop import picture
 
 from processing_unimp.catalogue import Catalogue
 from processing_unimp.publishing import push_items
@@ -353,6 +354,21 @@ def test_fingerprint_depends_on_ids_and_order_alone():
     assert one.fingerprint != Catalogue.from_items([{"item_id": "b"}, {"item_id": "a"}]).fingerprint
     assert one.fingerprint != Catalogue.from_items([{"item_id": "ab"}]).fingerprint
     assert len(one.fingerprint) == 16
+
+
+def test_digests_are_of_the_pictures_alone(tmp_path):
+    for name, colour in {"a.png": "red", "b.png": "blue", "broken.png": None}.items():
+        (tmp_path / name).write_bytes(b"no picture" if colour is None else picture(colour))
+    images = {"a": "a.png", "b": "b.png", "none": None, "gone": "gone.png", "again": picture("red"), "x": "broken.png"}
+    catalogue = Catalogue.from_items([{"item_id": i, "image": image} for i, image in images.items()], tmp_path)
+    a, b, none, gone, again, broken = catalogue.picture_digests().tolist()
+    assert a == again and len({a, b, broken, 0}) == 4 and none == gone == 0
+    catalogue.save(tmp_path / "saved")  # where a broken one is none
+    assert Catalogue.load(tmp_path / "saved").picture_digests().tolist() == [a, b, 0, 0, a, 0]
+    catalogue.update([{"item_id": "b", "image": picture("red")}, {"item_id": "again", "image": None}])
+    (tmp_path / "a.png").write_bytes(picture("blue"))
+    catalogue.add([{"item_id": "new", "image": "a.png"}])
+    assert catalogue.picture_digests().tolist() == [b, a, 0, 0, 0, broken, b]
 
 
 def test_datasets_with_indices_labels_and_decoded_pictures():

@@ -16,6 +16,8 @@ from modeling_unimp.training.feature_store import FeatureStore, image_processor_
 # Item 2 and the last one have no picture.
 COLOURS = ["red", "green", None, "blue", "white", "black", None]
 WITH_PICTURE = [0, 1, 3, 4, 5]
+SHOP = np.array([0 if colour is None else 100 + number for number, colour in enumerate(COLOURS)], dtype=np.uint64)
+RECORD_BYTES = 20
 
 
 def picture_of(number):
@@ -37,9 +39,8 @@ def image_processor():
 def build(tower, image_processor, tmp_path):
     def call(picture_of=picture_of, **options):
         options = {
-            "num_items": len(COLOURS),
+            "digests": SHOP,
             "folder": tmp_path / "store",
-            "fingerprint": "shop",
             "batch_size": 2,
         } | options
         return FeatureStore.build(tower, image_processor, picture_of, **options)
@@ -86,9 +87,10 @@ def test_items_without_a_picture(build):
 
 
 def test_a_catalogue_without_any_picture(build):
-    store = build(picture_of=lambda number: None)
-    assert store.num_pictures == 0 and not store.has(0)
-    assert store.pooled().shape == (7, 64) and not store.pooled().any()
+    for digests in (np.zeros(7), SHOP):  # none, or none that can be read
+        store = build(picture_of=lambda number: None, digests=digests)
+        assert store.num_pictures == 0 and not store.has(0)
+        assert store.pooled().shape == (7, 64) and not store.pooled().any()
 
 
 def test_building_twice_computes_once(build):
@@ -113,19 +115,78 @@ def test_the_tower_is_used_in_eval_mode_and_given_back_as_it_was(build, tower):
 def test_open_checks_what_the_features_are_of(build, tower, image_processor, tmp_path):
     build()
     folder = tmp_path / "store"
-    FeatureStore.open(folder, "shop", tower, image_processor)
-    with pytest.raises(ValueError, match="not of this catalogue: found catalogue shop instead of other"):
-        FeatureStore.open(folder, "other")
+    FeatureStore.open(folder, SHOP, tower, image_processor)
+    with pytest.raises(
+        ValueError, match="lacks the vision features of 1 of 6 pictures, such as that of item number 2"
+    ):
+        FeatureStore.open(folder, np.where(np.arange(7) == 2, 7, SHOP))
     torch.manual_seed(1)
+    other = load_vision_tower("tiny")[0]
     with pytest.raises(ValueError, match="not of this tower"):
-        FeatureStore.open(folder, "shop", load_vision_tower("tiny")[0])
+        FeatureStore.open(folder, SHOP, other)
     with pytest.raises(ValueError, match="not of this image_processor"):
-        FeatureStore.open(folder, "shop", tower, CLIPImageProcessor())
-    with pytest.raises(ValueError, match="rebuild=True"):
-        build(fingerprint="other")
-    assert build(fingerprint="other", rebuild=True).metadata["catalogue"] == "other"
+        FeatureStore.open(folder, SHOP, tower, CLIPImageProcessor())
+    with pytest.raises(ValueError, match="not of this tower.*rebuild=True"):
+        FeatureStore.build(other, image_processor, picture_of, SHOP, folder)
+    again = FeatureStore.build(other, image_processor, picture_of, SHOP, folder, rebuild=True)
+    assert again.metadata["tower"] == tower_fingerprint(other)
     with pytest.raises(ValueError, match="holds no store"):
-        FeatureStore.open(tmp_path / "nowhere", "shop")
+        FeatureStore.open(tmp_path / "nowhere", SHOP)
+
+
+def test_only_pictures_that_came_or_changed_are_looked_at(build, tower, image_processor, tmp_path):
+    before = build()
+    kept = before.features(WITH_PICTURE)
+    # 0 and 1 change places, 2 gets a picture, 3 loses its own, 4 another, 5 is as it was, 6 gets that of 5; 7 is new.
+    digests = np.array([101, 100, 7, 0, 8, 105, 105, 9], dtype=np.uint64)
+    colours = {2: "red", 4: "grey", 7: "white"}
+    looked_at = []
+
+    def new_ones(number):
+        looked_at.append(number)
+        return Image.new("RGB", (32, 32), colours[number])
+
+    store = build(picture_of=new_ones, digests=digests)
+    assert looked_at == [2, 4, 7]
+    assert [store.has(number) for number in range(8)] == [True, True, True, False, True, True, True, True]
+    torch.testing.assert_close(store.features([1, 0, 5, 6]), kept[[0, 1, 4, 4]], rtol=0, atol=0)
+    pixels = image_processor(images=[new_ones(number) for number in (2, 4, 7)], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = vision_features(tower, pixels)
+    torch.testing.assert_close(store.features([2, 4, 7]), expected, rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(store.pooled()[[2, 4, 7]], expected.mean(dim=1), rtol=2e-3, atol=2e-3)
+    # Who has opened it before still reads what was there, and the catalogue of before finds all of it.
+    torch.testing.assert_close(before.features(WITH_PICTURE), kept, rtol=0, atol=0)
+    torch.testing.assert_close(
+        FeatureStore.open(tmp_path / "store", SHOP).features(WITH_PICTURE), kept, rtol=0, atol=0
+    )
+
+
+def test_a_picture_of_several_items_is_looked_at_once(build):
+    looked_at = []
+
+    def counts(number):
+        looked_at.append(number)
+        return Image.new("RGB", (32, 32), "red")
+
+    store = build(picture_of=counts, digests=np.array([5, 0, 6, 5, 6, 5]))
+    assert looked_at == [0, 2] and store.num_pictures == 5
+    torch.testing.assert_close(store.features([3]), store.features([0]), rtol=0, atol=0)
+
+
+def test_a_picture_that_cannot_be_read_is_tried_once(build):
+    def broken(number):
+        return None if number == 3 else picture_of(number)
+
+    assert not build(picture_of=broken).has(3)
+
+    def never(number):
+        raise AssertionError("looked at a picture again")
+
+    store = build(picture_of=never)
+    assert not store.has(3) and store.num_pictures == 4
+    mended = build(digests=np.where(np.arange(7) == 3, 7, SHOP))
+    assert mended.has(3)
 
 
 def test_fingerprints_survive_saving_and_see_every_change(tower, image_processor, tmp_path):
@@ -146,7 +207,7 @@ def test_fingerprints_survive_saving_and_see_every_change(tower, image_processor
     assert tower_fingerprint(tower_copy.to(torch.bfloat16)) != tower_fingerprint(tower_copy.float())
 
 
-@pytest.mark.parametrize("stop_at", [0, 1, 3, 5, 6])
+@pytest.mark.parametrize("stop_at", WITH_PICTURE)
 def test_a_stopped_build_goes_on_where_it_was(build, tmp_path, stop_at):
     build(folder=tmp_path / "straight")
     looked_at = []
@@ -162,14 +223,13 @@ def test_a_stopped_build_goes_on_where_it_was(build, tmp_path, stop_at):
 
     with pytest.raises(KeyboardInterrupt):
         build(picture_of=stops)
-    with pytest.raises(ValueError, match="holds an unfinished store"):
-        FeatureStore.open(tmp_path / "store", "shop")
+    with pytest.raises(ValueError, match="it was not finished"):
+        FeatureStore.open(tmp_path / "store", SHOP)
     store = build(picture_of=counts)
-    # Batches of two pictures: items 0-1, 2-4, 5-6.
-    assert looked_at == list(range({0: 0, 1: 0, 3: 2, 5: 5, 6: 5}[stop_at], 7))
-    for name in (feature_store.FEATURES, feature_store.ROWS, feature_store.METADATA):
+    # Batches of two pictures: items 0 and 1, 3 and 4, 5.
+    assert looked_at == WITH_PICTURE[{0: 0, 1: 0, 3: 2, 4: 2, 5: 4}[stop_at] :]
+    for name in (feature_store.FEATURES, feature_store.PICTURES, feature_store.METADATA):
         assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
-    assert not (tmp_path / "store" / feature_store.UNFINISHED).exists()
     assert store.has(5)
 
 
@@ -185,21 +245,11 @@ def test_features_written_but_not_noted_are_written_again(build, tmp_path):
         build(picture_of=stops)
     with (tmp_path / "store" / feature_store.FEATURES).open("ab") as file:
         file.write(b"half a row")
+    with (tmp_path / "store" / feature_store.PICTURES).open("ab") as file:
+        file.write(b"half of one")
     store = build()
+    assert (tmp_path / "store" / feature_store.PICTURES).stat().st_size == 5 * RECORD_BYTES
     torch.testing.assert_close(store.features(WITH_PICTURE), straight.features(WITH_PICTURE), rtol=0, atol=0)
-
-
-def test_a_stopped_build_of_something_else_is_not_gone_on_with(build):
-    def stops(number):
-        if number == 5:
-            raise KeyboardInterrupt
-        return picture_of(number)
-
-    with pytest.raises(KeyboardInterrupt):
-        build(picture_of=stops)
-    looked_at = []
-    build(picture_of=lambda number: looked_at.append(number), fingerprint="other")
-    assert looked_at == list(range(7))
 
 
 def test_a_rebuild_that_is_stopped_leaves_no_finished_store(build, tmp_path):
@@ -210,8 +260,8 @@ def test_a_rebuild_that_is_stopped_leaves_no_finished_store(build, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         build(picture_of=stops, rebuild=True)
-    with pytest.raises(ValueError, match="unfinished"):
-        FeatureStore.open(tmp_path / "store", "shop")
+    with pytest.raises(ValueError, match="not finished"):
+        FeatureStore.open(tmp_path / "store", SHOP)
 
 
 def test_a_worker_maps_the_file_instead_of_copying_it(build):
@@ -231,7 +281,7 @@ def test_a_disk_without_room_is_told_before_computing(build, monkeypatch):
     with pytest.raises(ValueError, match="need up to 0.00 GB.*Make room"):
         build(picture_of=never)
     # One picture of 17 x 64 float16 is 2176 bytes.
-    build(picture_of=lambda number: picture_of(0) if number == 0 else None, num_pictures=1)
+    assert build(digests=SHOP[:1]).num_pictures == 1
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_computing(build, tmp_path):
@@ -276,7 +326,7 @@ def test_features_too_large_for_float16_are_refused(build, tower, monkeypatch):
     monkeypatch.setattr(feature_store, "vision_features", lambda tower, pixels: torch.full((len(pixels), 2, 3), 1e5))
     with pytest.raises(ValueError, match="up to 100000 do not fit into float16"):
         build()
-    assert build(dtype=torch.float32).features([0]).max() == 1e5
+    assert build(dtype=torch.float32, rebuild=True).features([0]).max() == 1e5
 
 
 def test_a_folder_copied_in_part_is_refused(build, tmp_path):
@@ -284,22 +334,22 @@ def test_a_folder_copied_in_part_is_refused(build, tmp_path):
     path = tmp_path / "store" / feature_store.FEATURES
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="copied in part"):
-        FeatureStore.open(tmp_path / "store", "shop")
+        FeatureStore.open(tmp_path / "store", SHOP)
 
 
 def test_wrong_arguments(build):
     with pytest.raises(ValueError, match="expected torch.float16"):
         build(dtype=torch.int8)
-    with pytest.raises(ValueError, match="num_items=0"):
-        build(num_items=0)
+    with pytest.raises(ValueError, match="0 digests"):
+        build(digests=SHOP[:0])
 
 
-def test_metadata_says_what_it_is_of(build, tmp_path, tower):
+def test_metadata_says_what_made_it(build, tmp_path, tower):
     build()
     metadata = json.loads((tmp_path / "store" / feature_store.METADATA).read_text())
-    assert metadata["catalogue"] == "shop" and metadata["tower"] == tower_fingerprint(tower)
-    rows = np.fromfile(tmp_path / "store" / feature_store.ROWS, dtype=np.int64)
-    assert rows.tolist() == [0, 1, -1, 2, 3, 4, -1]
+    assert metadata["tower"] == tower_fingerprint(tower) and metadata["dtype"] == "float16"
+    records = np.fromfile(tmp_path / "store" / feature_store.PICTURES, dtype=feature_store.RECORD)
+    assert records["picture"].tolist() == [100, 101, 103, 104, 105] and records["row"].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.real_data
@@ -312,7 +362,7 @@ def test_a_feature_map_of_the_real_tower(data_dir, tmp_path):
     def photograph(number):
         return Image.open(images[number]).convert("RGB")
 
-    store = FeatureStore.build(tower, processor, photograph, 3, tmp_path, fingerprint="h-and-m")
+    store = FeatureStore.build(tower, processor, photograph, np.arange(1, 4), tmp_path)
     assert (store.num_patches, store.feature_size) == (49, feature_size)
     pixels = processor(images=[photograph(1)], return_tensors="pt")["pixel_values"]
     with torch.no_grad():
@@ -335,7 +385,7 @@ def test_a_flipped_bit_of_any_row_is_found_when_it_is_read(build, tmp_path):
         damaged = tmp_path / f"damaged-{row}"
         shutil.copytree(tmp_path / "store", damaged)
         flip(damaged / "features.bin", row * size + 77 * row)
-        opened = FeatureStore.open(damaged, store.metadata["catalogue"])
+        opened = FeatureStore.open(damaged, SHOP)
         for number in range(opened.num_items):
             if number == damaged_item:
                 for _ in range(2):
@@ -344,11 +394,8 @@ def test_a_flipped_bit_of_any_row_is_found_when_it_is_read(build, tmp_path):
             elif opened.has(number):
                 torch.testing.assert_close(opened.features([number]), store.features([number]), rtol=0, atol=0)
         with pytest.raises(ValueError, match="not what was written"):
-            FeatureStore.open(damaged, store.metadata["catalogue"]).pooled()
-        assert FeatureStore.open(damaged, store.metadata["catalogue"], verify=False).pooled().shape == (
-            store.num_items,
-            64,
-        )
+            FeatureStore.open(damaged, SHOP).pooled()
+        assert FeatureStore.open(damaged, SHOP, verify=False).pooled().shape == (store.num_items, 64)
 
 
 def test_a_block_of_zeros_and_a_worker_process(build, tmp_path):
@@ -356,47 +403,64 @@ def test_a_block_of_zeros_and_a_worker_process(build, tmp_path):
     with (tmp_path / "store" / "features.bin").open("r+b") as file:
         file.seek(2048)
         file.write(bytes(512))
-    for store in (FeatureStore.open(tmp_path / "store", "shop"), pickle.loads(pickle.dumps(build()))):
+    for store in (FeatureStore.open(tmp_path / "store", SHOP), pickle.loads(pickle.dumps(build()))):
         with pytest.raises(ValueError, match="not what was written"):
             store.features(WITH_PICTURE)
-    trusting = FeatureStore.open(tmp_path / "store", "shop", verify=False)
+    trusting = FeatureStore.open(tmp_path / "store", SHOP, verify=False)
     for store in (trusting, pickle.loads(pickle.dumps(trusting))):
         assert store.features(WITH_PICTURE).shape == (5, 17, 64)
 
 
-def test_rows_given_to_other_items_are_found(build, tmp_path):
-    build()
-    rows = np.fromfile(tmp_path / "store" / "rows.bin", dtype=np.int64)
-    rows[[0, 1]] = rows[[1, 0]]
-    rows.tofile(tmp_path / "store" / "rows.bin")
-    with pytest.raises(ValueError, match=r"rows.bin .* is not what was written"):
-        FeatureStore.open(tmp_path / "store", "shop")
-
-
 @pytest.mark.parametrize("seed", range(20))
-def test_damaged_metadata_is_named_and_never_read_as_another_store(build, tmp_path, seed):
+def test_a_damaged_note_of_a_picture_is_never_read_as_another(build, tmp_path, seed):
     whole = build().pooled()
-    file = tmp_path / "store" / "metadata.json"
-    rng = np.random.default_rng(seed)
-    content = bytearray(file.read_bytes())
-    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
-    file.write_bytes(content)
+    file = tmp_path / "store" / feature_store.PICTURES
+    flip(file, np.random.default_rng(seed).integers(file.stat().st_size))
     try:
-        pooled = FeatureStore.open(tmp_path / "store", "shop").pooled()
+        pooled = FeatureStore.open(tmp_path / "store", SHOP).pooled()
     except ValueError as error:
         assert "store" in str(error)
     else:
         torch.testing.assert_close(pooled, whole, rtol=0, atol=0)
 
 
-def test_a_store_of_an_earlier_version_has_no_checksums(build, tmp_path):
+def test_rows_given_to_other_pictures_are_found(build, tmp_path):
+    build()
+    file = tmp_path / "store" / feature_store.PICTURES
+    records = np.fromfile(file, dtype=feature_store.RECORD)
+    records["row"][[0, 1]] = records["row"][[1, 0]]
+    records.tofile(file)
+    with pytest.raises(ValueError, match=r"row 1 of .*features.bin is not what was written"):
+        FeatureStore.open(tmp_path / "store", SHOP).features([0])
+    file.unlink()
+    with pytest.raises(ValueError, match="pictures.bin is missing"):
+        FeatureStore.open(tmp_path / "store", SHOP)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_metadata_is_named_and_never_read_as_another_store(build, tmp_path, seed):
+    whole = build().pooled()
+    file = tmp_path / "store" / feature_store.METADATA
+    rng = np.random.default_rng(seed)
+    content = bytearray(file.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    file.write_bytes(content)
+    try:
+        pooled = FeatureStore.open(tmp_path / "store", SHOP).pooled()
+    except ValueError as error:
+        assert "store" in str(error)
+    else:
+        torch.testing.assert_close(pooled, whole, rtol=0, atol=0)
+
+
+def test_a_store_of_an_earlier_version_is_built_again(build, tmp_path):
     features = build().features(WITH_PICTURE)
     folder = tmp_path / "store"
-    (folder / "checksums.bin").unlink()
-    with pytest.raises(ValueError, match=r"checksums.bin has 0 bytes; expected at least 20"):
-        FeatureStore.open(folder, "shop")
-    metadata = json.loads((folder / "metadata.json").read_text())
-    del metadata["rows_sha256"], metadata["checksums"]
-    (folder / "metadata.json").write_text(json.dumps(metadata))
-    store = FeatureStore.open(folder, "shop")
-    torch.testing.assert_close(store.features(WITH_PICTURE), features, rtol=0, atol=0)
+    earlier = ["metadata.json", "checksums.bin", "rows.bin"]
+    for new, name in zip(sorted(folder.iterdir()), ["features.bin", *earlier[:2]], strict=True):
+        new.rename(folder / name)
+    (folder / "rows.bin").write_bytes(bytes(7 * 8))
+    with pytest.raises(ValueError, match="holds no store"):
+        FeatureStore.open(folder, SHOP)
+    torch.testing.assert_close(build().features(WITH_PICTURE), features, rtol=0, atol=0)
+    assert not {*earlier} & {file.name for file in folder.iterdir()}

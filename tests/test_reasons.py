@@ -367,9 +367,8 @@ def test_features_of_a_store_give_the_same_maps(sensitive, unimp, tmp_path):
         unimp.model.model.vision_tower,
         unimp.processor.image_processor,
         lambda number: catalogue.picture(catalogue.item_id(number)),
-        len(catalogue),
+        catalogue.picture_digests(),
         tmp_path,
-        fingerprint=catalogue.fingerprint,
         dtype=torch.float32,
     )
     own, heat = picture_heat(unimp, RECOMMEND, "m2"), picture_heat(unimp, RECOMMEND, "m2", vision_features=store)

@@ -1,12 +1,13 @@
 """Recipes: YAML and command line, what each kind of option takes, and what is said of one that is not there."""
 
+import json
 import os
 import sys
 
 import pytest
 from transformers import TrainingArguments
 
-from modeling_unimp import DataArguments, ModelArguments, UniMPTrainingArguments
+from modeling_unimp import DataArguments, ModelArguments, UniMPConfig, UniMPTrainingArguments
 from modeling_unimp.training import recipe as recipe_module
 from modeling_unimp.training.recipe import parse_recipe
 
@@ -61,6 +62,21 @@ def test_arguments_made_in_python_take_json_too(tmp_path):
     assert ModelArguments(unimp='{"num_latents": 4}').config_fields == {"num_latents": 4}
 
 
+def test_whole_numbers_are_fractions_too(parse):
+    _, model, _ = parse(recipe="unimp: {dropout: 0, initial_gate: 1}\ntask_weights: {rate: 1}\n")
+    config = UniMPConfig(**model.config_fields)
+    assert (config.dropout, config.initial_gate) == (0, 1)
+    assert UniMPConfig.from_dict(json.loads(config.to_json_string())).dropout == 0
+
+
+def test_a_text_model_of_one_layer(parse):
+    for fields in ("{cross_attention_every: 1}", "{fusion: late}"):
+        assert parse(recipe=f"text_model: nano\nunimp: {fields}\n")[1].text_model == "nano"
+    # Without pictures there is nothing to attend to; how many layers another model has shows when it is there.
+    assert parse(recipe="text_model: nano\nvision_model: null\n")[1].vision_model is None
+    parse(recipe="text_model: org/lm\nunimp: {cross_attention_every: 90}\n")
+
+
 def test_lists(parse):
     assert parse("--tasks", "rate", "search")[0].tasks == ["rate", "search"]
     data, model, _ = parse("--lora_target_modules", "q_proj", "v_proj", recipe="tasks: [rate]\nattributes: title\n")
@@ -99,6 +115,21 @@ def test_environment_of_a_recipe(parse, monkeypatch):
         (["--unimp", '{"num_codes": 5}'], None, r"unimp.num_codes cannot be set"),
         (["--task_shares", '{"rate": "a"}'], None, r"task_shares: rate: 'a': expected a number"),
         ([], "task_weights: {rate: true}\n", r"task_weights: rate: True: expected a number"),
+        ([], "task_shares: {rate: -1}\n", r"task_shares: rate: -1: expected a number from 0"),
+        ([], "task_weights: {rate: .nan}\n", r"task_weights: rate: nan: expected a number from 0"),
+        (["--task_weights", '{"rat": 2}'], None, r"no task_weights.rat \(did you mean task_weights.rate\?\)"),
+        ([], "unimp: {num_latents: '8'}\n", r"unimp.num_latents: '8': expected int\.$"),
+        ([], "unimp: {num_latents: true}\n", r"unimp.num_latents: True: expected int\.$"),
+        (["--unimp", '{"dropout": "much"}'], None, r"unimp.dropout: 'much': expected float \| int\.$"),
+        ([], "unimp: {initial_gate: .nan}\n", r"unimp.initial_gate is NaN"),
+        ([], "unimp: {fusion: exclusiv}\n", r"unimp.fusion: 'exclusiv': expected one of exclusive, all, early"),
+        ([], "unimp: {dropout: 1}\n", r"unimp.dropout=1: expected 0 or more and less than 1\.$"),
+        ([], "unimp: {num_latents: 0}\n", r"unimp.num_latents=0: expected at least 1\.$"),
+        (
+            [],
+            "text_model: nano\n",
+            r"unimp.cross_attention_every=2 leaves no gated layer .* of 1 layers; expected",
+        ),
         (["--gradient_accumulation_steps", "0"], None, "gradient_accumulation_steps=0: expected at least 1"),
         (["--bf16_full_eval", "true"], None, "bf16_full_eval=True has no effect"),
     ],

@@ -10,11 +10,12 @@ import pytest
 from datasets import Dataset
 from hub_server import HubServer
 from processes import start
-from shop import save_demo_shop
+from shop import make_processor, save_demo_shop
 from transformers import AutoModel, AutoProcessor, GPT2Config
 
 import train
 from modeling_unimp import PersonalizationPipeline
+from modeling_unimp.backbones import load_text_model
 from modeling_unimp.training import experiment
 from modeling_unimp.training.experiment import check_output_folder
 from modeling_unimp.training.taming_vqgan import load_image_codec
@@ -129,6 +130,9 @@ use_cpu: true
 """
 
 
+EVERY_SECOND = '{"cross_attention_every": 2}'
+
+
 def train_in(folder, options):
     os.chdir(folder)
     sys.argv = ["train.py", *options]
@@ -158,8 +162,16 @@ def test_a_codec_alone(tmp_path):
         (["--tasks", "buy"], "recommend, search"),
         (["--temperature", "nan"], "temperature is NaN"),
         (["--learning_rate", "nan"], "learning_rate is NaN"),
-        (["--task_weights", '{"rate": -1}'], "task_weights: {'rate': -1}: expected finite numbers from 0"),
-        (["--task_shares", '{"search": NaN}'], "expected numbers from 0"),
+        (["--task_weights", '{"rate": -1}'], "task_weights: rate: -1: expected a number from 0"),
+        (["--task_shares", '{"search": NaN}'], "task_shares: search: nan: expected a number from 0"),
+        (["--task_shares", '{"rate": 2}', "--tasks", "recommend"], "task_shares: rate: expected some of recommend"),
+        (
+            ["--text_model", "nano", "--unimp", '{"cross_attention_every": 2}', "--vision_model", "tiny"],
+            (
+                ["--text_model", "nano", "--vision_model", "tiny", "--unimp", EVERY_SECOND],
+                "unimp.cross_attention_every=2",
+            ),
+        ),
         (["--query_attribute", "flavour"], "flavour"),
         (["--wish_attributes", "flavour"], "flavour"),
         (["--tasks", "recommend", "imagine"], "set image_codec"),
@@ -180,6 +192,17 @@ def test_mistakes_are_told_before_any_training(tmp_path, monkeypatch, capsys, ar
         train.main()
     assert message in str(error.value) + capsys.readouterr().err
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_pretrained_language_model_of_too_few_layers_is_told_in_words(tmp_path, monkeypatch):
+    load_text_model("nano").save_pretrained(tmp_path / "LM")
+    make_processor().tokenizer.save_pretrained(tmp_path / "LM")
+    argv = ["train.py", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu", "true"]
+    argv += ["--text_model", str(tmp_path / "LM"), "--vision_model", "tiny", "--unimp", EVERY_SECOND]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(experiment, "make_demo_shop", lambda: train_shop())
+    with pytest.raises(SystemExit, match=r"^unimp: cross_attention_every=2 leaves no gated layer .* of 1 layers"):
+        train.main()
 
 
 def train_shop():

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from modeling_unimp import UniMPTrainer, UniMPTrainingArguments
 from modeling_unimp.focal_loss import focal
+from modeling_unimp.training.feature_store import tower_fingerprint
 from processing_unimp import TASK_NAMES
 
 
@@ -157,6 +158,7 @@ def test_frozen_matrices_in_bfloat16_change_nothing(tmp_path):
     """Autocast would cast them at each step: losses, evaluations and weights are the same to the last bit."""
     held, cast = (make_trainer(tmp_path / name, train="new", bf16=True, evaluate=True) for name in "ab")
     original = make_trainer(tmp_path / "c").bare_model
+    tower = tower_fingerprint(original.model.vision_tower)
     callback = FrozenInFloat32(original)
     cast.add_callback(callback)
     for trainer in (held, cast):
@@ -169,8 +171,31 @@ def test_frozen_matrices_in_bfloat16_change_nothing(tmp_path):
     for name, weight in held.bare_model.named_parameters():
         of_cast = cast.bare_model.get_parameter(name)
         assert weight.dtype == of_cast.dtype == torch.float32
-        if weight.requires_grad:
-            assert torch.equal(weight, of_cast), name
+        assert torch.equal(weight, of_cast if weight.requires_grad else original.get_parameter(name)), name
+    # What did not learn is what it was, in the folder and in checkpoints too.
+    held.save_merged_model(tmp_path / "saved")
+    for folder in ("saved", "a/checkpoint-4"):
+        saved = type(original).from_pretrained(tmp_path / folder)
+        assert {weight.dtype for weight in saved.parameters()} == {torch.float32}
+        for name, weight in held.bare_model.named_parameters():
+            assert weight.requires_grad or torch.equal(saved.get_parameter(name), weight), name
+    assert tower_fingerprint(saved.model.vision_tower) == tower
+
+
+def test_frozen_weights_of_a_checkpoint_come_before_those_of_the_new_model(tmp_path):
+    options = {"train": "new", "bf16": True, "max_steps": 4}
+    first, resumed = make_trainer(tmp_path, **options), make_trainer(tmp_path, **options)
+    frozen = [name for name, weight in first.bare_model.named_parameters() if not weight.requires_grad]
+    with torch.no_grad():
+        for name in frozen:
+            resumed.bare_model.get_parameter(name).add_(1)
+    first.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    expected = {name: weight for name, weight in weights_of(first).items() if name in frozen}
+    saved = type(resumed.bare_model).from_pretrained(tmp_path / "checkpoint-4")  # the resumed training's, the later
+    for model in (resumed.bare_model, saved):
+        for name, weight in expected.items():
+            torch.testing.assert_close(model.get_parameter(name), weight, rtol=2**-8, atol=0)
 
 
 def test_weights_that_came_in_bfloat16_stay_in_it(tmp_path):
@@ -282,6 +307,18 @@ def test_the_log_tells_tasks_kinds_gates_and_speed(tmp_path):
     assert {"gate/2_attention", "gate/4_feed_forward", "tokens_per_second", "share_supervised"} <= logged
 
 
+def test_fillers_are_not_counted(tmp_path):
+    trainer = make_trainer(tmp_path)
+    model, rows = trainer.model.train(), [trainer.train_dataset[index] for index in range(3)]
+    shares = []
+    for fillers in (0, 3):
+        batch = trainer.data_collator(rows + [rows[0] | {"is_filler": True}] * fillers)
+        trainer.compute_loss(model, batch)
+        trainer.log({"loss": 0.0})
+        shares.append(trainer.state.log_history[-1]["share_supervised"])
+    assert 0 < shares[0] == shares[1]
+
+
 def test_checkpoints_leave_pictures_out_and_the_model_folder_has_them(tmp_path):
     trainer = make_trainer(tmp_path, max_steps=2)
     trainer.train()
@@ -356,6 +393,7 @@ def train_and_tell(folder, batch_size):
             "world": trainer.args.world_size,
             "losses": losses(trainer),
             "norms": norms(trainer),
+            "shares": [entry["share_supervised"] for entry in trainer.state.log_history if "loss" in entry],
             "checksum": sum(p.double().abs().sum().item() for p in trainer.bare_model.parameters()),
             "eval": {name: value for name, value in entries if name.startswith("eval_recommend")},
         }
@@ -375,6 +413,7 @@ def test_two_processes_are_one(tmp_path):
     assert len(one["losses"]) == 12
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
     assert one["norms"] == pytest.approx(two["norms"], rel=1e-3)
+    assert one["shares"] == two["shares"]
     assert one["checksum"] == pytest.approx(two["checksum"], rel=1e-5)
     assert one["eval"] == pytest.approx(two["eval"])
     # The last batches are uneven: both processes fill them up, with row 0.

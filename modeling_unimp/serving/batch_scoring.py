@@ -12,7 +12,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..answering import as_read
 from ..item_embeddings import item_logits
 from ..modeling_unimp import UniMPForConditionalGeneration
 from ..ranking import rank_items
-from ..training.feature_store import METADATA, FeatureStore, tower_fingerprint
+from ..training.feature_store import FeatureStore, tower_fingerprint
 from .finished_parts import ANSWERS, Reject, merge_parts, open_parts, write_part
 from .history_tables import (
     GROUPED,
@@ -98,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     dtypes = ("auto", "float32", "bfloat16", "float16")
     add("--dtype", default="auto", choices=dtypes, help="of the weights (default: as they were saved)")
     features = (
-        "folder with features of the catalogue's pictures, made there if there are none (default: those that training "
-        "left in MODEL, else OUTPUT.vision_features, kept for the next night)"
+        "folder with features of the catalogue's pictures; those that it lacks are made and kept there (default: what "
+        "training left in MODEL if no picture has come or changed since, else OUTPUT.vision_features)"
     )
     add("--vision_features", type=Path, help=features)
     add("--shoppers_per_part", type=int, default=4096, help="what a kill loses at most (default: %(default)s)")
@@ -200,30 +200,29 @@ def _vision_features(
 ) -> FeatureStore | None:
     """Features of the catalogue's pictures: made by the first process that asks, opened by the others."""
     catalogue, tower = processor.catalogue, model.model.vision_tower
-    num_pictures = sum(map(catalogue.has_picture, catalogue.item_ids)) if processor.num_image_tokens else 0
-    if not num_pictures:
+    digests = catalogue.picture_digests() if processor.num_image_tokens else np.zeros(0)
+    if not digests.any():
         return None
     if tower is None:
         if args.vision_features is None:
             raise ValueError("this model has no vision tower to look at pictures with: pass --vision_features FOLDER.")
-        return FeatureStore.open(args.vision_features, catalogue.fingerprint)
-    folder, is_stale = args.vision_features or Path(args.model) / "vision_features", False
-    if args.vision_features is None and not (folder / METADATA).is_file():
+        return FeatureStore.open(args.vision_features, digests)
+    makers = (tower, processor.image_processor)
+    folder, is_stale = args.vision_features, False
+    if folder is None:
+        with suppress(ValueError):  # none there, of another tower, or without what came or changed since the training
+            return FeatureStore.open(Path(args.model) / "vision_features", digests, *makers)
         folder = args.output.with_name(args.output.name + ".vision_features")
-        if (folder / METADATA).is_file():
-            try:
-                return FeatureStore.open(folder, catalogue.fingerprint, tower, processor.image_processor)
-            except ValueError:
-                is_stale = True  # of an earlier model
+        try:
+            FeatureStore.open(folder, digests[:0], *makers)
+        except ValueError:
+            is_stale = True  # of an earlier model; or there is none
     return FeatureStore.build(
-        tower,
-        processor.image_processor,
+        *makers,
         lambda number: catalogue.picture(catalogue.item_id(number)),
-        len(catalogue),
+        digests,
         folder,
-        fingerprint=catalogue.fingerprint,
         dtype=model.dtype,
-        num_pictures=num_pictures,
         rebuild=is_stale,
     )
 
@@ -301,6 +300,7 @@ class Scorer:
             "catalogue": digest(repr(column).encode() for column in attributes),
             "processor": digest([json.dumps(processor.to_dict(), sort_keys=True, default=str).encode()]),
             "vision_features": None if vision_features is None else vision_features.metadata["dtype"],
+            "pictures": None if vision_features is None else digest([vision_features.digests.tobytes()]),
             "hybrid": None if model.hybrid_scores is None else model.hybrid_scores.digest(),
             "allowed": digest([allowed.tobytes()]),
             "task": self.task,

@@ -14,7 +14,7 @@ import numpy as np
 from processing_unimp import Catalogue, Histories, k_core
 
 from ..term_index import query_texts
-from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
+from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments, check_config_fields
 
 logger = logging.getLogger("train")
 
@@ -77,6 +77,7 @@ def fill_from_data(
             f"{with_pictures} items have pictures, which are not read: name a pretrained tower, for example "
             "--vision_model openai/clip-vit-base-patch32."
         )
+    check_config_fields(filled[1])
     return filled[0], filled[1], filled[2]
 
 

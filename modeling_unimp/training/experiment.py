@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -100,9 +101,14 @@ def keep_freed_memory(args: UniMPTrainingArguments) -> None:
 
 def check_names(catalogue: Catalogue, data_args: DataArguments) -> None:
     """Tell names that do not exist before a codec is trained, not after."""
-    known = {"tasks": TASKS, "attributes": catalogue.attributes, "wish_attributes": catalogue.attributes}
-    for name, expected in known.items():
-        if unknown := [each for each in getattr(data_args, name) if each not in expected]:
+    given: dict[str, tuple[Iterable[str], Iterable[str]]] = {
+        "tasks": (data_args.tasks, TASKS),
+        "attributes": (data_args.attributes, catalogue.attributes),
+        "wish_attributes": (data_args.wish_attributes, catalogue.attributes),
+        "task_shares": (data_args.shares if data_args.tasks else (), data_args.tasks),
+    }
+    for name, (names, expected) in given.items():
+        if unknown := [each for each in names if each not in expected]:
             raise SystemExit(f"{name}: {', '.join(unknown)}: expected some of {', '.join(expected)}.")
     if data_args.query_attribute is not None and data_args.query_attribute not in catalogue.attributes:
         raise SystemExit(
@@ -228,17 +234,15 @@ def feature_folder(model_args: ModelArguments, args: UniMPTrainingArguments) -> 
 def frozen_features(
     tower: PreTrainedModel, processor: UniMPProcessor, model_args: ModelArguments, args: UniMPTrainingArguments
 ) -> FeatureStore:
-    """Features of a frozen tower, computed once."""
+    """Features of a frozen tower, computed once for each picture."""
     catalogue = processor.catalogue
     with args.main_process_first(desc="vision features"):
         return FeatureStore.build(
             tower,
             processor.image_processor,
             lambda number: catalogue.picture(catalogue.item_id(number)),
-            len(catalogue),
+            catalogue.picture_digests(),
             feature_folder(model_args, args),
-            fingerprint=catalogue.fingerprint,
-            num_pictures=sum(map(catalogue.has_picture, catalogue.item_ids)),
         )
 
 
@@ -278,17 +282,20 @@ def model_of(
         tower = load_vision_tower(model_args.vision_model)[0]
         assert tower is not None
         features = frozen_features(tower, processor, model_args, args)
-    model = UniMPForConditionalGeneration.from_backbones(
-        text_model=model_args.text_model,
-        vision_model=model_args.vision_model,
-        catalogue=processor.catalogue,
-        processor=processor,
-        tower=tower,
-        content_pictures=None if features is None else features.pooled(),
-        num_codes=processor.num_codes,
-        codes_per_picture=0 if codec is None else codec.codes_per_picture,
-        **model_args.config_fields,
-    )
+    try:
+        model = UniMPForConditionalGeneration.from_backbones(
+            text_model=model_args.text_model,
+            vision_model=model_args.vision_model,
+            catalogue=processor.catalogue,
+            processor=processor,
+            tower=tower,
+            content_pictures=None if features is None else features.pooled(),
+            num_codes=processor.num_codes,
+            codes_per_picture=0 if codec is None else codec.codes_per_picture,
+            **model_args.config_fields,
+        )
+    except StrictDataclassError as error:
+        raise SystemExit(f"unimp: {error.__cause__}") from error
     model.image_codec = codec
     if codec is not None:
         model.fit_codes_to_codec()

@@ -2,18 +2,20 @@
 
 import argparse
 import difflib
-import itertools
 import json
 import math
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from huggingface_hub.dataclasses import type_validator
+from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
 from trl import TrlParser
+
+from processing_unimp import TASK_NAMES
 
 from ..backbones import TEXT_SIZES, VISION_SIZES
 from ..configuration_unimp import UniMPConfig
@@ -314,16 +316,12 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
     argv = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     try:
         data_args, model_args, args, unread = parser.parse_args_and_config(argv, return_remaining_strings=True)
-        config_fields = model_args.config_fields
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SystemExit(f"The recipe cannot be read: {error}") from error
     check_names(
         [word.lstrip("-").split("=")[0] for word in unread if word.startswith("--")] or unread,
         {action.dest for action in parser._actions},
     )
-    for name, value in itertools.chain(*(vars(group).items() for group in (data_args, model_args, args))):
-        if isinstance(value, float) and math.isnan(value):  # which no comparison would find
-            raise SystemExit(f"The recipe cannot be read: {name} is NaN, expected a number.")
     for group in (data_args, model_args):
         for action in parser._actions:
             if action.nargs == "+" and isinstance(getattr(group, action.dest, None), str):
@@ -331,12 +329,16 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
                 setattr(group, action.dest, [getattr(group, action.dest)])
     for group in (data_args, model_args, args):
         _check_types(group)
-    check_names(config_fields, UniMPConfig.__annotations__, "unimp.")
-    if follow := sorted(set(config_fields) & FOLLOW_FROM_DATA):
+    check_names(model_args.config_fields, UniMPConfig.__annotations__, "unimp.")
+    if follow := sorted(set(model_args.config_fields) & FOLLOW_FROM_DATA):
         raise SystemExit(
             f"The recipe cannot be read: unimp.{', unimp.'.join(follow)} cannot be set: catalogue, backbones and "
             "codec say what it is. Leave it out."
         )
+    for name, value in model_args.config_fields.items():
+        _check_type(f"unimp.{name}", value, UniMPConfig.__annotations__[name])
+    if "config" in given_on_command_line():  # else the data say what was not given
+        check_config_fields(model_args)
     return data_args, model_args, args
 
 
@@ -344,23 +346,48 @@ def _check_types(group: Any) -> None:
     """Refuse values of another kind than an option's, as YAML can hold them; of our options, for transformers looks at
     its own."""
     hints = get_type_hints(type(group))
-    for name in type(group).__annotations__:
-        value, hint = getattr(group, name), hints[name]
-        kinds = (hint, *get_args(hint))
-        if name.startswith("_") or (type(value) is int and float in kinds):
-            continue
-        try:
-            if isinstance(value, bool) and bool not in kinds:
-                raise TypeError("it is a truth value")
-            type_validator(name, value, hint)
-        except (TypeError, ValueError) as error:
-            expected = hint.__name__ if kinds == (hint,) else str(hint)
-            raise SystemExit(f"The recipe cannot be read: {name}: {value!r}: expected {expected}.") from error
+    for name, value in vars(group).items():
+        if name in type(group).__annotations__ and not name.startswith("_"):
+            _check_type(name, value, hints[name])
+        elif isinstance(value, float) and math.isnan(value):
+            raise SystemExit(f"The recipe cannot be read: {name} is NaN, expected a number.")
     for name in ("task_shares", "task_weights"):
-        values = getattr(group, name, None)
-        for task, value in values.items() if isinstance(values, dict) else ():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise SystemExit(f"The recipe cannot be read: {name}: {task}: {value!r}: expected a number.")
+        values = getattr(group, name, {})
+        check_names(values, TASK_NAMES, f"{name}.")
+        for task, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise SystemExit(f"The recipe cannot be read: {name}: {task}: {value!r}: expected a number from 0.")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    kinds = (hint, *get_args(hint))
+    if isinstance(value, float) and math.isnan(value):  # which no comparison would find
+        raise SystemExit(f"The recipe cannot be read: {name} is NaN, expected a number.")
+    if type(value) is int and float in kinds:
+        return
+    try:
+        if isinstance(value, bool) and bool not in kinds:
+            raise TypeError("it is a truth value")
+        type_validator(name, value, hint)
+    except (TypeError, ValueError) as error:
+        expected = hint.__name__ if kinds == (hint,) else str(hint)
+        if get_origin(hint) is Literal:
+            expected = f"one of {', '.join(get_args(hint))}"
+        raise SystemExit(f"The recipe cannot be read: {name}: {value!r}: expected {expected}.") from error
+
+
+def check_config_fields(model_args: ModelArguments) -> None:
+    """Refuse values of `unimp` that no model has, or none with a language model of that named size. What depends on
+    the catalogue or on a pretrained language model shows when these are there."""
+    without_pictures = {"fusion": "none"} if model_args.vision_model is None else {}
+    config_fields = model_args.config_fields | without_pictures
+    layers = config_fields.get("cross_attention_every", UniMPConfig.cross_attention_every)
+    if model_args.text_model in TEXT_SIZES:
+        layers = TEXT_SIZES[model_args.text_model][0]
+    try:
+        UniMPConfig(**config_fields, text_config={"model_type": "llama", "num_hidden_layers": max(layers, 1)})
+    except StrictDataclassError as error:
+        raise SystemExit(f"The recipe cannot be read: unimp.{error.__cause__}") from error
 
 
 def given_on_command_line() -> set[str]:

@@ -23,7 +23,7 @@ from processing_unimp.task import Scores
 
 from ..backbones import whole_weights
 from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
-from ..partial_training import hold_frozen_as_multiplied
+from ..partial_training import frozen_as_they_were, hold_frozen_as_multiplied
 from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
 from .evaluation import headline, score_cases
@@ -147,6 +147,7 @@ class UniMPTrainer(Trainer):
         self.task_weights = torch.tensor([float(weight_of.get(name, 1.0)) for name in task_names])
         self.kind_weights = torch.tensor([1.0, args.context_weight, args.next_item_weight])
         self.last_results: dict[str, dict[str, float]] | None = None
+        self._whole_frozen: dict[str, torch.Tensor] = {}
         self._forget_window()
 
     def _forget_window(self) -> None:
@@ -185,20 +186,23 @@ class UniMPTrainer(Trainer):
 
     @contextlib.contextmanager
     def _frozen_as_multiplied(self) -> Iterator[None]:
-        """In mixed precision, see [`hold_frozen_as_multiplied`]; in float32 again afterwards, for who then asks a part
-        of the model without autocast. Not where units are sharded, whose weights are of one type, nor with adapters,
-        which are merged into what they were trained beside."""
+        """In mixed precision, see [`hold_frozen_as_multiplied`]; what they were again afterwards: tested, saved and
+        found at the backbones by `save_only_trained` they are the same. Not where units are sharded, whose weights are
+        of one type, nor with adapters, which are merged into what they were trained beside."""
         is_mixed = self.args.bf16 or self.args.fp16
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if not is_mixed or is_sharded or hasattr(self.model, "merge_and_unload"):
             yield
             return
-        held = hold_frozen_as_multiplied(self.bare_model, torch.bfloat16 if self.args.bf16 else torch.float16)
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16
+        self._whole_frozen = hold_frozen_as_multiplied(self.bare_model, dtype)
         try:
             yield
         finally:
-            for module in held:
-                module.float()
+            for name, tensor in frozen_as_they_were(self.bare_model, self._whole_frozen).items():
+                weight = self.bare_model.get_parameter(name)
+                weight.data = tensor.to(weight.device)
+            self._whole_frozen = {}
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer's, and whole before an older one is deleted; ends the training after SIGTERM."""
@@ -316,7 +320,8 @@ class UniMPTrainer(Trainer):
             losses = focal(outputs.nll.detach(), self.args.focal_gamma).double()
             self._loss_sums.index_put_(where, losses, accumulate=True)
             self._loss_counts.index_put_(where, torch.ones_like(losses), accumulate=True)
-            self._tokens += inputs["attention_mask"].sum()
+            # Fillers of a last batch have no labels, and are there with several processes alone.
+            self._tokens += (inputs["attention_mask"] * supervised.any(dim=1, keepdim=True)).sum()
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -427,6 +432,8 @@ class UniMPTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Checkpoints leave the catalogue's pictures out; the model folder itself holds them."""
         folder = output_dir if output_dir is not None else self.args.output_dir
+        if self._whole_frozen:
+            state_dict = self.bare_model.state_dict() | frozen_as_they_were(self.bare_model, self._whole_frozen)
         if self.args.save_only_trained:
             trained = self.bare_model.trained_state_dict()
             # Of sharded weights the Trainer has gathered all, for the first process.
