@@ -19,9 +19,9 @@ from .interfaces import Catalogue, Request
 
 # What the closed-form scores of a history say, in words; of "EASE 100" the first.
 SOURCES = {
-    "EASE": "taken by the same shoppers",
+    "EASE": "taken by the same shoppers, or alike",  # it counts what is alike in words and pictures, too
     "kNN": "taken by the same shoppers",
-    "transitions": "taken soon after it",
+    "transitions": "taken soon before or after it",
     TEXT: "alike in words",
     PICTURES: "alike in pictures",
     AGAIN: "taken again",

@@ -44,7 +44,12 @@ class StarScores(NamedTuple):
     def estimate(self, history: Sequence[tuple[int, float | None]], item: int) -> tuple[float, float, float]:
         """Expected stars `e` of an item (-1: none of the catalogue) by the biases, and what is to be added to them by
         items rated alike, `c`, and by factors, `f`."""
-        residuals = {number: stars - self.mean - self._bias(number) for number, stars in history if stars is not None}
+        # An item of no catalogue tells of the shopper alone; each has a number of its own here.
+        residuals = {
+            number if number >= 0 else -1 - place: stars - self.mean - self._bias(number)
+            for place, (number, stars) in enumerate(history)
+            if stars is not None
+        }
         of_shopper = sum(residuals.values()) / (len(residuals) + self.strength)
         estimate = self.mean + of_shopper + self._bias(item)
         if not 0 <= item < len(self.neighbours):
@@ -57,10 +62,11 @@ class StarScores(NamedTuple):
 
     def _by_factors(self, residuals: Mapping[int, float], item: int) -> float:
         """Bias and factors of a shopper by ridge regression on what the history has beyond the items' biases."""
-        known = [number for number in residuals if 0 <= number < len(self.factors)]
-        of_items = self.factors[[*known, item]]
+        numbers = np.array([*residuals, item])
+        is_known = (numbers >= 0) & (numbers < len(self.factors))
+        of_items = np.where(is_known[:, None], self.factors[np.where(is_known, numbers, 0)], 0.0)
         described = np.concatenate([np.ones((len(of_items), 1)), of_items], axis=1)
-        x, y = described[:-1], np.array([residuals[number] for number in known])
+        x, y = described[:-1], np.array([*residuals.values()])
         ridge = np.diag([self.strength] + [self.penalty] * self.factors.shape[1])
         return float(described[-1] @ np.linalg.solve(x.T @ x + ridge, x.T @ y))
 

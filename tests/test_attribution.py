@@ -70,7 +70,10 @@ def test_parts_by_hand():
     assert {each.get("item_id", each["source"]): each["share"] for each in found} == pytest.approx(
         {name: part / total for name, part in parts.items()}, abs=1e-6
     )
-    assert [each["source"] for each in found if "item_id" in each] == ["alike in words", "taken by the same shoppers"]
+    assert [each["source"] for each in found if "item_id" in each] == [
+        "alike in words",
+        "taken by the same shoppers, or alike",
+    ]
 
 
 def test_fewer_reasons_leave_a_rest_and_what_speaks_against_is_below_zero():
@@ -90,7 +93,11 @@ def test_a_query_has_its_part():
     assert scores[2] == pytest.approx(query + ease)
     assert found == [
         {"source": QUERY, "share": pytest.approx(query / (query + ease))},
-        {"item_id": "b", "source": "taken by the same shoppers", "share": pytest.approx(ease / (query + ease))},
+        {
+            "item_id": "b",
+            "source": "taken by the same shoppers, or alike",
+            "share": pytest.approx(ease / (query + ease)),
+        },
     ]
     nobody, _ = told(make(), {"task": "search", "history": [], "query": "red"}, "c", torch.zeros(4))
     assert nobody == [{"source": QUERY, "share": 1.0}]
@@ -154,7 +161,7 @@ def test_the_pipeline_says_why():
     assert best["item_id"] == "s2"
     assert best["because"][0] == {
         "item_id": "h1",
-        "source": "taken soon after it",
+        "source": "taken soon before or after it",
         "share": pytest.approx(9 * math.log(4) / (9 * math.log(4) + abs(_network(unimp, request, "s2"))), abs=1e-4),
     }
     assert [each["source"] for each in told["items"][1]["because"]] == [NETWORK]

@@ -238,6 +238,10 @@ def test_stars_by_hand():
     # Rows (1, 1) and (1, 0), residuals 1 and 1, ridge 1 and 3: bias 7/11, factor 1/11, which is 2 of item 1.
     assert factored == pytest.approx(7 / 11 + 2 / 11 - 2 / 3)
     assert STARS.estimate([], 2) == (2.0, 0.0, 0.0) and STARS.estimate([(-1, 4.0)], -1) == (3.5, 0.0, 0.0)
+    # Three described items, each with 4 stars, 1 above the mean, count like any three: 3 / (3 + 1).
+    described = [(-1, 4.0), (-1, 4.0), (-1, 4.0)]
+    estimate, _, factored = STARS.estimate(described, 1)
+    assert (estimate, factored) == (pytest.approx(3.75), pytest.approx(0))
     network = np.array([0.1, 0.1, 0.2, 0.3, 0.3])
     weights = np.sqrt(network) * np.exp(np.arange(1, 6) * (2.0 + 2 * 0.5 + 3 * 0.1) + STARS.intercepts)
     np.testing.assert_allclose(STARS.probabilities(network, (2.0, 0.5, 0.1)), weights / weights.sum(), rtol=1e-5)

@@ -123,7 +123,7 @@ def test_a_ranking_says_why_where_the_model_can_tell():
     model.hybrid_scores = alone.with_weights({"recommend": [0.1, 9.0]}, None)
     panels = Panels(answers_of(model, processor))
     cards = panels.recommended(HISTORY).split("<article")
-    assert "Red mug: taken by the same shoppers" in cards[1] and "Green hat" in cards[1]
+    assert "Red mug: taken by the same shoppers, or alike" in cards[1] and "Green hat" in cards[1]
     assert all("as the network reads the history" in card for card in cards[2:3])
     assert panels.answers.recommend(HISTORY, top_k=1)["items"][0]["because"][0]["item_id"] == "m1"
     assert "because" not in panels.answers.search(HISTORY, "hat")["items"][0], "no weights for search"
