@@ -35,6 +35,7 @@ AT_HOME = {
     "task_mixture",
 }
 ALLOWED = {"torch", "numpy", "PIL", "transformers", "huggingface_hub", "datasets", "safetensors", "tokenizers"}
+ALLOWED |= {"regex"}  # which transformers cannot be imported without
 
 
 def files_of(entry: Path) -> list[Path]:

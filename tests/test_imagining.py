@@ -251,9 +251,8 @@ def test_a_pipeline_compares_with_pictures_as_they_are_now(tmp_path):
             model.model.vision_tower,
             processor.image_processor,
             lambda number: catalogue.picture(catalogue.item_id(number)),
-            len(catalogue),
+            catalogue.picture_digests(),
             tmp_path,
-            fingerprint=catalogue.fingerprint,
             rebuild=rebuild,
         )
 
@@ -263,7 +262,9 @@ def test_a_pipeline_compares_with_pictures_as_they_are_now(tmp_path):
     model.load_state_dict({name: 1.5 * each if "vision_tower" in name else each for name, each in weights.items()})
     check()
     check(first)
-    assert unimp.picture_index(FeatureStore(tmp_path)) is unimp.picture_index(first), "opened a second time"
+    assert unimp.picture_index(FeatureStore(tmp_path, catalogue.picture_digests())) is unimp.picture_index(first), (
+        "opened a second time"
+    )
     check(store(rebuild=True))
     processor.image_processor.image_mean = [0.1, 0.1, 0.9]
     check()

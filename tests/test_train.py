@@ -166,11 +166,8 @@ def test_a_codec_alone(tmp_path):
         (["--task_shares", '{"search": NaN}'], "task_shares: search: nan: expected a number from 0"),
         (["--task_shares", '{"rate": 2}', "--tasks", "recommend"], "task_shares: rate: expected some of recommend"),
         (
-            ["--text_model", "nano", "--unimp", '{"cross_attention_every": 2}', "--vision_model", "tiny"],
-            (
-                ["--text_model", "nano", "--vision_model", "tiny", "--unimp", EVERY_SECOND],
-                "unimp.cross_attention_every=2",
-            ),
+            ["--text_model", "nano", "--vision_model", "tiny", "--unimp", EVERY_SECOND],
+            "unimp.cross_attention_every=2",
         ),
         (["--query_attribute", "flavour"], "flavour"),
         (["--wish_attributes", "flavour"], "flavour"),
