@@ -301,7 +301,7 @@ def scoring(shop: Shop) -> dict[str, Any]:
             raise RuntimeError(done.stderr[-2000:])
         return np.array([time.perf_counter(), _work_of_children()]) - before
 
-    fewest = max(128, 20_000_000 // num_items * 16)
+    fewest = max(128, min(len(histories) // 4, 20_000_000 // num_items * 16))
     one, two = (speed_of(partial(run, processes=processes), fewest) for processes in (1, 2))
     found["shoppers/s, 1 process"], found["shoppers/s, 2 processes"] = one or NOT_MEASURED, two or NOT_MEASURED
     found["2 processes / 1"] = two[0] / one[0] if one and two else NOT_MEASURED
@@ -320,7 +320,7 @@ def speed_of(run: Callable[[int], np.ndarray], fewest: int) -> list[float] | Non
         `list[float]`: by each of the numbers of seconds; `None` if no run was long enough.
     """
     short = run(fewest)
-    for times in (4, 16, 64):
+    for times in (4, 16, 64, 256):
         long = run(times * fewest)
         if (long >= 2 * short).all():
             return ((times - 1) * fewest / (long - short)).tolist()
