@@ -118,49 +118,50 @@ class HybridScores:
         return weighted
 
     def with_items(
-        self,
-        added: Items | None = None,
-        changed: Items | None = None,
-        similarity: Mapping[str, Iterable[torch.Tensor]] | None = None,
+        self, items: Items, similarity: Mapping[str, Iterable[torch.Tensor | None]] | None = None
     ) -> "HybridScores":
-        """The same scores for a catalogue that has changed; most neighbours wait for the next fit.
+        """The same scores for a catalogue in which some items are new or described anew; neighbours among the items of
+        the fit wait for the next one.
 
-        Queries find all of these items by their words as they are now. An item that was added goes with what the item
-        goes with that is most like it in words, and with that item itself as its nearest neighbour does; where no
-        word of it is known, that is the item whose picture is most like its own. It is taken to be as popular.
+        Queries find all of these items by their words as they are now. An item that the fit did not have goes with
+        what the item goes with that is most like it in words, and with that item itself as its nearest neighbour does;
+        where no word of it is known, that is the item whose picture is most like its own. It is taken to be as
+        popular.
 
         Args:
-            added, changed (`Mapping[int, Mapping]`, *optional*): items with their attributes, by their numbers.
+            items (`Mapping[int, Mapping]`): with their attributes, by their numbers; those from N on are not of the
+                fit.
             similarity (`Mapping[str, Iterable[torch.Tensor]]`, *optional*): by the name of neighbours, `"text"` and
-                `"pictures"`, and of each added item: how much each item is like it, by the measure of these
-                neighbours `(N,)`. It is one of them, then.
+                `"pictures"`, and of each item that is not of the fit: how much each item is like it, by the measure of
+                these neighbours `(N,)`. It is one of them, then. `None` for one that is as it was.
         """
-        added, changed = dict(added or {}), dict(changed or {})
-        changes = added | changed
         grown = copy.copy(self)
         grown.stand_ins = dict(self.stand_ins)
-        grown.catalogue_size = max([self.catalogue_size, *(number + 1 for number in changes)])
+        grown.catalogue_size = max([self.catalogue_size, *(number + 1 for number in items)])
+        later = {number: item for number, item in items.items() if number >= self.num_items}
         measures = dict(similarity or {})
         copied = {
-            name: (items.clone(), values.clone())
-            for name, (items, values) in self.neighbours.items()
-            if added and name in measures
+            name: (near.clone(), values.clone())
+            for name, (near, values) in self.neighbours.items()
+            if later and name in measures
         }
         grown.neighbours = self.neighbours | copied
-        for number, item, *alike in zip(added, added.values(), *measures.values(), strict=True):
-            for name, of_item in zip(measures, alike, strict=True):
-                if name in copied:
-                    _insert(*copied[name], number, of_item)
+        for number, item, *alike in zip(later, later.values(), *measures.values(), strict=True):
+            by_measure = {name: each for name, each in zip(measures, alike, strict=True) if each is not None}
+            for name in copied.keys() & by_measure.keys():
+                if number < self.catalogue_size:
+                    _remove(*copied[name], number)
+                _insert(*copied[name], number, by_measure[name])
             other = self._most_alike(item)
-            for of_item in alike:
-                other = self._best_known(of_item) if other is None else other
+            for each in by_measure.values():
+                other = self._best_known(each) if other is None else other
             if other is not None:
                 grown.stand_ins[number] = other
         grown.terms = {}
         for name, index in self.terms.items():
-            texts = {number: texts_of(item, self.attributes) for number, item in changes.items()}
+            texts = {number: texts_of(item, self.attributes) for number, item in items.items()}
             if name == QUERIES:
-                texts = {number: query_texts(item.get(str(self.query_attribute))) for number, item in changes.items()}
+                texts = {number: query_texts(item.get(str(self.query_attribute))) for number, item in items.items()}
             grown.terms[name] = index.with_items(texts)
         return grown
 
@@ -479,6 +480,14 @@ class HybridScores:
             ) from error
 
 
+def _remove(items: torch.Tensor, values: torch.Tensor, number: int) -> None:
+    """Take an item from neighbours `(N, k)`; what is left over is 0 at item 0."""
+    rows = (items == number).any(dim=1).nonzero()[:, 0]
+    gone = items[rows] == number
+    items[rows], values[rows] = items[rows].masked_fill(gone, 0), values[rows].masked_fill(gone, 0)
+    _put_in_order(items, values, rows)
+
+
 def _insert(items: torch.Tensor, values: torch.Tensor, number: int, alike: torch.Tensor) -> None:
     """Put an item among neighbours `(N, k)`, the nearest first, in the place of the last of each row that is less
     alike."""
@@ -486,6 +495,10 @@ def _insert(items: torch.Tensor, values: torch.Tensor, number: int, alike: torch
     rows = (of_fit > values[:, -1]).nonzero()[:, 0]
     rows = rows[of_fit[rows].argsort(descending=True)[: items.shape[1]]]
     items[rows, -1], values[rows, -1] = number, of_fit[rows]
+    _put_in_order(items, values, rows)
+
+
+def _put_in_order(items: torch.Tensor, values: torch.Tensor, rows: torch.Tensor) -> None:
     values[rows], order = values[rows].sort(dim=1, descending=True, stable=True)
     items[rows] = items[rows].gather(1, order)
 

@@ -16,7 +16,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .answering import answer, answering, as_read, split
 from .attribution import because as parts_of_scores
-from .hybrid_scores import PICTURES, TEXT
+from .hybrid_scores import PICTURES, TEXT, HybridScores
 from .imagining import PictureIndex, retrieve
 from .interfaces import PictureFeatures, Processor, Request
 from .item_embeddings import ItemContent
@@ -136,12 +136,8 @@ class PersonalizationPipeline(Pipeline):
             content = self._content(new, map(added.picture, added.item_ids))
             hybrid = self.model.hybrid_scores
             if hybrid is not None:
-                rows, config, similarity = self.model.model.item_embeddings, self.model.config, {}
-                if content is not None and config.num_terms:
-                    similarity[TEXT] = rows.similarity_of_terms(content)
-                if content is not None and config.content_picture_size:
-                    similarity[PICTURES] = rows.similarity_of_pictures(content)
-                hybrid = hybrid.with_items(added=dict(enumerate(new, start=len(catalogue))), similarity=similarity)
+                told = range(len(catalogue), len(catalogue) + len(new))
+                hybrid = self._closed_form_with(hybrid, told, new, content, [False] * len(new))
             with catalogue.lock.changing():
                 # First what could fail.
                 self.model.add_items(len(new), content, catalogue_fingerprint=catalogue.fingerprint_with(added))
@@ -173,16 +169,38 @@ class PersonalizationPipeline(Pipeline):
                 return []
             exchanged = (catalogue.picture_of(changes.sources.get(number)) for number in changes.numbers)
             content = self._content(changes.rows, exchanged)
-            kept = torch.tensor([number not in changes.sources for number in changes.numbers])
+            kept = [number not in changes.sources for number in changes.numbers]
             hybrid = self.model.hybrid_scores
             if hybrid is not None:
-                hybrid = hybrid.with_items(changed=dict(zip(changes.numbers, changes.rows, strict=True)))
+                hybrid = self._closed_form_with(hybrid, changes.numbers, changes.rows, content, kept)
             with catalogue.lock.changing():
                 self.model.hybrid_scores = hybrid
                 if content is not None:
-                    self.model.update_items(torch.tensor(changes.numbers), content, keep_pictures=kept)
+                    self.model.update_items(torch.tensor(changes.numbers), content, keep_pictures=torch.tensor(kept))
                 numbers: list[int] = catalogue.change(changes)
         return numbers
+
+    def _closed_form_with(
+        self,
+        hybrid: HybridScores,
+        numbers: Sequence[int],
+        items: Sequence[Mapping[str, Any]],
+        content: ItemContent | None,
+        kept: Sequence[bool],
+    ) -> HybridScores:
+        """Closed-form scores that know of items, and what goes with them; `kept` says whose picture is as it was."""
+        rows, config = self.model.model.item_embeddings, self.model.config
+        later = [place for place, number in enumerate(numbers) if number >= hybrid.num_items]
+        similarity: dict[str, Iterable[torch.Tensor | None]] = {}
+        if content is not None:
+            pictures = None if content.pictures is None else content.pictures[later]
+            own = ItemContent(content.term_ids[later], content.term_weights[later], pictures)
+            if config.num_terms:
+                similarity[TEXT] = rows.similarity_of_terms(own)
+            if config.content_picture_size:
+                seen = zip(later, rows.similarity_of_pictures(own), strict=True)
+                similarity[PICTURES] = (None if kept[place] else alike for place, alike in seen)
+        return hybrid.with_items(dict(zip(numbers, items, strict=True)), similarity)
 
     def _content(self, items: Sequence[Mapping[str, Any]], pictures: Iterable[Any]) -> ItemContent | None:
         """What item rows are made from: terms of the attributes, and pooled features of the picture, which are opened

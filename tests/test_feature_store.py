@@ -411,17 +411,22 @@ def test_a_block_of_zeros_and_a_worker_process(build, tmp_path):
         assert store.features(WITH_PICTURE).shape == (5, 17, 64)
 
 
+def assert_whole_or_named(folder, whole):
+    """A store of which a bit was flipped has the features that it had, or says that it is damaged."""
+    try:
+        pooled = FeatureStore.open(folder, SHOP).pooled()
+    except ValueError as error:
+        assert "store" in str(error)
+    else:
+        torch.testing.assert_close(pooled, whole, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_damaged_note_of_a_picture_is_never_read_as_another(build, tmp_path, seed):
     whole = build().pooled()
     file = tmp_path / "store" / feature_store.PICTURES
     flip(file, np.random.default_rng(seed).integers(file.stat().st_size))
-    try:
-        pooled = FeatureStore.open(tmp_path / "store", SHOP).pooled()
-    except ValueError as error:
-        assert "store" in str(error)
-    else:
-        torch.testing.assert_close(pooled, whole, rtol=0, atol=0)
+    assert_whole_or_named(tmp_path / "store", whole)
 
 
 def test_rows_given_to_other_pictures_are_found(build, tmp_path):
@@ -445,12 +450,7 @@ def test_damaged_metadata_is_named_and_never_read_as_another_store(build, tmp_pa
     content = bytearray(file.read_bytes())
     content[rng.integers(len(content))] ^= 1 << rng.integers(8)
     file.write_bytes(content)
-    try:
-        pooled = FeatureStore.open(tmp_path / "store", SHOP).pooled()
-    except ValueError as error:
-        assert "store" in str(error)
-    else:
-        torch.testing.assert_close(pooled, whole, rtol=0, atol=0)
+    assert_whole_or_named(tmp_path / "store", whole)
 
 
 def test_a_store_of_an_earlier_version_is_built_again(build, tmp_path):

@@ -119,7 +119,7 @@ def test_an_added_item_is_a_neighbour_of_what_it_is_like():
     old = make(neighbours=neighbours, scores=[Score("text", math.inf)], weights={})
     new = {3: {"item_id": "three"}, 4: {"item_id": "four"}}
     alike = [torch.tensor([0.375, 0.0, 0.75]), torch.tensor([0.125, 0.0, 0.0])]
-    grown = old.with_items(added=new, similarity={"text": alike})
+    grown = old.with_items(new, similarity={"text": alike})
     raw = grown.raw(Score("text", math.inf), [[0], [1], [2]])
     # Item 3 is near items 0 and 2 itself. Item 4 is not, but item 0 stands in for it, whose nearest is at 0.5.
     expected = [[0, 0.5, 0, 0.375, 0.5], [0.5, 0, 0, 0, 0.5], [0.25, 0, 0, 0.75, 0.25]]
@@ -134,7 +134,7 @@ def test_an_added_item_without_words_goes_with_what_it_looks_like():
     old = make(neighbours={"pictures": looks, "pairs": pairs}, scores=[Score("pairs", 1.0)], weights={})
     new = {3: {"item_id": "red"}, 4: {"item_id": "without a picture"}}
     alike = [torch.tensor([0.25, 0.0, 0.75]), torch.zeros(3)]
-    grown = old.with_items(added=new, similarity={"pictures": alike})
+    grown = old.with_items(new, similarity={"pictures": alike})
     assert grown.stand_ins == {3: 2}
     torch.testing.assert_close(grown.raw(Score("pictures", 1.0), [[2], [0]])[:, 3:], torch.tensor([[0.75, 0], [0, 0]]))
     assert grown.raw(Score("pairs", 1.0), [[1]]).tolist() == [[0, 0, 1, 1, 0]], "where item 2 is near, it is too"
@@ -145,7 +145,7 @@ def test_an_added_item_goes_with_what_its_like_goes_with():
     terms = {"words": TermIndex.of(texts, are_words=True), "query attribute": TermIndex.of([["mug"], [], []], False)}
     old = make(terms=terms, query_attribute="kind")
     new = {"item_id": "new", "title": "Teal MUG", "kind": "mug"}
-    grown = old.with_items(added={3: new, 4: {"item_id": "odd", "title": "zzz"}})
+    grown = old.with_items({3: new, 4: {"item_id": "odd", "title": "zzz"}})
     assert grown.stand_ins == {3: 0} and old.stand_ins == {}
     # As a neighbour it is item 0, and so it is in a history; the other is nobody's neighbour.
     raw = grown.raw(Score("pairs", 1.0), [[1], [3], [4]])
@@ -176,7 +176,7 @@ def test_who_took_a_new_item_is_told_by_its_own_words_and_by_what_goes_with_its_
 
 
 def test_what_is_taken_again_is_the_item_itself():
-    grown = make(scores=[Score("again", 1.0)]).with_items(added={3: {"item_id": "new", "title": "red"}})
+    grown = make(scores=[Score("again", 1.0)]).with_items({3: {"item_id": "new", "title": "red"}})
     raw = grown.raw(Score("again", 1.0), [[0], [3], [0, 3, -1, 9]])
     torch.testing.assert_close(raw, torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0], [0.125, 0, 0, 0.25]]))
 
@@ -184,7 +184,7 @@ def test_what_is_taken_again_is_the_item_itself():
 def test_a_changed_item_is_found_by_its_new_words_and_keeps_its_neighbours():
     texts = [["red mug"], ["blue shoe"], ["green sock"]]
     old = make(terms={"words": TermIndex.of(texts, are_words=True)})
-    changed = old.with_items(changed={1: {"item_id": "b", "title": "Blue lamp"}})
+    changed = old.with_items({1: {"item_id": "b", "title": "Blue lamp"}})
     for query, expected in (("shoe", []), ("lamp", [1]), ("blue", [1]), ("mug", [0])):
         assert changed.raw(Score("words"), [[0]], [query])[0].nonzero().flatten().tolist() == expected
     score = Score("pairs", 1.0)
@@ -253,7 +253,7 @@ def test_a_shop_without_words_is_the_same_from_a_file(tmp_path):
     HybridScores(none, {"words": empty}, torch.zeros(2), [], {}).save_pretrained(tmp_path)
     loaded = HybridScores.load(tmp_path / HYBRID_FILE)
     assert loaded.terms["words"].vocabulary == {}
-    found = loaded.with_items(added={2: {"item_id": "new", "title": "mug"}})
+    found = loaded.with_items({2: {"item_id": "new", "title": "mug"}})
     assert found.raw(Score("words"), [[]], ["mug"])[0].argmax() == 2
 
 

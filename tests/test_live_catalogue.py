@@ -13,6 +13,7 @@ from transformers import pipeline
 from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.hybrid_scores import HybridScores, Score
 from modeling_unimp.item_embeddings import ItemContent
+from modeling_unimp.term_index import TermIndex
 
 
 @pytest.mark.parametrize("item_rows", ["free", "both"])
@@ -69,6 +70,33 @@ def test_an_added_item_goes_with_what_looks_like_it():
     found = unimp.model.hybrid_scores.raw(Score("pictures", math.inf), [[number] for number in range(6)])[:, 6]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
     assert unimp.model.hybrid_scores.stand_ins[6] == int(expected.argmax())
+
+
+def test_an_added_item_that_is_described_later_goes_with_what_it_is_like_then():
+    """As if it had been added so at once; and its picture keeps its neighbours where its words alone are changed."""
+    pictures = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+    nobody = torch.zeros(6, 6, dtype=torch.int32), torch.zeros(6, 6)
+    looks = [Score("text", math.inf), Score("pictures", math.inf)]
+
+    def told(*steps):
+        unimp = make_pipeline(item_rows="both", content_pictures=pictures)
+        names = [[item["title"]] for item in unimp.processor.catalogue.items()]
+        terms = {"words": TermIndex.of(names, are_words=True)}
+        unimp.model.hybrid_scores = HybridScores({"text": nobody, "pictures": nobody}, terms, torch.zeros(6), looks)
+        unimp.add_items(steps[:1])
+        for step in steps[1:]:
+            unimp.update_items([step])
+        hybrid = unimp.model.hybrid_scores
+        return hybrid.stand_ins, [hybrid.raw(each, [[number] for number in range(6)])[:, 6] for each in looks]
+
+    described = {name: NEW[name] for name in ("item_id", "title", "category")}
+    at_once, expected = told(NEW)
+    bare = {"item_id": "h9", "price": NEW["price"]}
+    for steps in ((bare, NEW), (bare, described, NEW), (NEW | {"title": "Blue mug", "category": "mug"}, described)):
+        stand_ins, found = told(*steps)
+        assert stand_ins == at_once
+        torch.testing.assert_close(found, expected)
+    assert told(bare)[0] != at_once
 
 
 def test_a_change_of_a_price_leaves_the_picture_of_the_row(tmp_path):
