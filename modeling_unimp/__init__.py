@@ -27,6 +27,7 @@ Answers:
     weights_version.py          whether weights are still those that something was made with
     ranking.py                  the best items of logits
     hybrid_scores.py            closed-form scores beside the network's
+    unknown_items.py            items that the training did not have, and what they stand for
     term_index.py               what queries find: words by BM25, whole values
     star_scores.py              stars by biases, similarity and factors
     attribution.py              what the score of a ranked item is made of

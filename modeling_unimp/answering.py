@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import LogitsProcessor
+from transformers.utils import logging
 
-from .hybrid_scores import HybridScores, numbers_of
+from .hybrid_scores import HybridScores, StandIn, numbers_of
 from .imagining import PictureIndex, codec_of, picture_features, retrieve
 from .interfaces import Catalogue, PictureFeatures, Processor, Request
 from .ranking import check_numbers
+from .unknown_items import with_stand_ins
 
 if TYPE_CHECKING:
     from .modeling_unimp import UniMPForConditionalGeneration
+
+logger = logging.get_logger(__name__)
 
 MAX_NEW_TOKENS = 64
 
@@ -82,7 +86,8 @@ def outputs_of(
             if index is not None:
                 part = retrieve(search_with(model, processor, **reading), processor, part, index.has_picture)
             inputs = processor(requests=as_read(model, processor, answer_group, part, reading["positions"]), **reading)
-            outputs = answer(model, processor, answer_group, part, inputs, index=index, **generate_kwargs)
+            scored = with_stand_ins(model, processor, answer_group, part, reading["positions"])
+            outputs = answer(model, processor, answer_group, scored, inputs, index=index, **generate_kwargs)
             if index is not None and all("answer" in request for request in part):
                 labelled = model.own_inputs(processor(requests=part, labels=True, **reading))
                 del labelled["label_kinds"]
@@ -122,6 +127,24 @@ def as_read(
     return read
 
 
+def is_untrained(model: "UniMPForConditionalGeneration", task: str) -> bool:
+    """Whether a model is asked what it was never trained for, and closed-form scores do not answer."""
+    trained, hybrid = model.config.trained_tasks, model.hybrid_scores
+    if trained is None or task in trained or (hybrid is not None and hybrid.answers(task)):
+        return False
+    logger.warning_once(
+        f"This model was trained to {', '.join(trained)} and never to {task}: its answers say little. Train it "
+        "with this task among `tasks`."
+    )
+    return True
+
+
+def finds_nothing(model: "UniMPForConditionalGeneration", request: Request) -> bool:
+    """Whether a request has a query of which no item has a word; without closed-form scores nobody looks for it."""
+    query = request.get("query") if request["task"] in ("search", "imagine") else None
+    return query is not None and model.hybrid_scores is not None and not model.hybrid_scores.finds(query)
+
+
 def answer(
     model: "UniMPForConditionalGeneration",
     processor: Processor,
@@ -135,8 +158,8 @@ def answer(
     """The model's outputs for a batch of B requests; call it inside `answering`.
 
     Args:
-        requests (`Sequence[dict]`): for codes with what was retrieved. The processor made `inputs` of
-            what [`as_read`] makes of them.
+        requests (`Sequence[dict]`): as [`with_stand_ins`] makes them, for codes with what was retrieved. The
+            processor made `inputs` of what [`as_read`] makes of them.
         inputs (`Mapping[str, torch.Tensor]`): of the processor, on any device.
         index (`PictureIndex`, *optional*): what pictures are compared with, for codes.
         generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 if not among them) and
@@ -194,7 +217,8 @@ def candidate_probabilities(
     """[`HybridScores.candidate_probabilities`] among the candidates that are still sold; the others have 0."""
     found, available = hybrid.candidate_probabilities(logits, requests, catalogue), catalogue.available
     for row, request in zip(found, requests, strict=True):
-        numbers = np.array(numbers_of(request["candidates"], catalogue))
+        candidates = [None if isinstance(each, StandIn) else each for each in request["candidates"]]
+        numbers = np.array(numbers_of(candidates, catalogue))
         own = row[len(row) - len(numbers) :]
         own[torch.from_numpy((numbers >= 0) & ~available[numbers])] = 0
         own /= own.sum() or 1.0
@@ -209,7 +233,8 @@ def search_with(
     def search(requests: Sequence[Request]) -> torch.Tensor:
         with answering(model):
             read = as_read(model, processor, "items", requests, reading.get("positions"))
-            logits_BN: torch.Tensor = answer(model, processor, "items", requests, processor(requests=read, **reading))
+            scored = with_stand_ins(model, processor, "items", requests, reading.get("positions"))
+            logits_BN: torch.Tensor = answer(model, processor, "items", scored, processor(requests=read, **reading))
         return logits_BN
 
     return search

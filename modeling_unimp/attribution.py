@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .hybrid_scores import AGAIN, MAX_HISTORY, PICTURES, POPULARITY, TEXT, HybridScores, Score, numbers_of
+from .hybrid_scores import AGAIN, MAX_HISTORY, PICTURES, POPULARITY, TEXT, HybridScores, Score, StandIn, numbers_of
 from .interfaces import Catalogue, Request
 
 # What the closed-form scores of a history say, in words; of "EASE 100" the first.
@@ -27,6 +27,8 @@ SOURCES = {
     AGAIN: "taken again",
 }
 QUERY, NETWORK, REST = "query", "network", "rest of the history"
+# Of an item that nobody took yet, which has the neighbours of another one.
+BORROWED = "goes with what is like it"
 
 
 def because(
@@ -41,7 +43,7 @@ def because(
 
     Args:
         hybrid (`HybridScores`, *optional*): the model's.
-        request (`dict`): to recommend or search, as the tasks read it.
+        request (`dict`): to recommend or search, as the tasks read it, perhaps with stand-ins.
         scores_N (`torch.FloatTensor` of shape `(N,)`): of its items, as [`HybridScores.add`] gave them.
         items (`Sequence[int]`): n rows of the catalogue.
         catalogue (`Catalogue`)
@@ -49,25 +51,34 @@ def because(
 
     Returns:
         `list[list[dict]]`: for each item its parts, the largest first: `{"source", "share"}`, of an item of the
-        history also `"item_id"`. The source is in words how an item of the history goes with this one (the score that
-        most of its part came through), or `"query"`, `"popularity"`, `"network"`, `"rest of the history"`. The
-        absolute values of the shares sum to 1; a part below 0 speaks against the item, and one that is 0 is left out.
+        history also `"item_id"`, or `"item"` where it was described without one. The source is in words how an item
+        of the history goes with this one (the score that most of its part came through), or `"query"`,
+        `"popularity"`, `"network"`, `"rest of the history"`. The absolute values of the shares sum to 1; a part below
+        0 speaks against the item, and one that is 0 is left out.
 
     Raises:
         ValueError: a model without closed-form scores for the task.
     """
     task, num_items = request["task"], len(scores_N)
     if hybrid is None or task not in hybrid.weights:
+        advice = "with `hybrid: fitted`" if hybrid is None else f"with {task} among `tasks`"
         raise ValueError(
             f"because={most}: this model has no closed-form scores to {task}, whose parts could be told. Train it "
-            "with `hybrid: fitted`, or ask modeling_unimp.serving.reasons.leave_one_out, which serves any model."
+            f"{advice}, or ask modeling_unimp.serving.reasons.leave_one_out, which serves any model."
         )
-    history = numbers_of(request["history"], catalogue)[-MAX_HISTORY:]
+    entries = request["history"][-MAX_HISTORY:]
+    history = numbers_of(entries, catalogue)
     # Each item by itself, in its place: the others are of no catalogue.
     alone = [[number if at == place else -1 for at in range(len(history))] for place, number in enumerate(history)]
     of_network, *weights = hybrid.weights_of(task, request.get("query"))
     even = torch.tensor(float(num_items)).log()
     parts: dict[str, torch.Tensor] = {NETWORK: scores_N[items].float().cpu() + of_network * even}
+    # An item of the catalogue that stands in several places is told of once, at its first.
+    first: dict[int, int] = {}
+    told_at = [
+        place if isinstance(entry, StandIn) else first.setdefault(number, place)
+        for place, (entry, number) in enumerate(zip(entries, history, strict=True))
+    ]
     of_history: dict[tuple[int, str], torch.Tensor] = defaultdict(lambda: torch.zeros(len(items)))
     knows_nothing = of_network == 0
     for weight, score in zip(weights, hybrid.scores, strict=True):
@@ -83,8 +94,8 @@ def because(
             raw_Kn = hybrid.raw(score, alone, num_items=num_items)[:, items]
             total_n = raw_Kn.sum(dim=0)
             proportion_Kn = raw_Kn / total_n.where(total_n != 0, torch.ones_like(total_n))
-            for number, proportion_n in zip(history, proportion_Kn, strict=True):
-                of_history[number, SOURCES.get(score.source.split()[0], score.source)] += part_n * proportion_n
+            for place, proportion_n in zip(told_at, proportion_Kn, strict=True):
+                of_history[place, score.source.split()[0]] += part_n * proportion_n
     if weight := 1.0 if knows_nothing else hybrid.popularity_weight(task):
         part_n = weight * hybrid.raw(Score(POPULARITY), [()], num_items=num_items)[0, items]
         least = hybrid.popularity.min() + torch.tensor(float(hybrid.num_items)).log()
@@ -92,33 +103,51 @@ def because(
         parts[POPULARITY] = part_n + weight * least
     if not of_network:
         del parts[NETWORK]  # nothing is left but what rounding left
-    return [
-        _told(
-            {name: float(part[place]) for name, part in parts.items()},
-            {key: float(part[place]) for key, part in of_history.items()},
-            catalogue,
-            most,
-        )
-        for place in range(len(items))
+    borrows = [
+        isinstance(entry, StandIn) or number in hybrid.stand_ins
+        for entry, number in zip(entries, history, strict=True)
     ]
 
+    def told(row: int) -> list[dict[str, Any]]:
+        by_place: dict[int, dict[str, float]] = defaultdict(dict)
+        for (place, source), part_n in of_history.items():
+            if part := float(part_n[row]):
+                words = _in_words(source, borrows[place] or items[row] in hybrid.stand_ins)
+                by_place[place][words] = by_place[place].get(words, 0.0) + part
+        named = {place: _named(entries[place], history[place], catalogue) for place in by_place}
+        return _shares({name: float(part_n[row]) for name, part_n in parts.items()}, by_place, named, most)
 
-def _told(
-    parts: Mapping[str, float], of_history: Mapping[tuple[int, str], float], catalogue: Catalogue, most: int
+    return [told(row) for row in range(len(items))]
+
+
+def _in_words(source: str, is_borrowed: bool) -> str:
+    if is_borrowed and source not in (TEXT, PICTURES, AGAIN):
+        return BORROWED
+    return SOURCES.get(source, source)
+
+
+def _named(entry: Any, number: int, catalogue: Catalogue) -> dict[str, Any]:
+    """An item of the history by its id, or without one as it was described."""
+    if not isinstance(entry, StandIn):
+        return {"item_id": catalogue.item_id(number)}
+    if "item_id" in entry.described:
+        return {"item_id": entry.described["item_id"]}
+    return {"item": {name: value for name, value in entry.described.items() if name != "image"}}
+
+
+def _shares(
+    parts: Mapping[str, float],
+    of_history: Mapping[int, Mapping[str, float]],
+    named: Mapping[int, dict[str, Any]],
+    most: int,
 ) -> list[dict[str, Any]]:
-    """The parts of one item's score as shares."""
-    by_item: dict[int, dict[str, float]] = defaultdict(dict)
-    for (number, source), part in of_history.items():
-        if part:
-            by_item[number][source] = part
-    ordered = sorted(by_item, key=lambda number: -sum(by_item[number].values()))
+    """The parts of one item's score as shares; those of a history by place and source."""
+    ordered = sorted(of_history, key=lambda place: -sum(of_history[place].values()))
     found: list[tuple[float, dict[str, Any]]] = []
-    for number in ordered[:most]:
-        own = by_item[number]
-        found.append(
-            (sum(own.values()), {"item_id": catalogue.item_id(number), "source": max(own, key=own.__getitem__)})
-        )
-    rest = sum(part for number in ordered[most:] for part in by_item[number].values())
+    for place in ordered[:most]:
+        own = of_history[place]
+        found.append((sum(own.values()), named[place] | {"source": max(own, key=own.__getitem__)}))
+    rest = sum(part for place in ordered[most:] for part in of_history[place].values())
     found += [(part, {"source": source}) for source, part in {**parts, REST: rest}.items() if part]
     total = sum(abs(part) for part, _ in found)
     found.sort(key=lambda each: -each[0])

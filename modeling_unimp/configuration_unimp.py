@@ -77,6 +77,8 @@ class UniMPConfig(PreTrainedConfig):
             among items and stars among stars.
         catalogue_fingerprint (`str`, *optional*):
             Fingerprint of the catalogue that the item tokens stand for.
+        trained_tasks (`list[str]`, *optional*):
+            Tasks that the model was trained for; `None` where nobody noted them.
         text_model, vision_model (`str`, *optional*):
             Names or folders of the pretrained backbones, when there were any.
         dropout (`float`, *optional*, defaults to 0.0):
@@ -123,6 +125,7 @@ class UniMPConfig(PreTrainedConfig):
     picture_features: Literal["tower", "codec"] = "tower"
     label_softmax: Literal["vocabulary", "group"] = "vocabulary"
     catalogue_fingerprint: str | None = None
+    trained_tasks: list[str] | None = None
     text_model: str | None = None
     vision_model: str | None = None
     dropout: float | int = 0.0

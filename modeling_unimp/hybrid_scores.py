@@ -57,6 +57,18 @@ class Score(NamedTuple):
     scale: float | None = None
 
 
+class StandIn(NamedTuple):
+    """An item that the catalogue does not know, in a request that closed-form scores read.
+
+    Args:
+        number (`int`): the item of the catalogue that it is most like, and stands for.
+        described (`Mapping`): as the request describes it.
+    """
+
+    number: int
+    described: Mapping[str, Any]
+
+
 def squash(score: Score, raw: torch.Tensor) -> torch.Tensor:
     """`log1p(3 q / r)` of q; popularity is a logarithm already."""
     return raw if score.source == POPULARITY else torch.log1p(3 * raw / (score.scale or 1.0))
@@ -152,9 +164,9 @@ class HybridScores:
                 if number < self.catalogue_size:
                     _remove(*copied[name], number)
                 _insert(*copied[name], number, by_measure[name])
-            other = self._most_alike(item)
+            other = self.most_alike(item)
             for each in by_measure.values():
-                other = self._best_known(each) if other is None else other
+                other = self.best_known(each) if other is None else other
             if other is not None:
                 grown.stand_ins[number] = other
         grown.terms = {}
@@ -340,6 +352,18 @@ class HybridScores:
         no selection was asked for in the fit."""
         return "recommend" in self.weights
 
+    def finds(self, query: str) -> bool:
+        """Whether any item has a word of a query, or is what it names."""
+        return any(index.finds(query) for index in self.terms.values())
+
+    def answers(self, task: str) -> bool:
+        """Whether these scores have a part in the answers of a task."""
+        return (
+            task in self.weights
+            or (task == "select" and self.ranks_candidates)
+            or (task == "rate" and self.stars is not None)
+        )
+
     def candidate_probabilities(
         self, logits: torch.Tensor, requests: Sequence[Mapping[str, Any]], catalogue: Catalogue
     ) -> torch.Tensor:
@@ -347,9 +371,9 @@ class HybridScores:
 
         Args:
             logits (`torch.FloatTensor` of shape `(B, N)`): of the network, for recommendations from the histories.
-            requests (`Sequence[Mapping]`): to select, as the tasks read them.
-            catalogue (`Catalogue`): a candidate that it does not know has the score of its item that is most like it
-                in words.
+            requests (`Sequence[Mapping]`): to select, as the tasks read them, perhaps with stand-ins.
+            catalogue (`Catalogue`): a candidate that it does not know and that is like none of its items has the
+                lowest score of them all.
 
         Returns:
             `torch.FloatTensor` of shape `(B, K)`, the probabilities of a row at its end.
@@ -360,23 +384,21 @@ class HybridScores:
         for row, request in enumerate(requests):
             of_candidates = []
             for candidate in request["candidates"]:
-                number: int | None = _number_of(candidate, catalogue)
-                if number == -1:
-                    number = self._most_alike(candidate)
-                of_candidates.append(scores[row].min() if number is None else scores[row, number])
+                number = _number_of(candidate, catalogue)
+                of_candidates.append(scores[row].min() if number == -1 else scores[row, number])
             probabilities = (sharpness * torch.stack(of_candidates)).softmax(dim=0)
             found[row, -len(of_candidates) :] = probabilities
         return found
 
-    def _most_alike(self, described: Any) -> int | None:
+    def most_alike(self, described: Mapping[str, Any]) -> int | None:
         """The item whose words are most like those of an item that is described, of those that the fit knew well."""
         found = torch.zeros(self.catalogue_size)
-        for text in texts_of(described, self.attributes) if isinstance(described, Mapping) else []:
+        for text in texts_of(described, self.attributes):
             for index in self.terms.values():
                 index.add_to(found, text)
-        return self._best_known(found)
+        return self.best_known(found)
 
-    def _best_known(self, alike: torch.Tensor) -> int | None:
+    def best_known(self, alike: torch.Tensor) -> int | None:
         """The number of the largest entry above 0, of the items that the fit knew well."""
         of_fit = alike[: self.num_items].clone()
         of_fit[[number for number in self.stand_ins if number < len(of_fit)]] = 0
@@ -540,7 +562,7 @@ def _half_life(value: float | None) -> float:
 
 
 def numbers_of(history: Sequence[Any], catalogue: Catalogue) -> list[int]:
-    """Item numbers of a request's history; -1 for items that are only described."""
+    """Item numbers of a request's history; -1 for items that are only described and have no stand-in."""
     return [_number_of(entry, catalogue) for entry in history]
 
 
@@ -554,5 +576,7 @@ def stars_of_history(history: Sequence[Any], catalogue: Catalogue) -> list[tuple
 
 
 def _number_of(entry: Any, catalogue: Catalogue) -> int:
+    if isinstance(entry, StandIn):
+        return entry.number
     item_id = entry.get("item_id") if isinstance(entry, Mapping) else entry
     return catalogue.number(str(item_id)) if item_id is not None and str(item_id) in catalogue else -1

@@ -49,7 +49,9 @@ class Processor(Protocol):
     def __call__(
         self,
         *,
-        requests: Sequence[Request],
+        requests: Sequence[Request] | None = None,
+        images: Any = None,
+        return_tensors: str | None = None,
         labels: bool = False,
         vision_features: "PictureFeatures | None" = None,
         positions: Sequence[int] | None = None,

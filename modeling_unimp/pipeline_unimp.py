@@ -14,7 +14,7 @@ from transformers import GenerationConfig, GenerationMixin, Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .answering import answer, answering, as_read, split
+from .answering import answer, answering, as_read, finds_nothing, is_untrained, split
 from .attribution import because as parts_of_scores
 from .hybrid_scores import PICTURES, TEXT, HybridScores
 from .imagining import PictureIndex, retrieve
@@ -22,6 +22,7 @@ from .interfaces import PictureFeatures, Processor, Request
 from .item_embeddings import ItemContent
 from .picture_latents import PictureLatents
 from .ranking import highest, rank_items
+from .unknown_items import content_of, with_stand_ins
 from .user_state import UserState, cache_of, chooses_cache, read_histories, tokens_of
 from .weights_version import WeightsVersion, weights_fingerprint
 
@@ -59,13 +60,17 @@ class PersonalizationPipeline(Pipeline):
     Scores are probabilities: among the items allowed, or of a candidate to suit. A list of requests is a batch, tasks
     may be mixed; a generator or a dataset is answered lazily.
 
+    Answers that rest on little are marked: `"without_history": True` is what is usual in the shop, `"without_match":
+    True` where no item has a word of the query, `"untrained": True` of a task that the model was not trained for.
+
     Call arguments:
         top_k (`int`, *optional*, defaults to 10): items of a ranking, or nearest to a picture.
         exclude_seen (`bool`, *optional*): leave the history's items out of a ranking. By default recommend does what
             the model was trained for (`processor.exclude_seen`), and search finds what the shopper has, too.
         allowed (`Iterable[str]`, *optional*): rank these item ids only, such as those in stock.
         because (`int`, *optional*): say of each item of recommend and search why it is there, by so many items of the
-            history at most: it gets `"because": [{"item_id", "source", "share"}]`, see `attribution.py`.
+            history at most: it gets `"because": [{"item_id", "source", "share"}]`, see `attribution.py`; an item
+            without an id is told as `"item"`, as the request describes it.
         batch_size (`int`, *optional*, defaults to 32): requests a forward.
         vision_features (`FeatureStore`, *optional*): features of the catalogue's pictures, instead of the pictures.
         seed (`int`, *optional*, defaults to 0): another seed, another picture.
@@ -203,20 +208,9 @@ class PersonalizationPipeline(Pipeline):
         return hybrid.with_items(dict(zip(numbers, items, strict=True)), similarity)
 
     def _content(self, items: Sequence[Mapping[str, Any]], pictures: Iterable[Any]) -> ItemContent | None:
-        """What item rows are made from: terms of the attributes, and pooled features of the picture, which are opened
-        one by one."""
-        config = self.model.config
-        if config.item_rows == "free":
-            return None
-        features = None
-        if config.content_picture_size:
-            features = torch.zeros(len(items), config.content_picture_size)
-            for row, picture in enumerate(pictures):
-                if picture is not None:
-                    pixels = self.processor.pixels_of(picture)[None].to(self.model.device)
-                    with torch.no_grad():
-                        features[row] = self.model.model.encode_pictures(pixels).float().mean(dim=1)[0].cpu()
-        return ItemContent(*self.processor.content_terms(config.content_length, items), features)
+        """What item rows are made from; pictures are opened one by one."""
+        pixels = (None if picture is None else self.processor.pixels_of(picture) for picture in pictures)
+        return content_of(self.model, self.processor, items, pixels)
 
     def read(self, history: Any, *, vision_features: PictureFeatures | None = None) -> UserState:
         """Read a shopper's history once, for any number of requests about it.
@@ -452,16 +446,17 @@ class PersonalizationPipeline(Pipeline):
                 num_answers = max(len(request.get("candidates", ())) for request in work["requests"])
                 cache = cache_of(self.model, inputs, work["tokens"], work["states"], max(num_answers, 1))
                 inputs |= {} if cache is None else {"cache": cache}
+            scored = with_stand_ins(self.model, self.processor, work["group"], work["requests"], work["positions"])
             outputs = answer(
                 self.model,
                 self.processor,
                 work["group"],
-                work["requests"],
+                scored,
                 inputs,
                 index=work.get("index"),
                 **generate_kwargs,
             )
-        return {"group": work["group"], "requests": work["requests"], "outputs": outputs}
+        return {"group": work["group"], "requests": work["requests"], "scored": scored, "outputs": outputs}
 
     def postprocess(
         self,
@@ -478,7 +473,7 @@ class PersonalizationPipeline(Pipeline):
             masks = torch.stack([self.allowed_items(request, exclude_seen, allowed) for request in requests])
             scores, numbers = rank_items(work["outputs"], top_k, masks)
             outputs = []
-            for request, logits, own, of_own in zip(requests, work["outputs"], numbers, scores, strict=True):
+            for request, logits, own, of_own in zip(work["scored"], work["outputs"], numbers, scores, strict=True):
                 items, results = own[own >= 0].tolist(), {"score": of_own[own >= 0].tolist()}
                 if because is not None:
                     hybrid, catalogue = self.model.hybrid_scores, self.processor.catalogue
@@ -492,9 +487,17 @@ class PersonalizationPipeline(Pipeline):
         answers = []
         for request, output in zip(requests, outputs, strict=True):
             answered = self.processor.task_of(request).answer(request, output, self.processor.catalogue)
-            # Of a shopper who is new: what is usual in the shop.
-            answers.append(answered if request["history"] else answered | {"without_history": True})
+            answers.append(answered | self._marks(request))
         return answers
+
+    def _marks(self, request: Request) -> dict[str, bool]:
+        """What a caller should know of an answer: on how little it rests."""
+        marks = {
+            "without_history": not request["history"],
+            "without_match": finds_nothing(self.model, request),
+            "untrained": is_untrained(self.model, request["task"]),
+        }
+        return {name: is_so for name, is_so in marks.items() if is_so}
 
     def _nearest(
         self,
@@ -554,7 +557,8 @@ class PersonalizationPipeline(Pipeline):
         if device.type == "meta":
             return inputs
         # What is plain Python in the work is long, and looking for tensors in it takes as long as a small network.
-        plain = {name: inputs[name] for name in ("requests", "tokens") if isinstance(inputs, dict) and name in inputs}
+        names = ("requests", "scored", "tokens")
+        plain = {name: inputs[name] for name in names if isinstance(inputs, dict) and name in inputs}
         rest = {name: value for name, value in inputs.items() if name not in plain} if plain else inputs
         moved = super()._ensure_tensor_on_device(rest, device)
         return moved | plain if plain else moved

@@ -370,8 +370,8 @@ class UniMPProcessor(ProcessorMixin):
         if self.item_terms is None or not isinstance(history, list | tuple) or request.get("item") is None:
             return []
         item = self._attributes(request["item"], "the item")
-        latest = list(history)[-self.history_length :]
-        shown = [self._attributes(entry, f"history item {number}") for number, entry in enumerate(latest)]
+        numbered = list(enumerate(history))[-self.history_length :]
+        shown = [self._attributes(entry, f"history item {number}") for number, entry in numbered]
         return grounds_of(item, shown, self.item_terms)
 
     def _attributes(self, item: Any, where: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ what the shopper does next.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from transformers.utils import logging
 
@@ -47,12 +47,12 @@ def sequence_of(
     Raises:
         ValueError: what the request has to have is missing, or its latest item and its question are too long.
     """
-    task, history = processor.task_of(request), _latest(processor, request)
+    task, entries = processor.task_of(request), _latest(processor, request)
     asks_nothing = history_only or (task.is_next_item and processor.history_format == "compact")
     question = TokenSequence() if asks_nothing else _question(processor, request, pictures)
     answer = SequenceRow() if history_only else _answer(processor, task.name, request, labels)
     room = processor.max_length - 1 - len(question) - len(answer.ids)
-    blocks = _blocks(processor, history, pictures, room)
+    blocks = _blocks(processor, entries, pictures, room)
 
     row = SequenceRow()
     row.append([processor.control.cls])
@@ -94,8 +94,9 @@ def _question(processor: "UniMPProcessor", request: Request, pictures: BatchPict
     return tokens
 
 
-def _latest(processor: "UniMPProcessor", request: Request) -> Sequence[Any]:
-    """The latest items of the history, at most `history_length`."""
+def _latest(processor: "UniMPProcessor", request: Request) -> list[ItemEntry]:
+    """The latest items of the history, at most `history_length`; those before are looked up all the same, for the
+    closed-form scores read them."""
     history, length = request.get("history"), processor.history_length
     if not isinstance(history, (list, tuple)):
         raise ValueError(
@@ -106,26 +107,28 @@ def _latest(processor: "UniMPProcessor", request: Request) -> Sequence[Any]:
         logger.warning_once(
             f"Some histories are longer than history_length={length} items: of these only the latest are read."
         )
-    return history[-length:]
+    entries = [processor.item_text.resolve(item, f"history item {number}") for number, item in enumerate(history)]
+    return entries[-length:]
 
 
-def _blocks(processor: "UniMPProcessor", history: Sequence[Any], pictures: BatchPictures, room: int) -> list[Block]:
+def _blocks(
+    processor: "UniMPProcessor", entries: Sequence[ItemEntry], pictures: BatchPictures, room: int
+) -> list[Block]:
     """As many of the latest items as there is room for, in tokens."""
     blocks: list[Block] = []
-    for number, item in reversed(list(enumerate(history))):
-        entry = processor.item_text.resolve(item, f"history item {number}")
+    for entry in reversed(entries):
         tokens = TokenSequence()
         processor.item_text.write(tokens, entry, pictures.key(entry), processor.history_format == "compact")
         room -= len(tokens)
         if room < 0:
             break
         blocks.append(Block(entry, tokens))
-    if not blocks and (history or room < 0):
+    if not blocks and (entries or room < 0):
         raise ValueError(
             f"its latest item and its instruction need {-room} tokens more than max_length="
             f"{processor.max_length}; raise max_length or lower max_words (now {processor.max_words})."
         )
-    if len(blocks) < len(history):
+    if len(blocks) < len(entries):
         logger.warning_once(
             f"Some histories do not fit into max_length={processor.max_length} tokens: of these only the latest items "
             "that fit are read."

@@ -131,7 +131,7 @@ def test_answers_are_those_of_the_pipeline(folder, unimp, tmp_path, monkeypatch,
     Path("stock.txt").write_text("s2\nh2\n\nm2\nsold-out-long-ago\n")
     output = score(folder, write(tmp_path / "histories.parquet", ROWS), *options)
     assert same(answers(output), asked(unimp, ROWS, task, **arguments))
-    assert pq.read_schema(output).names == ["user_id", "rank", "item_id", "score", "without_history"]
+    assert pq.read_schema(output).names == ["user_id", "rank", "item_id", "score", "without_history", "without_match"]
     assert pq.read_metadata(output).num_row_groups == 2  # one a part: merged without holding all of it
     assert rejects(output) == {}
 

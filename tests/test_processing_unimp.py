@@ -216,6 +216,17 @@ def test_a_long_history_is_cut_to_the_latest_and_said(caplog):
     assert "<item_2>" in text and "<item_4>" in text and "<item_0>" not in text
 
 
+@pytest.mark.parametrize("format", ["full", "compact"])
+def test_what_is_too_old_to_be_read_is_looked_up_all_the_same(format):
+    """A wrong id is an error wherever it stands, and is called by its place in the whole history."""
+    processor = make_processor(history_length=2, history_format=format)
+    for place in range(4):
+        history = ["m1", "m2", "s1", "h1"]
+        history[place] = "gone"
+        with pytest.raises(ValueError, match=f"request 0: history item {place}: .*'gone'"):
+            processor(requests=[{"task": "recommend", "history": history}])
+
+
 def test_max_length_drops_the_oldest_items():
     roomy = make_processor()
     request = {"task": "recommend", "history": ["m1", "s1", "h1"]}

@@ -307,6 +307,23 @@ def test_the_log_tells_tasks_kinds_gates_and_speed(tmp_path):
     assert {"gate/2_attention", "gate/4_feed_forward", "tokens_per_second", "share_supervised"} <= logged
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["recommend", "search", "rate", "explain", "select"]),
+        ({"task_weights": {"rate": 0.0}}, ["recommend", "search", "explain", "select"]),
+    ],
+)
+def test_the_config_notes_what_was_trained(tmp_path, options, expected):
+    trainer = make_trainer(tmp_path, max_steps=1, **options)
+    assert trainer.model.config.trained_tasks is None
+    trainer.train()
+    assert trainer.model.config.trained_tasks == expected
+    trainer.model.config.trained_tasks = ["imagine"]  # of an earlier training
+    trainer.train()
+    assert trainer.model.config.trained_tasks == [*expected, "imagine"]
+
+
 def test_fillers_are_not_counted(tmp_path):
     trainer = make_trainer(tmp_path)
     model, rows = trainer.model.train(), [trainer.train_dataset[index] for index in range(3)]

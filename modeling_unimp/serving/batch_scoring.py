@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoProcessor
 
-from ..answering import as_read
+from ..answering import as_read, finds_nothing, is_untrained
 from ..item_embeddings import item_logits
 from ..modeling_unimp import UniMPForConditionalGeneration
 from ..ranking import rank_items
@@ -85,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         "in any order: user_id, item_id, timestamp, perhaps rating; duckdb groups them"
     )
     add("--histories", required=True, type=Path, help=histories)
-    columns = "user_id, rank (from 1), item_id, score (probability), without_history (what is usual in the shop)"
+    columns = (
+        "user_id, rank (from 1), item_id, score (probability), without_history (what is usual in the shop), "
+        "without_match (no item has a word of the query)"
+    )
     add("--output", required=True, type=Path, help=f"parquet of {columns}")
     add("--rejects", type=Path, help="JSON lines of user_id and reason (default: OUTPUT with .rejects.jsonl)")
     add("--top_k", type=int, default=10, help="items a shopper (default: %(default)s)")
@@ -285,6 +288,7 @@ class Scorer:
         self.model, self.processor, self.vision_features = model, processor, vision_features
         self.has_queries, self.query = has_queries, args.query
         self.task = "search" if has_queries or args.query is not None else "recommend"
+        is_untrained(model, self.task)  # which says so
         self.exclude_seen = args.exclude_seen
         if self.exclude_seen is None:
             self.exclude_seen = processor.leaves_out_seen(self.task)
@@ -437,6 +441,7 @@ class Scorer:
             self.item_ids.take(pa.array(np.concatenate(numbers))),
             pa.array(np.concatenate(scores), pa.float32()),
             pa.array([not shopper.request["history"] for shopper in shoppers], pa.bool_()).take(of_answer),
+            pa.array([finds_nothing(self.model, shopper.request) for shopper in shoppers], pa.bool_()).take(of_answer),
         ]
         return pa.table(columns, schema=ANSWERS)
 

@@ -25,6 +25,7 @@ ANSWERS = pa.schema(
         ("item_id", pa.string()),
         ("score", pa.float32()),
         ("without_history", pa.bool_()),
+        ("without_match", pa.bool_()),
     ]
 )
 # In the folder of an unfinished run.

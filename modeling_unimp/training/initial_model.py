@@ -70,6 +70,7 @@ def take_weights(model: UniMPForConditionalGeneration, processor: UniMPProcessor
             weight[own] = theirs[key][other].to(weight)
         else:
             weight.copy_(theirs[key])
+    model.config.trained_tasks = earlier.config.trained_tasks
     items, terms = (len(rows_of[part][0]) for part in ("items", "terms"))
     logger.info(
         f"weights of {name}, which knows {items} of {len(processor.catalogue)} items and {terms} of "

@@ -178,11 +178,24 @@ class UniMPTrainer(Trainer):
                     f"{resume_from_checkpoint} has no {', '.join(lost)}: optimizer state, learning rate "
                     "or random state start anew, so the training will differ from one without interruption."
                 )
+        self._note_tasks()
         try:
             with self._frozen_as_multiplied():
                 return super().train(resume_from_checkpoint or None, *args, **kwargs)
         finally:
             self._termination.stop_listening()
+
+    def _note_tasks(self) -> None:
+        """Write into the model's config what it learns, beside what an earlier training taught it."""
+        drawn = {name for name, share in getattr(self.train_dataset, "probabilities", {}).items() if share}
+        if not drawn:
+            return
+        learnt = {name for name, weight in zip(self.task_names, self.task_weights, strict=True) if weight} & drawn
+        if self.args.next_item_weight and self.processing_class.history_format == "compact":
+            learnt.add("recommend")  # it asks nothing more than what follows each item of a history
+        config = self.bare_model.config
+        known = {*(config.trained_tasks or ()), *learnt}
+        config.trained_tasks = [name for name in self.task_names if name in known]
 
     @contextlib.contextmanager
     def _frozen_as_multiplied(self) -> Iterator[None]:
