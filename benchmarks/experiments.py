@@ -4,9 +4,10 @@ python -m benchmarks.experiments --h_and_m data/h-and-m --movielens data/ml-100k
 python -m benchmarks.experiments --only "h_and_m with reweighting" --seeds 1 2 ...
 python -m benchmarks.experiments --table_only
 
-A run whose folder has results is not run again. The folders of the two data sets hold items.parquet and
-interactions.parquet as `prepare` writes them. Ratios are of means over the same cases, which are drawn anew in pairs
-for the 95 % interval; of several seeds each case counts with its mean. The test part is touched once by each run.
+A run whose folder has results is not run again. The folders of the data sets hold the tables items and interactions,
+in any format that train.py reads; those of H&M are parquet, as `prepare` writes them. Ratios are of means over the same
+cases, which are drawn anew in pairs for the 95 % interval; of several seeds each case counts with its mean. The test
+part is touched once by each run.
 """
 
 import argparse
@@ -28,20 +29,27 @@ from .baselines import BASELINE_CASES
 
 EXPERIMENTS = Path("recipes/experiments.yaml")
 RESAMPLES = 2_000
-SHOPS = ("h_and_m", "movielens")  # whose tables are given; the made-up shop makes its own
+# Whose tables are given; the made-up shop makes its own.
+SHOPS = {
+    "h_and_m": "data/h-and-m",
+    "movielens": "data/ml-100k",
+    "beauty": "data/amazon-beauty-2014",
+    "musical_instruments": "data/instruments",
+}
 NETWORK = "network alone"
 UNTESTED = {"hybrid": "none", "max_test_cases": 1}  # what a stage that others follow is spared
 TASKS_OF_NUMBERS = ("recommend", "search", "rate", "select")
 
 
 def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
-    """The recipe of one run: that of the experiment with its changes, and where data and results are."""
-    recipe = yaml.safe_load(Path(experiment["of"]).read_text())
+    """The recipe of one run: that of the experiment, if it has one, with its changes, and where data and results
+    are."""
+    recipe = yaml.safe_load(Path(experiment["of"]).read_text()) if "of" in experiment else {}
     recipe |= {"output_dir": str(folder), "seed": seed, "report_to": "none"}
-    shop = Path(experiment["of"]).parent.name
+    shop = experiment["shop"] if "shop" in experiment else Path(experiment["of"]).parent.name
     if shop in SHOPS:
         data, pictures = Path(getattr(given, shop)), getattr(given, f"{shop}_images")
-        recipe |= {"items": str(data / "items.parquet"), "interactions": str(data / "interactions.parquet")}
+        recipe |= {"items": str(data), "interactions": str(data)}
         if pictures:
             recipe["image_root"] = pictures
         if recipe.get("vision_model"):
@@ -52,7 +60,8 @@ def arguments_of(experiment: Mapping[str, Any], given: argparse.Namespace, folde
     for name, value in experiment.get("changes", {}).items():
         recipe[name] = recipe.get(name, {}) | value if isinstance(value, dict) else value
     for name in ("task_shares", "task_weights"):
-        recipe[name] = {task: value for task, value in recipe.get(name, {}).items() if task in recipe["tasks"]}
+        if name in recipe:
+            recipe[name] = {task: value for task, value in recipe[name].items() if task in recipe["tasks"]}
     if corrupt := experiment.get("corrupt"):
         folder.mkdir(parents=True, exist_ok=True)
         recipe["items"] = str(folder / "spoilt_items.parquet")
@@ -321,9 +330,8 @@ def others_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--h_and_m", default="data/h-and-m")
-    parser.add_argument("--movielens", default="data/ml-100k")
-    for shop in SHOPS:
+    for shop, folder in SHOPS.items():
+        parser.add_argument(f"--{shop}", default=folder, help="folder of its tables (default: %(default)s)")
         parser.add_argument(f"--{shop}_images", help="folder of the pictures; by default that of the table")
     parser.add_argument("--vision_model", default="mobilenet-v1-block12", help="folder or name of the frozen tower")
     parser.add_argument("--feature_store", default="runs/experiments/vision_features")

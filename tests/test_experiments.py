@@ -39,11 +39,10 @@ def given(tmp_path):
     for name in ("h_and_m", "movielens"):
         (tmp_path / name).mkdir()
         experiments.pq.write_table(items, tmp_path / name / "items.parquet")
+    of_shops = {shop: str(tmp_path / shop) for shop in experiments.SHOPS}
     return argparse.Namespace(
-        h_and_m=str(tmp_path / "h_and_m"),
-        movielens=str(tmp_path / "movielens"),
-        h_and_m_images=None,
-        movielens_images=None,
+        **of_shops,
+        **{f"{shop}_images": None for shop in of_shops},
         vision_model="tower",
         feature_store="features",
         output_dir=str(tmp_path / "runs"),
@@ -65,6 +64,10 @@ def test_every_experiment_is_a_recipe(name, given, tmp_path, monkeypatch):
         assert found == value if not isinstance(value, dict) else value.items() <= found.items()
         if isinstance(value, dict):
             assert len(found) > len(value), "the rest of the recipe's stays"
+    if "shop" in ALL[name]:
+        # As a newcomer's command: two tables and where to put the result.
+        assert recipe.keys() == {"items", "interactions", "output_dir", "seed", "report_to"}
+        assert data_args.items == data_args.interactions == getattr(given, ALL[name]["shop"])
     assert ALL[name].get("against", "h_and_m") in ALL
 
 
