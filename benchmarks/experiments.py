@@ -5,9 +5,9 @@ python -m benchmarks.experiments --only "h_and_m with reweighting" --seeds 1 2 .
 python -m benchmarks.experiments --table_only
 
 A run whose folder has results is not run again. The folders of the data sets hold the tables items and interactions,
-in any format that train.py reads; those of H&M are parquet, as `prepare` writes them. Ratios are of means over the same
-cases, which are drawn anew in pairs for the 95 % interval; of several seeds each case counts with its mean. The test
-part is touched once by each run.
+in any format that train.py reads; those of H&M are parquet, as `prepare` writes them. Ratios are of means over the
+same cases, which are drawn anew in pairs for the 95 % interval; of several seeds each case counts with its mean. The
+test part is touched once by each run.
 """
 
 import argparse
