@@ -11,13 +11,12 @@ import logging
 import time
 from functools import partial
 
-import torch
 from transformers import set_seed
 
 from hub_cards.publication import publication_of, publish
 from hub_cards.report import shoppers_of, write_report
 from hub_cards.run_record import write_results
-from modeling_unimp import PersonalizationPipeline, UniMPTrainer
+from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.training.defaults import fill_from_data
 from modeling_unimp.training.evaluation import evaluate_model, format_table
@@ -33,14 +32,16 @@ from modeling_unimp.training.experiment import (
     mixture_of,
     model_of,
     processor_of,
+    refit,
     split_histories,
+    trainer_of,
     use_all_cores,
 )
 from modeling_unimp.training.hybrid_fitting import MOST_CASES
 from modeling_unimp.training.initial_model import check_initial_model, leak_of
 from modeling_unimp.training.item_similarity import term_vectors
 from modeling_unimp.training.recipe import given_on_command_line, parse_recipe
-from processing_unimp import TASK_NAMES, UniMPCollator
+from modeling_unimp.training.refit import TOLD
 from processing_unimp.metrics.lists import ListMeasures
 
 logger = logging.getLogger("train")
@@ -75,6 +76,8 @@ def main() -> None:
                 logger.warning("push_to_hub: a codec alone is not published. Train a model with it and push that.")
         return
     split = split_histories(histories, catalogue, data_args)
+    if data_args.refit:
+        split.leaks += f" {TOLD}"
     if model_args.initial_model is not None:
         split.leaks += f" {leak_of(model_args.initial_model)}"
         logger.warning(leak_of(model_args.initial_model))
@@ -84,19 +87,8 @@ def main() -> None:
     model, features = model_of(processor, codec, model_args, args)
     mixture = mixture_of(split, catalogue, data_args, args.seed)
     cases_of = partial(evaluation_cases_of, data_args=data_args, catalogue=catalogue)
-    trainer = UniMPTrainer(
-        model=model,
-        args=args,
-        task_names=TASK_NAMES,
-        train_dataset=mixture,
-        evaluation_cases=cases_of(split.validation, max_cases=data_args.max_validation_cases),
-        data_collator=UniMPCollator(
-            processor, context=args.context_loss, next_item=args.next_item_weight > 0, vision_features=features
-        ),
-        processing_class=processor,
-        vision_features=features,
-        competing_items=None if split.new_items is None else torch.from_numpy(~split.new_items),
-    )
+    watched = cases_of(split.validation, max_cases=data_args.max_validation_cases)
+    trainer = trainer_of(model, processor, features, split, mixture, args, watched)
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     validation = cases_of(split.validation, max_cases=MOST_CASES)
     closed_form, fit = add_closed_forms(trainer, validation, split, data_args, model_args)
@@ -123,8 +115,12 @@ def main() -> None:
         shown = cases_of(split.test.sample(24, data_args.split_seed), max_cases=None)
         report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results, codec_results, fit)
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
-        if publication is not None:
-            publish(output_dir, publication)
+    if data_args.refit:
+        trainer = refit(trainer, histories, codec, data_args, model_args)
+        trainer.save_merged_model(output_dir)
+        logger.info(f"model {output_dir}/ is now that of all interactions; the numbers are of the one before")
+    if publication is not None and trainer.is_world_process_zero():
+        publish(output_dir, publication)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class StarScores(NamedTuple):
     Args:
         mean (`float`): of all stars.
         biases (`np.ndarray` of shape `(N,)`): of each item.
-        strength (`float`): the shopper's bias is drawn to 0 as if by so many more ratings.
+        strength (`float`): the shopper's bias is drawn to 0 as if by so many more ratings; `item_strength` the item's.
         neighbours (`np.ndarray` of shape `(N, k)`), similarities (`np.ndarray` of shape `(N, k)`): items rated alike.
         factors (`np.ndarray` of shape `(N, R)`): of a matrix factorisation; a shopper's are fitted to the history.
         penalty (`float`): of the squares of a shopper's factors.
@@ -40,6 +40,7 @@ class StarScores(NamedTuple):
     expected: float = 0.0
     alike: float = 0.0
     factored: float = 0.0
+    item_strength: float = 0.0
 
     def estimate(self, history: Sequence[tuple[int, float | None]], item: int) -> tuple[float, float, float]:
         """Expected stars `e` of an item (-1: none of the catalogue) by the biases, and what is to be added to them by

@@ -11,6 +11,7 @@ checkpoints.py          which checkpoints are whole, and which one to go on from
 termination.py          SIGTERM: save a checkpoint and stop
 sharding.py             FSDP2 for a model of which a batch may leave parts unused
 hybrid_fitting.py       closed-form scores of a shop, and their weights beside the network's
+refit.py                what validation chose, learnt again from all interactions
 item_similarity.py      neighbours of items: EASE, kNN, transitions, text, pictures
 rating_factors.py       biases and factors of stars
 feature_store.py        vision features of the catalogue's pictures, on disk

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from processing_unimp import (
+    TASK_NAMES,
     TASKS,
     Catalogue,
     EvaluationCases,
@@ -29,6 +30,7 @@ from processing_unimp import (
     Split,
     Targets,
     TaskMixture,
+    UniMPCollator,
     UniMPProcessor,
     by_time,
     hold_out_domain,
@@ -53,6 +55,7 @@ from .hybrid_fitting import closed_form_scores, fit_hybrid
 from .initial_model import take_weights
 from .low_rank_adapters import add_lora
 from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments
+from .refit import refit_closed_form, steps_again, whole_shop
 from .taming_vqgan import load_image_codec
 from .trainer import UniMPTrainer
 
@@ -356,6 +359,39 @@ def evaluation_cases_of(
     ]
 
 
+def trainer_of(
+    model: UniMPForConditionalGeneration,
+    processor: UniMPProcessor,
+    features: FeatureStore | None,
+    split: Split,
+    mixture: TaskMixture,
+    args: UniMPTrainingArguments,
+    validation: Sequence[EvaluationCases] = (),
+) -> UniMPTrainer:
+    """What trains the model on a mixture of the training part of a split."""
+    return UniMPTrainer(
+        model=model,
+        args=args,
+        task_names=TASK_NAMES,
+        train_dataset=mixture,
+        evaluation_cases=validation,
+        data_collator=UniMPCollator(
+            processor, context=args.context_loss, next_item=args.next_item_weight > 0, vision_features=features
+        ),
+        processing_class=processor,
+        vision_features=features,
+        competing_items=None if split.new_items is None else torch.from_numpy(~split.new_items),
+    )
+
+
+def closed_forms_of(split: Split, features: FeatureStore | None, data_args: DataArguments) -> HybridScores:
+    """The closed-form scores of the training part of a split, not weighted yet."""
+    pictures = None if features is None else features.pooled().numpy()
+    return closed_form_scores(
+        split.train, pictures, data_args.query_attribute, data_args.exclude_seen, data_args.attributes, split.new_items
+    )
+
+
 def add_closed_forms(
     trainer: UniMPTrainer,
     validation: Sequence[EvaluationCases],
@@ -371,14 +407,9 @@ def add_closed_forms(
     """
     if model_args.hybrid == "none" or not {"recommend", "search", "rate"} & {*data_args.tasks}:
         return None, {}
-    features = trainer.vision_features
-    pictures = None if features is None else features.pooled().numpy()
-    hybrid = closed_form_scores(
-        split.train, pictures, data_args.query_attribute, data_args.exclude_seen, data_args.attributes, split.new_items
-    )
-    model = trainer.bare_model
+    model, features = trainer.bare_model, trainer.vision_features
     model.hybrid_scores, alone, fit = fit_hybrid(
-        hybrid,
+        closed_forms_of(split, features, data_args),
         model,
         trainer.processing_class,
         validation,
@@ -387,6 +418,36 @@ def add_closed_forms(
         batch_size=trainer.args.per_device_eval_batch_size,
     )
     return alone, fit
+
+
+def refit(
+    trainer: UniMPTrainer,
+    histories: Histories,
+    codec: ImageCodec | None,
+    data_args: DataArguments,
+    model_args: ModelArguments,
+) -> UniMPTrainer:
+    """Train what validation chose again on all interactions, see `refit.py`.
+
+    Args:
+        trainer (`UniMPTrainer`): with the tested model.
+        histories (`Histories`): all that there is.
+
+    Returns:
+        `UniMPTrainer`: with the model to save.
+    """
+    processor, tested = trainer.processing_class, trainer.bare_model.hybrid_scores
+    args, whole = steps_again(trainer.args, trainer.state), whole_shop(histories, data_args)
+    logger.info(f"refit: {args.max_steps} steps on all {whole.train.num_interactions} interactions")
+    set_seed(args.seed)
+    model, features = model_of(processor, codec, model_args, trainer.args)
+    mixture = mixture_of(whole, processor.catalogue, data_args, args.seed)
+    again = trainer_of(model, processor, features, whole, mixture, args)
+    again.train()
+    if tested is not None:
+        closed_forms = closed_forms_of(whole, features, data_args)
+        again.bare_model.hybrid_scores = refit_closed_form(tested, closed_forms, whole.train)
+    return again
 
 
 def checkpoint_to_resume(args: UniMPTrainingArguments) -> str | None:

@@ -437,6 +437,20 @@ def _candidate_weight(
     return float(fit_softmax(features, np.array([truth for _, truth in found]), added)[0])
 
 
+def refit_stars(fitted: StarScores, train: Histories) -> StarScores:
+    """The same of other interactions, with the strengths and weights that were chosen."""
+    mean, _, of_item = biases(train, fitted.strength, fitted.item_strength)
+    *_, factors = factorise(train, fitted.strength, fitted.item_strength, fitted.factors.shape[1], fitted.penalty)
+    near = rated_alike(train, fitted.strength, mean, of_item)
+    return fitted._replace(
+        mean=mean,
+        biases=of_item,
+        factors=factors.astype(np.float32),
+        neighbours=near.items,
+        similarities=near.values,
+    )
+
+
 def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, catalogue: Catalogue) -> StarScores:
     """Biases and factors by ridge regression, whose penalties and blend with the network validation chooses.
 
@@ -448,14 +462,14 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
     truth = np.array([int(request["answer"]) - 1 for request in requests])
     stars = np.arange(1, network.shape[1] + 1)
 
-    def with_penalties(of_users: float, of_items: float) -> tuple[float, tuple[float, StarScores]]:
+    def with_penalties(of_users: float, of_items: float) -> tuple[float, StarScores]:
         mean, _, of_item = biases(train, of_users, of_items)
         nothing = np.zeros((len(catalogue), 0), dtype=np.int32), np.zeros((len(catalogue), 0), dtype=np.float32)
         found = StarScores(mean, of_item, of_users, *nothing, nothing[1], 1.0, np.zeros(len(stars)))
-        return squared_error(found, (0,)), (of_items, found)
+        return squared_error(found, (0,)), found._replace(item_strength=of_items)
 
     def with_factors(rank: int, penalty: float) -> tuple[float, StarScores]:
-        *_, factors = factorise(train, biased.strength, item_penalty, rank, penalty)
+        *_, factors = factorise(train, biased.strength, biased.item_strength, rank, penalty)
         found = biased._replace(factors=factors.astype(np.float32), penalty=penalty)
         return squared_error(found, (0, 2)), found
 
@@ -464,9 +478,7 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         return float(np.square(np.array(expected) - truth - 1).mean())
 
     penalties = STAR_PENALTIES if len(truth) >= FEWEST_STARS else STAR_PENALTIES[1:2]
-    _, (item_penalty, biased) = min(
-        (with_penalties(u, i) for u in penalties for i in penalties), key=lambda each: each[0]
-    )
+    _, biased = min((with_penalties(u, i) for u in penalties for i in penalties), key=lambda each: each[0])
     _, found = min(
         (with_factors(rank, penalty) for rank in RANKS for penalty in FACTOR_PENALTIES), key=lambda each: each[0]
     )

@@ -70,6 +70,11 @@ class DataArguments:
         {}, "How much oftener than so a task is drawn, JSON; 1 where it is not named, 0: not trained."
     )
     exclude_seen: bool = _option(True, "Leave the history's items out of rankings, here and of the saved model.")
+    refit: bool = _option(
+        False,
+        "After the test train again on all interactions, as many steps and with the weights that validation chose: "
+        "what is saved then knows what was held out, and the numbers are of the model before.",
+    )
     max_validation_cases: int | None = _option(1000, "Cases of each task in an evaluation during training.")
     max_test_cases: int | None = _option(None, "Cases of each task in the final test; all without it.")
 
