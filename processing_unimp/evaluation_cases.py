@@ -64,6 +64,7 @@ class EvaluationCases:
         exclude_seen (`bool`): whether items of the history are left out of a ranking.
         skipped (`int`): cases the data has no answer for, such as unrated ones, and with `exclude_seen` those of a
             ranking whose true item is in the history.
+        seen (`int`): how many of these are the latter.
     """
 
     task: Task
@@ -72,6 +73,7 @@ class EvaluationCases:
     source: ExampleSource
     exclude_seen: bool
     skipped: int
+    seen: int = 0
 
     @classmethod
     def of(
@@ -79,7 +81,7 @@ class EvaluationCases:
     ) -> "EvaluationCases":
         """Cases of the task `name`; of more than `max_cases` a random sample, drawn from `source.rng`."""
         order = source.rng.permutation(len(targets)) if max_cases is not None else np.arange(len(targets))
-        task, chosen, columns, skipped = TASKS[name], list[int](), dict[str, list[Any]](), 0
+        task, chosen, columns, skipped, seen = TASKS[name], list[int](), dict[str, list[Any]](), 0, 0
         for index in order:
             if max_cases is not None and len(chosen) == max_cases:
                 break
@@ -89,14 +91,14 @@ class EvaluationCases:
             # competed, a model that ranks all seen items first would have a hit.
             hidden = exclude_seen and task.answer_group == "items" and _is_seen(case)
             if request is None or hidden:
-                skipped += 1
+                skipped, seen = skipped + 1, seen + hidden
                 continue
             chosen.append(int(index))
             for key, value in request.items():
                 if key not in ("task", "history"):
                     columns.setdefault(key, []).append(value)
         cases = targets.take(np.array(chosen, dtype=np.int64))
-        return cls(task, cases, Requests(task, cases, columns, source), source, exclude_seen, skipped)
+        return cls(task, cases, Requests(task, cases, columns, source), source, exclude_seen, skipped, seen)
 
     def __len__(self) -> int:
         return len(self.cases)

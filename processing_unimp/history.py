@@ -306,6 +306,13 @@ class Histories:
         """Returns how many interactions each item of the catalogue has, shape `(num_items,)`: its popularity."""
         return np.bincount(self.item_numbers, minlength=len(self.catalogue))
 
+    def share_again(self) -> float:
+        """Returns the share of the interactions, but for the first of each user, whose item the user had before."""
+        number_of_pair = self.user_numbers * len(self.catalogue) + self.item_numbers
+        num_following = self.num_interactions - int((self.lengths > 0).sum())
+        num_again = self.num_interactions - len(np.unique(number_of_pair))
+        return num_again / max(num_following, 1)
+
     def explanations(self) -> list[str]:
         """Returns all explanations that are not blank, user by user, oldest first."""
         if "explanation" not in self._texts:

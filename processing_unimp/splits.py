@@ -109,20 +109,35 @@ class Split:
     leaks: str = ""
 
 
-def new_items_of(train: Histories, outside: np.ndarray) -> np.ndarray | None:
+def new_items_of(
+    train: Histories, core: np.ndarray, counts: np.ndarray, held_out: np.ndarray | None = None
+) -> np.ndarray | None:
     """Items that are sold and that nobody took yet: they go by what they are.
 
+    Such an item may also be one that nobody wants. Where no more items were never taken than once or twice, they are
+    the end of a long tail; where they are more than a fifth of what is sold, the shop is like that for long. They are
+    not new then.
+
     Args:
-        train (`Histories`)
-        outside (`np.ndarray` of bool, `(N,)`): items that some took, too few for the training: these are known.
+        train (`Histories`): the training part.
+        core (`np.ndarray` of shape `(N,)`): how often each item is taken in what was split.
+        counts (`np.ndarray` of shape `(N,)`): the same of the whole table: who was taken there and is not in the core
+            is known, and too seldom taken to be learnt.
+        held_out (`np.ndarray` of bool, `(N,)`, *optional*): items kept out of the training to be asked for: new,
+            however many they are.
 
     Returns:
-        `np.ndarray`: of bool `(N,)`; `None` where there are none, and where they are more than a fifth of
-        what is sold: a shop has that, then, for long, and nobody wants it.
+        `np.ndarray`: of bool `(N,)`; `None` where there are none.
     """
     available = np.array(train.catalogue.available)
-    is_new: np.ndarray = (train.item_counts() == 0) & ~outside & available
-    return is_new if 0 < is_new.sum() <= MOST_NEW * available.sum() else None
+    asked_for = np.zeros(len(available), dtype=bool) if held_out is None else held_out & available
+    others = available & ~asked_for
+    is_untaken = (train.item_counts() == 0) & ~((counts > 0) & (core == 0)) & others
+    num_rare = int((others & ((counts == 1) | (counts == 2))).sum())
+    if not num_rare < is_untaken.sum() <= MOST_NEW * available.sum():
+        is_untaken[:] = False
+    is_new: np.ndarray = is_untaken | asked_for
+    return is_new if is_new.any() else None
 
 
 def k_core(histories: Histories, k: int = 5) -> Histories:

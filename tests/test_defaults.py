@@ -51,6 +51,21 @@ def test_sizes_follow_from_the_shop(tmp_path):
     assert model.config_fields["item_at_eoc"]
 
 
+def test_what_is_bought_again_may_be_recommended(tmp_path):
+    catalogue = make_catalogue()
+
+    def histories(*taken):
+        rows = [{"user_id": user, "item_id": item, "timestamp": n} for user in "uv" for n, item in enumerate(taken)]
+        return Histories.from_interactions(rows, catalogue)
+
+    # Of the four that are trained on three follow another; the two held out do not count.
+    again, never = histories("m1", "m2", "m1", "s1", "h1", "h2"), histories("m1", "m2", "s1", "s2", "m1", "m2")
+    assert again.truncate(np.array([4, 4])).share_again() == pytest.approx(1 / 3)
+    for shop, expected in ((again, False), (never, True)):
+        assert filled(tmp_path, catalogue, shop, k_core=0)[0].exclude_seen is expected
+    assert filled(tmp_path, catalogue, again, k_core=0, exclude_seen=True)[0].exclude_seen is True
+
+
 def test_tasks_follow_from_what_there_is(tmp_path):
     assert filled(tmp_path, *shop_of(300, 8))[0].tasks == ["recommend", "select"]
     kinds = {"kind": lambda n: f"kind {n % 7}"}

@@ -50,18 +50,29 @@ def test_k_core_takes_away_until_all_is_left_has_k():
 
 
 def test_new_items_are_those_that_nobody_is_known_to_have_taken():
-    histories, catalogue = shop({"a": "rstxyz", "b": "w"})
-    nothing = np.zeros(7, dtype=bool)
-    assert new_items_of(histories, nothing) is None
-    first = histories.select_users(np.array([0]))
-    assert [catalogue.item_id(number) for number in np.flatnonzero(new_items_of(first, nothing))] == ["w"]
-    # Some took it, too few to learn from.
-    assert new_items_of(first, np.array([item_id == "w" for item_id in catalogue.item_ids])) is None
+    histories, catalogue = shop({"a": "rstxyz", "b": "rstxyz", "c": "rstxyz", "d": "w"})
+
+    def new(train, counts, core=None, **held_out):
+        found = new_items_of(train, counts if core is None else core, counts, **held_out)
+        return "" if found is None else "".join(catalogue.item_id(number) for number in np.flatnonzero(found))
+
+    is_w = np.array([item_id == "w" for item_id in catalogue.item_ids])
+    first = histories.select_users(np.arange(3))
+    counts = first.item_counts()
+    assert new(histories, histories.item_counts()) == "" and new(first, counts) == "w"
+    # Somebody took it, too seldom to learn from; or it was sold while the shop was tested.
+    assert new(first, histories.item_counts(), counts) == ""
+    assert new(first, 5 * histories.item_counts()) == "w"
     catalogue.retire(["w"])
-    assert new_items_of(first, nothing) is None
+    assert new(first, counts) == "" and new(first, counts, held_out=is_w) == ""
     catalogue.unretire(["w"])
+    # Where another was taken twice, this one is the end of its tail, unless it is to be asked for.
+    twice = np.where(np.arange(7) == first.catalogue.number("r"), 2, counts)
+    assert new(first, twice) == "" and new(first, twice, held_out=is_w) == "w"
     # Six of seven: such a shop has what nobody wants.
-    assert new_items_of(histories.select_users(np.array([1])), nothing) is None
+    last = histories.select_users(np.array([3]))
+    assert new(last, 3 * last.item_counts()) == ""
+    assert new(last, 3 * last.item_counts(), held_out=~is_w) == "rstxyz"
 
 
 def test_leave_last_out_by_hand():

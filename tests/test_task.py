@@ -301,5 +301,6 @@ def test_a_target_that_was_seen_is_skipped_when_seen_items_are_left_out():
     excluded, included = (
         EvaluationCases.of("recommend", targets, source(), exclude_seen=exclude) for exclude in (True, False)
     )
-    assert (len(excluded), excluded.skipped) == (1, 1) and (len(included), included.skipped) == (2, 0)
+    assert (len(excluded), excluded.skipped, excluded.seen) == (1, 1, 1)
+    assert (len(included), included.skipped, included.seen) == (2, 0, 0)
     assert len(EvaluationCases.of("rate", targets, source(), exclude_seen=True)) == 2

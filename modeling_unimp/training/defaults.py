@@ -29,6 +29,7 @@ SHARE_OF_RANKED = 0.02  # of select, where the ranking selects: candidates are w
 DICTS = ("unimp", "task_shares")
 LEAST_TRAINED = 0.01  # of the interactions, with stars or an explanation: a task of fewer is not learnt
 MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
+OFTEN_AGAIN = 0.1  # of what shoppers take; from here on a recommendation may be what they had
 QUERY_COVERAGE, FEWEST_QUERIES, ITEMS_A_QUERY = 0.8, 3, 10
 
 
@@ -123,6 +124,7 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
     return {
         "query_attribute": query_attribute,
         "tasks": tasks,
+        "exclude_seen": trained.share_again() < OFTEN_AGAIN,
         "history_format": "compact",
         "history_length": int(np.clip(np.quantile(histories.lengths, 0.98), SHORTEST_READ, LONGEST_READ)),
         "windows": "whole",

@@ -64,7 +64,8 @@ def score_cases(
         if not len(cases):
             if cases.skipped:
                 logger.warning(
-                    f"No case to evaluate {cases.task.name} on: {cases.skipped} have no answer in the data."
+                    f"No case to evaluate {cases.task.name} on: {cases.skipped - cases.seen} have no answer in the "
+                    f"data, and {cases.seen} ask for an item of the history, which exclude_seen leaves out."
                 )
             continue
         own = range(process_index, len(cases), num_processes)
@@ -231,6 +232,9 @@ def fit_in_words(task: str, of_task: Mapping[str, Any] | None) -> str:
         f"{of_task['metric'].upper()} on {of_task['cases']:,} validation cases: network {of_task['network']:.4f}, "
         f"closed form {of_task['closed_form']:.4f}, together {of_task['together']:.4f}; "
     )
+    gain = of_task["network"] - of_task["together"]
+    if not of_task["weight"] and (-gain if of_task["metric"] == "rmse" else gain) > 0:
+        return words + "the network is ahead on these cases, by no more than chance may do, and gets no weight"
     if not of_task["weight"]:
         return words + "the network does not earn its weight here, and gets none"
     asked = "" if of_task["asked"] == task else f", which is asked to {of_task['asked']}"
@@ -247,7 +251,8 @@ def format_table(results: dict[str, Results]) -> str:
             names = list(result["model"])
             widths = {name: max(len(name) + 2, 11) for name in names}
             head = "".join(name.rjust(widths[name]) for name in names)
-            lines.append(f"  {task} ({result['cases']} cases)".ljust(36) + head)
+            skipped = f", {result['skipped']} skipped" if result.get("skipped") else ""
+            lines.append(f"  {task} ({result['cases']} cases{skipped})".ljust(36) + head)
             for who, metrics in rows.items():
                 line = f"    {who}".ljust(36) + "".join(_cell(metrics[name]).rjust(widths[name]) for name in names)
                 if who == "UniMP" and result["interval"] is not None:

@@ -49,6 +49,7 @@ from ..imagining import CODEC_FOLDER
 from ..modeling_unimp import UniMPForConditionalGeneration
 from . import checkpoints
 from .codec_training import measure_codec, train_codec
+from .defaults import OFTEN_AGAIN
 from .evaluation import Fit
 from .feature_store import FeatureStore, tower_fingerprint
 from .hybrid_fitting import closed_form_scores, fit_hybrid
@@ -143,12 +144,14 @@ def check_pictures(catalogue: Catalogue) -> None:
 
 def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments) -> Split:
     """Core, held-out domain, then the split; what was removed and what leaks is logged."""
-    outside = histories.item_counts() > 0
+    counts = histories.item_counts()
     if data_args.k_core:
         histories = k_core(histories, data_args.k_core)
-    outside &= histories.item_counts() == 0
+    core = histories.item_counts()
     new_domain: Targets | None = None
+    held_out: np.ndarray | None = None
     if data_args.held_out_domain is not None:
+        held_out = np.array([name == data_args.held_out_domain for name in catalogue.column("domain")], dtype=bool)
         histories, new_domain = hold_out_domain(histories, catalogue, data_args.held_out_domain)
     if data_args.split == "leave_last_out":
         split = leave_last_out(histories, new_users=data_args.new_users, seed=data_args.split_seed)
@@ -159,12 +162,17 @@ def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataA
     else:
         raise SystemExit(f"split: {data_args.split!r}: expected leave_last_out or by_time.")
     split.new_domain = new_domain
-    split.new_items = new_items_of(split.train, outside)
+    split.new_items = new_items_of(split.train, core, counts, held_out)
     logger.info(
         f"{len(catalogue)} items; {split.name}: {split.train.num_interactions} interactions to train on, "
         f"{len(split.validation)} validation and {len(split.test)} test targets; removed: {split.removed}"
     )
     logger.info(f"what this split leaks: {split.leaks}")
+    if data_args.exclude_seen and (again := split.train.share_again()) >= OFTEN_AGAIN:
+        logger.warning(
+            f"{100 * again:.0f} % of what these shoppers take they had before, and exclude_seen: true recommends none "
+            "of that, here and in the saved model. For a shop where things are bought again say exclude_seen: false."
+        )
     if split.new_items is not None:
         logger.info(f"{split.new_items.sum()} items that nobody took are taken to be new: they go by what they are")
     return split

@@ -25,11 +25,10 @@ TOLD = (
 
 def whole_shop(histories: Histories, data_args: DataArguments) -> Split:
     """All that there is to learn from: the core, and nothing that is asked."""
-    taken = histories.item_counts() > 0
     core = k_core(histories, data_args.k_core) if data_args.k_core else histories
     nobody = Targets(core, np.zeros(0), np.zeros(0))
-    outside = taken & (core.item_counts() == 0)
-    return Split("all", core, nobody, nobody, new_items=new_items_of(core, outside), removed=dict(core.removed))
+    new_items = new_items_of(core, core.item_counts(), histories.item_counts())
+    return Split("all", core, nobody, nobody, new_items=new_items, removed=dict(core.removed))
 
 
 def steps_again(args: UniMPTrainingArguments, state: Any) -> UniMPTrainingArguments:
