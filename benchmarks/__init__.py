@@ -10,6 +10,7 @@ Accuracy:
     walking_shop.py             a made-up shop that no default was chosen on
     transformer_baselines.py    SASRec, eSASRec, BERT4Rec and HSTU through RecTools
     cold_items.py               items that are added after the training
+    refit.py                    what training again on all interactions is worth
     explanation_truth.py        what explanations of the made-up shop claim, and what of it is so
     imagine_demo.py             what a model of the made-up shop draws
     imagine_questions.py        what it is asked for, and what is right

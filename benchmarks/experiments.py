@@ -154,12 +154,14 @@ def free_ratio(ours: np.ndarray, theirs: np.ndarray, is_rmse: bool, seed: int = 
 
 
 def cases_of(files: Sequence[Path], part: str, task: str, who: str) -> np.ndarray | None:
-    """Headlines of the cases `(C,)`, of several runs their mean."""
+    """Headlines of the cases `(C,)`, of several runs their mean; of runs with cases of their own all of them."""
     found = []
     for file in files:
         with np.load(file) as opened:
             if (key := f"{part}/{task}/{who}") in opened.files:
                 found.append(opened[key].astype(np.float64))
+    if len({len(each) for each in found}) > 1:
+        return np.concatenate(found)
     return np.mean(found, axis=0) if found else None
 
 

@@ -124,6 +124,16 @@ def test_ratios_of_pairs():
     assert ratio == (theirs > 0.5).mean() / 0.5 and 0.7 < low < ratio < high < 1.3
 
 
+def test_runs_with_cases_of_their_own_are_all_counted(tmp_path):
+    for seed, headlines in enumerate(([0.0, 1.0], [1.0, 1.0], [1.0, 1.0, 0.5])):
+        values = {("test", "search", "UniMP"): np.array(headlines)}
+        save_by_case(tmp_path / f"{seed}.npz", values)
+    of = [tmp_path / f"{seed}.npz" for seed in range(3)]
+    assert experiments.cases_of(of[:2], "test", "search", "UniMP").tolist() == [0.5, 1.0]
+    assert experiments.cases_of(of, "test", "search", "UniMP").tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5]
+    assert experiments.ratio_of(of, of[:2], "test", "search", "UniMP", "UniMP") == "other cases"
+
+
 def test_ratios_of_cases_of_their_own():
     assert experiments.free_ratio(np.full(10, 0.3), np.full(20, 0.2), False) == pytest.approx((1.5, 1.5, 1.5))
     assert experiments.free_ratio(np.full(10, 0.3), np.full(20, 0.2), True) == pytest.approx((1.5, 1.5, 1.5))
