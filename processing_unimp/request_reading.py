@@ -7,10 +7,19 @@ Python as bytes, PIL pictures and `pathlib.Path`s.
 from collections.abc import Mapping
 from typing import Any
 
-from .bounds import MAX_ATTRIBUTES, MAX_CANDIDATES, MAX_HISTORY, check_length, check_value, short_repr
+from .bounds import (
+    MAX_ATTRIBUTES,
+    MAX_CANDIDATES,
+    MAX_HISTORY,
+    MAX_PICTURES,
+    MAX_PIXELS_OF_REQUEST,
+    check_length,
+    check_value,
+    short_repr,
+)
 from .cell_values import id_as_text, is_missing, plain_value
 from .item_text import stars_of
-from .picture import bytes_of_data_uri
+from .picture import bytes_of_data_uri, coded_pixels
 
 LISTS = {"history": MAX_HISTORY, "candidates": MAX_CANDIDATES, "retrieved": MAX_CANDIDATES}
 ENTRIES = {"history": "history item", "candidates": "candidate", "retrieved": "retrieved item", "item": "the item"}
@@ -44,7 +53,29 @@ def read_request(request: Any) -> dict[str, Any]:
         read["item"] = _entry(read["item"], ENTRIES["item"])
     for name in ("query", "wish"):
         check_value(read.get(name), f"the {name}")
+    _check_pictures(read)
     return read
+
+
+def _check_pictures(request: Mapping[str, Any]) -> None:
+    """Refuse more pictures, or more of them, than are opened for one request, before any is."""
+    named = [entry for name in ENTRIES for entry in _listed(request.get(name))]
+    images = [entry["image"] for entry in named if isinstance(entry, dict) and "image" in entry]
+    distinct = {image if isinstance(image, bytes) else id(image): image for image in images}
+    if len(distinct) > MAX_PICTURES:
+        raise ValueError(
+            f"the items of a request have {len(distinct)} pictures of their own: at most {MAX_PICTURES} are opened. "
+            "Leave some out, such as those of the oldest items."
+        )
+    if (pixels := sum(map(coded_pixels, distinct.values()))) > MAX_PIXELS_OF_REQUEST:
+        raise ValueError(
+            f"the {len(distinct)} pictures of a request have {pixels / 1e6:.0f} megapixels together: at most "
+            f"{MAX_PIXELS_OF_REQUEST // 10**6} are opened. Send smaller versions."
+        )
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
 
 
 def _entry(entry: Any, where: str) -> Any:
@@ -94,6 +125,7 @@ def picture_of_request(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     try:
-        return bytes_of_data_uri(value) if isinstance(value, str) else value
+        value = bytes_of_data_uri(value) if isinstance(value, str) else value
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    return bytes(value) if isinstance(value, bytearray | memoryview) else value

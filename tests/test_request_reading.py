@@ -2,6 +2,7 @@
 
 import base64
 import decimal
+import io
 import json
 import uuid
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from shop import make_processor, picture
 
-from processing_unimp.bounds import MAX_HISTORY, short_repr
+from processing_unimp.bounds import MAX_HISTORY, MAX_PICTURES, short_repr
 from processing_unimp.request_reading import read_request
 
 RECOMMEND = {"task": "recommend", "history": ["m1", "s2"]}
@@ -218,6 +219,41 @@ def test_pictures_that_a_request_may_carry(processor, tmp_path):
     with pytest.raises(ValueError, match="cannot read the picture"):
         bad = "data:image/png;base64," + base64.b64encode(b"%!PS-Adobe").decode()
         processor(requests=[{"task": "rate", "history": ["s2"], "item": {"title": "Hat", "image": bad}}])
+
+
+def pictured(count, image=None):
+    """Items that are pictures alone; after its end a picture may have any bytes."""
+    return [{"image": picture("red") + number.to_bytes(2, "big") if image is None else image} for number in range(count)]
+
+
+def test_more_pictures_than_are_opened_are_refused_before_any_is(processor, monkeypatch):
+    monkeypatch.setattr("processing_unimp.batch_pictures.open_picture", lambda _: pytest.fail("a picture was opened"))
+    large = Image.new("1", (7_000, 7_000))
+    buffer = io.BytesIO()
+    large.save(buffer, "PNG")
+    larger = [{"image": buffer.getvalue() + bytes([number])} for number in range(9)]
+    too_many = f"have {MAX_PICTURES + 1} pictures of their own: at most {MAX_PICTURES}"
+    for request, message in (
+        (RECOMMEND | {"history": pictured(MAX_PICTURES + 1)}, too_many),
+        ({"task": "select", "history": pictured(1), "candidates": pictured(MAX_PICTURES + 1)[1:]}, too_many),
+        (RECOMMEND | {"history": larger}, "the 9 pictures of a request have 441 megapixels together: at most 400"),
+    ):
+        with pytest.raises(ValueError, match=f"request 0: .*{message}"):
+            processor(requests=[request])
+    read_request(RECOMMEND | {"history": [*larger[:8], *pictured(MAX_PICTURES - 8)]})
+    read_request(RECOMMEND | {"history": pictured(MAX_HISTORY, picture("red"))})  # of which there is one
+
+
+def test_a_picture_that_several_items_have_is_opened_once(processor):
+    copies = [{"title": "Hat", "image": bytes(bytearray(picture("red")))} for _ in range(3)]
+    assert len(processor(requests=[RECOMMEND | {"history": [*copies, "m1"]}])["pixel_values"]) == 2
+
+
+def test_candidates_that_are_too_long_are_refused_before_a_picture_is_opened(processor, monkeypatch):
+    monkeypatch.setattr("processing_unimp.batch_pictures.open_picture", lambda _: pytest.fail("a picture was opened"))
+    candidates = [each | {"title": "one two three four five six seven"} for each in pictured(MAX_PICTURES)]
+    with pytest.raises(ValueError, match=r"request 0: its question needs \d+ tokens more than max_length=2048"):
+        processor(requests=[{"task": "select", "history": ["m1"], "candidates": candidates}])
 
 
 def test_pictures_beside_a_text_are_read_in_the_same_way(processor, tmp_path):
