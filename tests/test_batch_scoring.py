@@ -498,7 +498,7 @@ def test_pictures_that_changed_and_items_that_came_since_the_training(folder, tm
     )
     unimp.save_pretrained(tmp_path / "unimp")
     assert same(answers(score(tmp_path / "unimp", histories)), asked(unimp, ROWS, {}))
-    assert (store / "pictures.bin").stat().st_size == seen + 20
+    assert (store / "pictures.bin").stat().st_size == seen + 24
     assert (tmp_path / "unimp" / "vision_features" / "pictures.bin").read_bytes() == left_by_training
 
 

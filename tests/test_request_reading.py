@@ -223,7 +223,9 @@ def test_pictures_that_a_request_may_carry(processor, tmp_path):
 
 def pictured(count, image=None):
     """Items that are pictures alone; after its end a picture may have any bytes."""
-    return [{"image": picture("red") + number.to_bytes(2, "big") if image is None else image} for number in range(count)]
+    return [
+        {"image": picture("red") + number.to_bytes(2, "big") if image is None else image} for number in range(count)
+    ]
 
 
 def test_more_pictures_than_are_opened_are_refused_before_any_is(processor, monkeypatch):
