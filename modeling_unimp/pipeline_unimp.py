@@ -42,7 +42,8 @@ class PersonalizationPipeline(Pipeline):
     ```
 
     A request is a dict with a `"task"` and a `"history"`, latest item last. An item is an id of the catalogue, a dict
-    with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know.
+    with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know. A key
+    that its task does not read is an error.
 
     A history that several requests of a call share is read once. For several calls [`~PersonalizationPipeline.read`]
     it, and pass the [`UserState`] in its place: the answers are the same.

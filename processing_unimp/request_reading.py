@@ -4,9 +4,11 @@ A request may come over the network from anybody. Nothing in JSON names a file: 
 Python as bytes, PIL pictures and `pathlib.Path`s.
 """
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from .all_tasks import TASKS
 from .bounds import (
     MAX_ATTRIBUTES,
     MAX_CANDIDATES,
@@ -21,6 +23,8 @@ from .cell_values import id_as_text, is_missing, plain_value
 from .item_text import stars_of
 from .picture import bytes_of_data_uri, coded_pixels
 
+KEYS = ("task", "history", "answer", "next")  # of every task, the last two for training and evaluation
+CALL_ARGUMENTS = ("top_k", "exclude_seen", "allowed", "because", "batch_size", "vision_features", "seed")
 LISTS = {"history": MAX_HISTORY, "candidates": MAX_CANDIDATES, "retrieved": MAX_CANDIDATES}
 ENTRIES = {"history": "history item", "candidates": "candidate", "retrieved": "retrieved item", "item": "the item"}
 
@@ -33,7 +37,8 @@ def read_request(request: Any) -> dict[str, Any]:
             and values what a data frame or a database holds; missing ones are left out.
 
     Raises:
-        ValueError: no dict, or one that goes over a bound (see `bounds.py`), or an item with an unusable id or image.
+        ValueError: no dict, or one that goes over a bound (see `bounds.py`), or with a key that its task does not
+            read, or an item with an unusable id or image.
     """
     if not isinstance(request, Mapping):
         raise ValueError(
@@ -41,7 +46,8 @@ def read_request(request: Any) -> dict[str, Any]:
             "{'task': 'recommend', 'history': [...]}."
         )
     check_length(request, MAX_ATTRIBUTES, "a request")
-    read = {name: value for name, value in request.items() if not (value is None and name != "task")}
+    read = {name: value for name, value in request.items() if not (is_missing(value) and name != "task")}
+    _check_keys(read)
     for name, most in LISTS.items():
         if name in read:
             values = read[name].tolist() if hasattr(read[name], "tolist") else read[name]
@@ -55,6 +61,29 @@ def read_request(request: Any) -> dict[str, Any]:
         check_value(read.get(name), f"the {name}")
     _check_pictures(read)
     return read
+
+
+def _check_keys(request: Mapping[Any, Any]) -> None:
+    """Refuse what the task would not look at: its answer would be another than was asked for."""
+    task = request.get("task")
+    if not isinstance(task, str) or task not in TASKS:
+        return  # which is refused by that
+    known = [*KEYS, *TASKS[task].keys]
+    for name in request:
+        if name in known:
+            continue
+        where = f"a request to {task} has the key {short_repr(name)}"
+        if name in CALL_ARGUMENTS:
+            raise ValueError(f"{where}, which is an argument of the call: unimp(request, {name}=...).")
+        near = [*difflib.get_close_matches(str(name)[:40], [*known, *CALL_ARGUMENTS], n=1), ""][0]
+        if near in CALL_ARGUMENTS:
+            raise ValueError(f"{where}: did you mean {near}, an argument of the call, unimp(request, {near}=...)?")
+        expected = (
+            f"did you mean {near}?"
+            if near
+            else f"expected {', '.join(['history', *TASKS[task].keys])}, and nothing else."
+        )
+        raise ValueError(f"{where}: {expected}")
 
 
 def _check_pictures(request: Mapping[str, Any]) -> None:

@@ -134,6 +134,44 @@ def test_lists_over_a_bound(processor):
 
 
 @pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"allowed": ["m2"]}, "to recommend has the key 'allowed', which is an argument of the call"),
+        ({"top_k": 1}, r"'top_k', which is an argument of the call: unimp\(request, top_k=...\)"),
+        ({"exclude_seen": False}, "'exclude_seen', which is an argument of the call"),
+        ({"because": 3}, "'because', which is an argument of the call"),
+        ({"exclude_sean": False}, "'exclude_sean': did you mean exclude_seen, an argument of the call"),
+        ({"histori": []}, "'histori': did you mean history"),
+        ({"query": "mug"}, "'query': expected history, and nothing else"),
+        ({5: 6}, "has the key 5: expected"),
+        ({"x" * 10**6: 1}, "has the key 'xxx"),
+        (
+            {"task": "search", "query": "mug", "item": "m1"},
+            "to search has the key 'item': expected history, query, and",
+        ),
+        ({"task": "rate", "item": "m1", "candidates": ["m1"]}, "'candidates': expected history, item, and"),
+        ({"task": "select", "candidates": ["m1"], "canidates": 1}, "'canidates': did you mean candidates"),
+    ],
+)
+def test_a_key_that_the_task_does_not_read_is_refused(processor, more, message):
+    with pytest.raises(ValueError, match=f"request 0: a request .*{message}") as told:
+        processor(requests=[RECOMMEND | more])
+    assert len(str(told.value)) < 400
+
+
+def test_keys_of_examples_and_missing_values_are_taken():
+    missing = {"query": None, "item": float("nan"), "top_k": pd.NA}
+    assert read_request(RECOMMEND | missing) == RECOMMEND
+    for request in (
+        RECOMMEND | {"answer": "m1", "next": "m1"},
+        RECOMMEND | {"task": "explain", "item": "m1", "answer": "Good.", "grounds": []},
+        RECOMMEND | {"task": "imagine", "query": "mug", "answer": "m1", "others": ["m2", "s1"], "wish": "red mug"},
+        RECOMMEND | {"task": "imagine", "query": "mug", "retrieved": ["m1"], "noisy_codes": [1, 2], "next": "m1"},
+    ):
+        assert read_request(request) == request
+
+
+@pytest.mark.parametrize(
     "request_",
     [
         {"task": "x" * 10**6, "history": ["m1"]},
