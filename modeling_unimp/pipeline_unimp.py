@@ -267,12 +267,10 @@ class PersonalizationPipeline(Pipeline):
             )
 
     def _still_valid(self, state: UserState | None) -> UserState | None:
-        """The state, unless the weights are no longer those that read it; with its pictures, which need not be looked
-        at again. Words and pictures that have changed are seen where a request is compared with it."""
+        """The state, unless the weights are no longer those that read it. Words and pictures that have changed are
+        seen where a request is compared with it."""
         if state is None or state.fingerprint != self._weights_fingerprint():
             return None
-        for digest, latents in state.latents.items():
-            self._latents.keep(digest, latents)
         return state
 
     def _weights_fingerprint(self) -> Any:
@@ -435,6 +433,7 @@ class PersonalizationPipeline(Pipeline):
             vision_features=vision_features,
             positions=work["positions"],
             latents=self._latents,
+            own_latents=[None if state is None else state.latents for state in work["states"]],
         )
         if all(state is None for state in work["states"]):
             return work | {"inputs": inputs, "states": None}

@@ -236,6 +236,7 @@ class UniMPProcessor(ProcessorMixin):
         vision_features: VisionFeatures | None = None,
         positions: Sequence[int] | None = None,
         latents: Mapping[str, torch.Tensor] | None = None,
+        own_latents: Sequence[Mapping[str, torch.Tensor] | None] | None = None,
         history_only: bool = False,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -256,6 +257,8 @@ class UniMPProcessor(ProcessorMixin):
             positions (`Sequence[int]`, *optional*): numbers of the requests in error messages, by default from 0.
             latents (`Mapping[str, torch.Tensor]`, *optional*): what a model made of pictures that it has looked at, by
                 digest of the picture; these are not opened again.
+            own_latents (`Sequence[Mapping[str, torch.Tensor]]`, *optional*): with `latents`, of each request what it
+                came with itself, or `None`: it is taken for this request alone.
             history_only (`bool`, *optional*, defaults to `False`): whether to end after the history: `[CLS]` and its
                 items, with which every request of that shopper begins.
             kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway; for `images`
@@ -286,7 +289,10 @@ class UniMPProcessor(ProcessorMixin):
         if isinstance(requests, (Mapping, str)) or not len(requests):
             raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
         rows, task_ids = [], []
-        for position, request in zip(positions or range(len(requests)), requests, strict=True):
+        own = own_latents or [None] * len(requests)
+        for position, request, pictures.own_latents in zip(
+            positions or range(len(requests)), requests, own, strict=True
+        ):
             try:
                 request = self.read_request(request)
                 rows.append(

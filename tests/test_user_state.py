@@ -216,6 +216,31 @@ def test_no_answer_changes_a_state_and_a_pickle_is_as_good(unimp):
     assert again.history == state.history and again.nbytes == state.nbytes > 0
 
 
+def test_a_state_that_was_tampered_with_answers_its_own_requests_alone(unimp):
+    state = pickle.loads(pickle.dumps(unimp.read(HISTORY)))
+    for latents in state.latents.values():
+        latents.fill_(50.0)
+    fresh = PersonalizationPipeline(model=unimp.model, processor=unimp.processor, device="cpu")
+    # The same pictures, in one call with the state and after it, and in another state.
+    others = asked(HISTORY, *FIVE)
+    tampered = asked(state, "rate")
+    mixed = fresh([*tampered, *others, *tampered], **WRITING)
+    expected = one_by_one(unimp, others, **WRITING)
+    assert close(mixed[1:-1], expected) and close(fresh(others, **WRITING), expected)
+    assert close(fresh(asked(fresh.read(HISTORY), *FIVE), **WRITING), expected)
+
+
+def test_a_state_that_goes_on_looks_at_the_new_picture_alone(unimp):
+    state = pickle.loads(pickle.dumps(unimp.read(HISTORY)))
+    other = PersonalizationPipeline(model=unimp.model, processor=unimp.processor, device="cpu")
+    with work_of(other) as done:
+        extended = other.extend(state, EVENT)
+        assert done["pictures"] == 1 and state.latents.keys() - extended.latents.keys() == set()
+        other(asked(extended, "recommend"))
+        assert done["pictures"] == 1
+    assert close(other(asked([*HISTORY, EVENT], *FIVE), **WRITING), other(asked(extended, *FIVE), **WRITING))
+
+
 @pytest.mark.parametrize("item_rows", ["free", "content"])
 def test_a_shop_or_model_that_has_changed_is_read_anew(item_rows):
     processor = make_model_processor()
