@@ -367,7 +367,20 @@ class UniMPProcessor(ProcessorMixin):
         read = read_request(request)
         if read.get("task") == "explain":
             read["grounds"] = self._grounds(read)
+        if "retrieved" in read:
+            read["retrieved"] = [
+                self._retrieved(item, f"retrieved item {place}") for place, item in enumerate(read["retrieved"])
+            ]
         return read
+
+    def _retrieved(self, item: Any, where: str) -> str:
+        """The id of an item that a picture is made from."""
+        number = self.item_text.resolve(item, where).number
+        if number is None:
+            raise ValueError(
+                f"{where} is {short_repr(item)}: expected an item of the catalogue, whose picture is known."
+            )
+        return self.catalogue.item_id(number)
 
     def _grounds(self, request: Request) -> list[Ground]:
         """Of the item that a request is about, in the part of its history that is read; none where something is

@@ -5,6 +5,7 @@ Python as bytes, PIL pictures and `pathlib.Path`s.
 """
 
 import difflib
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,16 +52,22 @@ def read_request(request: Any) -> dict[str, Any]:
     for name, most in LISTS.items():
         if name in read:
             values = read[name].tolist() if hasattr(read[name], "tolist") else read[name]
-            if isinstance(values, list | tuple):
-                check_length(values, most, f"the list {name!r}")
-                values = [_entry(entry, f"{ENTRIES[name]} {place}") for place, entry in enumerate(values)]
-            read[name] = values
+            if not isinstance(values, list | tuple):
+                raise ValueError(f"a request with the {name} {_in_a_line(values)}: expected a list of items.")
+            check_length(values, most, f"the list {name!r}")
+            read[name] = [_entry(entry, f"{ENTRIES[name]} {place}") for place, entry in enumerate(values)]
     if "item" in read:
         read["item"] = _entry(read["item"], ENTRIES["item"])
     for name in ("query", "wish"):
         check_value(read.get(name), f"the {name}")
+    if not isinstance(read.get("wish", ""), str):
+        raise ValueError(f"a request with the wish {_in_a_line(read['wish'])}: expected a text such as 'red shoes'.")
     _check_pictures(read)
     return read
+
+
+def _in_a_line(value: Any) -> str:
+    return " ".join(short_repr(value).split())  # of a table there are several
 
 
 def _check_keys(request: Mapping[Any, Any]) -> None:
@@ -132,16 +139,18 @@ def _entry(entry: Any, where: str) -> Any:
 
 
 def _id(entry: Any, where: str) -> Any:
-    """A bare id as text; any other value is left as it is, for the task to refuse where it needs an item."""
+    """A bare id as text; what is no number is left as it is, for the task to refuse where it needs an item."""
     try:
         return id_as_text(entry, where)
     except ValueError:
+        if isinstance(entry, numbers.Number):
+            raise
         return entry
 
 
 def _plain(value: Any, what: str) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner, what) for key, inner in value.items()}
+        return {str(plain_value(key, what)): _plain(inner, what) for key, inner in value.items()}
     if isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | tuple) for part in value):
         return [_plain(part, what) for part in value]
     return plain_value(value, what)

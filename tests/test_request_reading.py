@@ -17,6 +17,7 @@ from processing_unimp.bounds import MAX_HISTORY, MAX_PICTURES, short_repr
 from processing_unimp.request_reading import read_request
 
 RECOMMEND = {"task": "recommend", "history": ["m1", "s2"]}
+IMAGINE = {"task": "imagine", "history": ["m1"], "query": "mug"}
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,44 @@ def test_a_key_that_the_task_does_not_read_is_refused(processor, more, message):
     with pytest.raises(ValueError, match=f"request 0: a request .*{message}") as told:
         processor(requests=[RECOMMEND | more])
     assert len(str(told.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (RECOMMEND | {"history": pd.DataFrame({"item_id": ["m1"]})}, "with the history .*item_id.*: expected a list"),
+        (RECOMMEND | {"history": {"m1", "m2"}}, "with the history {.*}: expected a list of items"),
+        (
+            {"task": "select", "history": [], "candidates": pd.DataFrame({"a": [1]})},
+            "with the candidates .*: expected",
+        ),
+        (RECOMMEND | {"history": [10**5000]}, "history item 0 is a number of more than 3000 digits"),
+        (
+            RECOMMEND | {"history": [decimal.Decimal("1e999999")]},
+            "history item 0 is a number of more than 3000 digits",
+        ),
+        (RECOMMEND | {"history": [1.5]}, "history item 0 1.5 is float"),
+        (RECOMMEND | {"history": [{"item_id": 10**5000}]}, "history item 0: item_id is a number of more than 3000"),
+        (RECOMMEND | {"history": [{"title": 10**5000}]}, "attribute 'title' is a number of more than 3000 digits"),
+        (RECOMMEND | {"history": [{"title": [-(10**5000)]}]}, "attribute 'title' is a number of more than 3000"),
+        (RECOMMEND | {"history": [{"title": {10**5000: 1}}]}, "attribute 'title' is a number of more than 3000"),
+        (IMAGINE | {"retrieved": 5}, "with the retrieved 5: expected a list of items"),
+        (IMAGINE | {"retrieved": [{"title": "Hat"}]}, "retrieved item 0 is {'title': 'Hat'}: expected an item of the"),
+        (IMAGINE | {"retrieved": [None]}, "retrieved item 0 is a NoneType"),
+        (IMAGINE | {"retrieved": ["m7"]}, "retrieved item 0: item 'm7' is not among"),
+        (IMAGINE | {"wish": pd.Series(["red"])}, "with the wish .*: expected a text"),
+        (IMAGINE | {"wish": 5}, "with the wish 5: expected a text"),
+    ],
+)
+def test_what_is_no_list_item_or_number_is_refused_in_words(processor, request_, message):
+    with pytest.raises(ValueError, match=f"request 0: .*{message}") as told:
+        processor(requests=[request_])
+    assert len(str(told.value)) < 600
+
+
+def test_items_that_were_retrieved_may_come_as_an_answer_has_them(processor):
+    retrieved = [{"item_id": "m1", "title": "Red mug", "score": 0.5}, np.str_("s2"), {"item_id": "h1"}]
+    assert processor.read_request(IMAGINE | {"retrieved": retrieved})["retrieved"] == ["m1", "s2", "h1"]
 
 
 def test_keys_of_examples_and_missing_values_are_taken():
