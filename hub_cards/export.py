@@ -17,7 +17,7 @@ from modeling_unimp.manifest import MANIFEST, write_manifest
 from processing_unimp import Catalogue
 from processing_unimp.catalogue_file import CATALOGUE_FILE
 from processing_unimp.item_terms import TERMS_FILE
-from processing_unimp.processing_unimp import TOKENIZER_FILE
+from processing_unimp.processing_unimp import HASHED
 from processing_unimp.processor_manifest import hash_of, write_hashes
 
 from .cards import write_model_card
@@ -142,10 +142,11 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
         _copy(catalogue, folder / CATALOGUE_FILE, link)
     else:
         Catalogue(pq.read_table(catalogue, columns=kept)).save(folder)
-    write_manifest(folder, [name for name in [*model.weights, *beside] if name.endswith(".safetensors")])
+    noted = [name for name in [*model.weights, *beside] if name.endswith(".safetensors")]
+    write_manifest(folder, ["config.json", *noted])
     if (codec := folder / CODEC_FOLDER).is_dir():
         write_manifest(codec, sorted(file.name for file in codec.glob("*.safetensors")))
-    hashed = [folder / name for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE) if (folder / name).is_file()]
+    hashed = [folder / name for name in HASHED if (folder / name).is_file()]
     write_hashes(folder, {file.name: [hash_of(file)] for file in hashed})
     for file in code_files():
         _copy(file, folder / file.name)

@@ -20,8 +20,7 @@ from modeling_unimp.manifest import check_weights
 from processing_unimp import Catalogue
 from processing_unimp.bounds import short_repr
 from processing_unimp.catalogue import CATALOGUE_FILE
-from processing_unimp.item_terms import TERMS_FILE
-from processing_unimp.processing_unimp import TOKENIZER_FILE
+from processing_unimp.processing_unimp import HASHED
 from processing_unimp.processor_manifest import check_hash
 
 from .run_record import RESULTS, read_json
@@ -93,7 +92,7 @@ class ModelFolder:
         check_weights(self.path)
         check_weights(self.path, HYBRID_FILE.removesuffix(".safetensors"))
         check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
-        for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE):
+        for name in HASHED:
             if (self.path / name).is_file():
                 check_hash(self.path / name)
 

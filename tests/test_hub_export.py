@@ -25,6 +25,7 @@ from transformers import pipeline
 from hub_cards import export, model_folder, unimp_push
 from hub_cards.space.app import load_answers
 from modeling_unimp import PersonalizationPipeline
+from modeling_unimp.manifest import MANIFEST, write_manifest
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue
 
@@ -109,7 +110,10 @@ def test_what_is_damaged_is_not_published(changed, tmp_path):
 
 
 def edit(file: Path, **values: Any) -> None:
+    """Change a file as if it had been saved so."""
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    noted = [name for name in json.loads((file.parent / MANIFEST).read_text()) if (file.parent / name).is_file()]
+    write_manifest(file.parent, noted)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
