@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from .avif_sizes import coded_pixels_of_avif
 from .bounds import MAX_DATA_URI, short_repr
 
 # By content: Pillow looks at the first bytes of a file and not at its name.
@@ -216,6 +217,8 @@ def _prepare(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
             f"the picture {name} is {width} x {height} and takes {needed / 1e6:.0f} MB to decode; at most "
             f"{MAX_DECODED_BYTES // 10**6} are given. Save a smaller version, or a baseline JPEG."
         )
+    if image.format == "AVIF" and data:
+        _check_frames(image, name, data)
     image.load()
     return _at_least(_upright(_as_small_rgb(image), image))
 
@@ -249,6 +252,17 @@ def _check_tiles(image: TiffImageFile, name: str, data: bytes) -> None:
             f"the picture {name} is {image.width} x {image.height} in tiles of {width} x {height}, and each takes "
             f"{needed / 1e6:.0f} MB to decode: more than it needs, or than the {MAX_DECODED_BYTES // 10**6} that are "
             "given. Save it again without tiles."
+        )
+
+
+def _check_frames(image: Image.Image, name: str, data: bytes) -> None:
+    """Refuse an AVIF of larger frames than its picture: they are decoded whole, and scaled to it."""
+    # Half of them are of its transparency, which is in what a pixel takes.
+    needed = coded_pixels_of_avif(data) // 2 * BYTES_A_PIXEL["AVIF"]
+    if needed > MAX_DECODED_BYTES:
+        raise UnreadablePicture(
+            f"the picture {name} is {image.width} x {image.height} of frames that take {needed / 1e6:.0f} MB to "
+            f"decode; at most {MAX_DECODED_BYTES // 10**6} are given. Save a smaller version."
         )
 
 
