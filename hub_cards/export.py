@@ -17,11 +17,11 @@ from modeling_unimp.manifest import MANIFEST, write_manifest
 from processing_unimp import Catalogue
 from processing_unimp.catalogue_file import CATALOGUE_FILE
 from processing_unimp.item_terms import TERMS_FILE
-from processing_unimp.processing_unimp import TOKENIZER_FILE
+from processing_unimp.processing_unimp import HASHED
 from processing_unimp.processor_manifest import hash_of, write_hashes
 
 from .cards import write_model_card
-from .model_folder import BACKBONES, ModelFolder, is_on_this_machine
+from .model_folder import BACKBONES, ModelFolder, inside, is_on_this_machine
 from .run_record import RESULTS, public_recipe, recipe_yaml
 
 MODEL_CLASS = "modeling_unimp.UniMPForConditionalGeneration"
@@ -113,11 +113,12 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
     folder.mkdir(parents=True, exist_ok=True)
     beside = [HYBRID_FILE] if (model.path / HYBRID_FILE).is_file() else []
     for name in [*model.weights, *beside]:
-        _copy(model.path / name, folder / name, link)
+        _copy(inside(model.path, name), folder / name, link)
     if model.config.get("num_codes"):
         for file in sorted((model.path / CODEC_FOLDER).iterdir()):
             if file.suffix in (".json", ".safetensors") and file.name != MANIFEST:
-                _copy(file, folder / CODEC_FOLDER / file.name, link)
+                name = f"{CODEC_FOLDER}/{file.name}"
+                _copy(inside(model.path, name), folder / name, link)
     for name in (
         "generation_config.json",
         "preprocessor_config.json",
@@ -126,24 +127,26 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
         *[REPORT] * with_report,
     ):
         if (model.path / name).is_file():
-            _copy(model.path / name, folder / name)
+            _copy(inside(model.path, name), folder / name)
     for name in ("tokenizer_config.json", "processor_config.json"):
-        settings = _without_names_of_this_machine(json.loads((model.path / name).read_text(encoding="utf-8")))
+        settings = _without_names_of_this_machine(json.loads(inside(model.path, name).read_text(encoding="utf-8")))
         if name == "processor_config.json":
             settings["auto_map"] = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
         _write_json(folder / name, settings)
     config = _without_names_of_this_machine(model.config)
     _write_json(folder / "config.json", config | {"auto_map": AUTO_MAP, "custom_pipelines": CUSTOM_PIPELINES})
-    columns = pq.read_schema(model.path / CATALOGUE_FILE).names
+    catalogue = inside(model.path, CATALOGUE_FILE)
+    columns = pq.read_schema(catalogue).names
     kept = [name for name in columns if with_pictures or name not in PICTURE_COLUMNS]
     if kept == columns:
-        _copy(model.path / CATALOGUE_FILE, folder / CATALOGUE_FILE, link)
+        _copy(catalogue, folder / CATALOGUE_FILE, link)
     else:
-        Catalogue(pq.read_table(model.path / CATALOGUE_FILE, columns=kept)).save(folder)
-    write_manifest(folder, [name for name in [*model.weights, *beside] if name.endswith(".safetensors")])
+        Catalogue(pq.read_table(catalogue, columns=kept)).save(folder)
+    noted = [name for name in [*model.weights, *beside] if name.endswith(".safetensors")]
+    write_manifest(folder, ["config.json", *noted])
     if (codec := folder / CODEC_FOLDER).is_dir():
         write_manifest(codec, sorted(file.name for file in codec.glob("*.safetensors")))
-    hashed = [folder / name for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE) if (folder / name).is_file()]
+    hashed = [folder / name for name in HASHED if (folder / name).is_file()]
     write_hashes(folder, {file.name: [hash_of(file)] for file in hashed})
     for file in code_files():
         _copy(file, folder / file.name)

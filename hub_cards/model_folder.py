@@ -18,14 +18,15 @@ from modeling_unimp.image_codec import CODEC_WEIGHTS
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import check_weights
 from processing_unimp import Catalogue
+from processing_unimp.bounds import short_repr
 from processing_unimp.catalogue import CATALOGUE_FILE
-from processing_unimp.item_terms import TERMS_FILE
-from processing_unimp.processing_unimp import TOKENIZER_FILE
+from processing_unimp.processing_unimp import HASHED
 from processing_unimp.processor_manifest import check_hash
 
 from .run_record import RESULTS, read_json
 
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+SHARD = re.compile(r"model[\w.-]*\.safetensors", re.ASCII)  # the name of a file, and no path
 BACKBONES = {"text_model": ("model.language_model.", "lm_head."), "vision_model": ("model.vision_tower.",)}
 SHOPPER_COLUMNS = ("user_id", "reviewerID", "customer_id")  # an interactions table, whatever it is called
 RESULT_KEYS = ("results", "recipe", "split", "training_cases", "training_minutes", "versions", "machine")
@@ -55,14 +56,14 @@ class ModelFolder:
         path = Path(path)
         if not path.is_dir():
             raise ValueError(f"there is no folder {str(path)!r}. Expected what train.py saved; see --model_dir.")
-        config = read_json(path / "config.json", "a UniMP model")
+        config = read_json(inside(path, "config.json"), "a UniMP model")
         if config.get("model_type") != "unimp":
             raise ValueError(
                 f"{str(path)!r} holds a model of type {config.get('model_type')!r}. Expected 'unimp': a folder that "
                 "train.py saved."
             )
         for name in ("processor_config.json", "tokenizer_config.json", CATALOGUE_FILE):
-            if not (path / name).is_file():
+            if not inside(path, name).is_file():
                 raise ValueError(
                     f"{str(path)!r} holds no {name}, so nobody could ask this model. Save the processor beside it: "
                     "processor.save_pretrained(folder)."
@@ -73,7 +74,8 @@ class ModelFolder:
                 "model.image_codec to the codec it was trained with and save it again."
             )
         results = read_json(
-            path / RESULTS, "a model that was evaluated: train.py writes it at the end, and the card needs its numbers"
+            inside(path, RESULTS),
+            "a model that was evaluated: train.py writes it at the end, and the card needs its numbers",
         )
         if lost := [name for name in RESULT_KEYS if name not in results]:
             raise ValueError(
@@ -90,7 +92,7 @@ class ModelFolder:
         check_weights(self.path)
         check_weights(self.path, HYBRID_FILE.removesuffix(".safetensors"))
         check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
-        for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE):
+        for name in HASHED:
             if (self.path / name).is_file():
                 check_hash(self.path / name)
 
@@ -190,7 +192,16 @@ def _weight_files(folder: Path) -> list[str]:
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     if (folder / WEIGHTS_INDEX).is_file():
-        shards = sorted(set(read_json(folder / WEIGHTS_INDEX, "an index of weights")["weight_map"].values()))
+        named = read_json(folder / WEIGHTS_INDEX, "an index of weights").get("weight_map")
+        if not isinstance(named, dict):
+            raise ValueError(f"{str(folder / WEIGHTS_INDEX)!r} has no weight_map. Save the model again.")
+        for name in named.values():
+            if not isinstance(name, str) or not SHARD.fullmatch(name):
+                raise ValueError(
+                    f"{str(folder / WEIGHTS_INDEX)!r} names {short_repr(name)}: expected files beside it, called "
+                    "model*.safetensors. Save the model again."
+                )
+        shards = sorted(set(named.values()))
         if lost := [name for name in shards if not (folder / name).is_file()]:
             raise ValueError(f"{WEIGHTS_INDEX} names {', '.join(lost)}, which {str(folder)!r} does not hold.")
         return [WEIGHTS_INDEX, *shards]
@@ -200,6 +211,23 @@ def _weight_files(folder: Path) -> list[str]:
             "its output_dir at the end."
         )
     raise ValueError(f"{str(folder)!r} holds no {WEIGHTS}: save the model with model.save_pretrained(folder).")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a model folder, which is no link to anywhere else: whatever is read of it may be published.
+
+    Raises:
+        ValueError: such a link. In the cache of the Hub, files of a snapshot are links to its blobs.
+    """
+    file, root = folder / name, folder.resolve()
+    found = file.resolve()
+    is_blob = root.parent.name == "snapshots" and found.parent == root.parent.parent / "blobs"
+    if not (found.is_relative_to(root) or is_blob):
+        raise ValueError(
+            f"{str(file)!r} is a link that leads out of the folder, and what it leads to would be published. Expected "
+            "a file: copy it into the folder, or remove the link."
+        )
+    return file
 
 
 def is_on_this_machine(name: str) -> bool:

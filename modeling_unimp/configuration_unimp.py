@@ -13,6 +13,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 NUM_CONTROL = 5
 NUM_STARS = 5
 NUM_DECISIONS = 2
+MAX_LAYERS = 1_000  # of each part; a damaged config would take all memory before it is compared with the weights
 
 
 @strict
@@ -167,6 +168,12 @@ class UniMPConfig(PreTrainedConfig):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
+        layers = {"resampler_depth": self.resampler_depth}
+        for name in self.sub_configs:
+            layers[f"{name}.num_hidden_layers"] = getattr(getattr(self, name), "num_hidden_layers", 1)
+        for name, number in layers.items():
+            if isinstance(number, int) and number > MAX_LAYERS:
+                raise ValueError(f"{name}={number}: expected at most {MAX_LAYERS}.")
         if self.resampler_width is not None and self.resampler_width < 1:
             raise ValueError(f"resampler_width={self.resampler_width}: expected at least 1, or None for the tower's.")
         for name in ("num_items", "num_codes", "codes_per_picture", "num_terms", "content_picture_size"):

@@ -274,7 +274,7 @@ def retrieve(
 
     def search_for(queries: Sequence[Any]) -> torch.Tensor:
         asked = [
-            dict(request) | {"task": "search", "query": query}
+            {"task": "search", "history": request.get("history"), "query": query}
             for request, query in zip(requests, queries, strict=True)
         ]
         return search(asked).float().cpu().masked_fill(~allowed, float("-inf"))

@@ -56,6 +56,7 @@ class Processor(Protocol):
         vision_features: "PictureFeatures | None" = None,
         positions: Sequence[int] | None = None,
         latents: Mapping[str, torch.Tensor] | None = None,
+        own_latents: Sequence[Mapping[str, torch.Tensor] | None] | None = None,
         history_only: bool = False,
     ) -> Mapping[str, Any]: ...
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any: ...

@@ -1,4 +1,4 @@
-"""manifest.json: size and hash of the weights in a folder, so that damage is found before it answers."""
+"""manifest.json: size and hash of weights and config in a folder, so that damage is found before it answers."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils.sha import sha_fileobj
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file
 
 MANIFEST = "manifest.json"
 AGAIN = "It was damaged or exchanged: copy, download or save it again; verify=False loads it as it is."
@@ -67,7 +67,8 @@ def check_manifest(
 def check_weights(
     name: str | os.PathLike, stem: str = "model", variant: str | None = None, may_lack: bool = True, **hub: Any
 ) -> None:
-    """Compare the weights of a folder, or of a repository on the Hub, with its manifest, if it has one.
+    """Compare the weights of a folder, or of a repository on the Hub, with its manifest, if it has one; with those of
+    the model its config, which says what they mean.
 
     Args:
         name (`str` or `Path`)
@@ -86,4 +87,5 @@ def check_weights(
     if manifest is not None:
         begins = f"{stem}.{variant}" if variant else stem
         names = f"{begins}.safetensors", f"{begins}-"
-        check_manifest(manifest, file_of, lambda each: each.startswith(names), may_lack)
+        own = CONFIG_NAME if stem == "model" else None
+        check_manifest(manifest, file_of, lambda each: each.startswith(names) or each == own, may_lack)

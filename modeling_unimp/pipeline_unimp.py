@@ -42,7 +42,8 @@ class PersonalizationPipeline(Pipeline):
     ```
 
     A request is a dict with a `"task"` and a `"history"`, latest item last. An item is an id of the catalogue, a dict
-    with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know.
+    with an `"item_id"` and perhaps a `"rating"`, or a dict that describes an item the catalogue does not know. A key
+    that its task does not read is an error.
 
     A history that several requests of a call share is read once. For several calls [`~PersonalizationPipeline.read`]
     it, and pass the [`UserState`] in its place: the answers are the same.
@@ -266,12 +267,10 @@ class PersonalizationPipeline(Pipeline):
             )
 
     def _still_valid(self, state: UserState | None) -> UserState | None:
-        """The state, unless the weights are no longer those that read it; with its pictures, which need not be looked
-        at again. Words and pictures that have changed are seen where a request is compared with it."""
+        """The state, unless the weights are no longer those that read it. Words and pictures that have changed are
+        seen where a request is compared with it."""
         if state is None or state.fingerprint != self._weights_fingerprint():
             return None
-        for digest, latents in state.latents.items():
-            self._latents.keep(digest, latents)
         return state
 
     def _weights_fingerprint(self) -> Any:
@@ -434,6 +433,7 @@ class PersonalizationPipeline(Pipeline):
             vision_features=vision_features,
             positions=work["positions"],
             latents=self._latents,
+            own_latents=[None if state is None else state.latents for state in work["states"]],
         )
         if all(state is None for state in work["states"]):
             return work | {"inputs": inputs, "states": None}

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .backbones import is_unused_vision_part
 from .configuration_unimp import UniMPConfig
@@ -57,14 +57,14 @@ class UniMPPreTrainedModel(PreTrainedModel):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """As `PreTrainedModel.save_pretrained`; a manifest.json says what the weights are."""
+        """As `PreTrainedModel.save_pretrained`; a manifest.json says what the weights and the config are."""
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
         if is_main_process:
             whole, index = Path(save_directory, SAFE_WEIGHTS_NAME), Path(save_directory, SAFE_WEIGHTS_INDEX_NAME)
             if whole.is_file() and index.is_file() and whole.stat().st_mtime_ns < index.stat().st_mtime_ns:
                 whole.unlink()  # of an earlier save; it would be loaded in place of the shards
             weights = [*Path(save_directory).glob("model*.safetensors"), *Path(save_directory).glob(HYBRID_FILE)]
-            write_manifest(save_directory, sorted(file.name for file in weights))
+            write_manifest(save_directory, [CONFIG_NAME, *sorted(file.name for file in weights)])
         if push_to_hub:
             known = (
                 "commit_message",
@@ -94,10 +94,12 @@ class UniMPPreTrainedModel(PreTrainedModel):
         Args:
             output_loading_info (`bool`, *optional*, defaults to `False`): as there; missing weights are in it, and no
                 error.
-            verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved.
+            verify (`bool`, *optional*, defaults to `True`): whether weights and config have to be what was saved; a
+                config that was written by hand is not, until the model is saved again.
 
         Raises:
-            ValueError: weights that are missing, damaged or exchanged, or a config that cannot be read.
+            ValueError: weights that are missing, damaged, exchanged or of other sizes than the config says, or a
+                config that was changed or cannot be read.
         """
         name = pretrained_model_name_or_path
         if verify and name is not None and kwargs.get("state_dict") is None:
@@ -105,7 +107,15 @@ class UniMPPreTrainedModel(PreTrainedModel):
         try:
             parent: Any = super()
             model, info = parent.from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"the weights in {str(name)!r} are of other sizes than its {CONFIG_NAME} says, as the report above "
+                "lists: one of the two was damaged or exchanged. Copy, download or save the folder again; "
+                "ignore_mismatched_sizes=True draws these weights anew."
+            ) from error
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
             is_told = isinstance(error, ValueError) and str(name) in str(error)
             # An argument of the caller's that does not exist, such as of a way to quantise.
             if is_told or (isinstance(error, TypeError) and any(f"'{key}'" in str(error) for key in kwargs)):

@@ -35,6 +35,7 @@ class UserState:
 
     It stands wherever a history does. No answer changes it; it can be pickled, and used by another process that
     has the same model. It is a saving alone: what a state does not hold, or holds of other weights, is read again.
+    What it holds is taken for its own requests alone. To unpickle one runs what is in it: load none of a stranger's.
 
     Args:
         history (`list`): as it was given.
@@ -97,6 +98,7 @@ def read_histories(
         vision_features=vision_features,
         positions=positions,
         latents=latents,
+        own_latents=[None if state is None else state.latents for state in after or [None] * len(histories)],
     )
     digests = [digest for digest, _ in inputs["latents"]]
     rows = tokens_of(inputs)

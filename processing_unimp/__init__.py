@@ -21,6 +21,7 @@ Exported to the Hub, with a published model:
     item_pictures       where the picture of each item is
     picture_folder      picture paths, resolved inside one folder
     picture             opening untrusted pictures
+    avif_sizes          how many pixels an AVIF makes its decoder hold
     shop_lock           many answers at once, or one change
     history             who did what, in time order
     tables              reading parquet, JSON and CSV

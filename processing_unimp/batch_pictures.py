@@ -92,6 +92,8 @@ class BatchPictures:
         self.cache = cache
         self.vision_features = vision_features
         self.latents = latents
+        # Those that the request which is read came with: nobody else is answered with them.
+        self.own_latents: Mapping[str, torch.Tensor] | None = None
         self.rows: dict[Hashable, int] = {}
         # Given pictures are told apart by their identity, which another one would get once they are gone.
         self._given: list[Any] = []
@@ -104,16 +106,22 @@ class BatchPictures:
         key = self.item_text.picture_key(entry)
         if key is None or key in self.rows:
             return key
+        own_key = (key, id(self.own_latents))
+        if own_key in self.rows:
+            return own_key
         if self.vision_features is not None:
             if not isinstance(key, int):
                 raise ValueError("an item with its own 'image' cannot be read from the feature store of a catalogue.")
             if not self.vision_features.has(key):
                 return None
-        if not (self._take(key, entry) if self.latents is None else self._take_unless_known(key, entry, self.latents)):
-            return None
-        self.rows[key] = len(self.rows)
-        self._given.append(entry.image)
-        return key
+        if self.latents is None:
+            taken = key if self._take(key, entry) else None
+        else:
+            taken = self._take_unless_known(key, entry, self.latents, own_key)
+        if taken is not None:
+            self.rows[taken] = len(self.rows)
+            self._given.append(entry.image)
+        return taken
 
     def _take(self, key: Any, entry: ItemEntry) -> bool:
         """Whether the picture can be read; the model then has to look at it."""
@@ -122,23 +130,35 @@ class BatchPictures:
             self.new.append(new)
         return new is not None
 
-    def _take_unless_known(self, key: Any, entry: ItemEntry, latents: Mapping[str, torch.Tensor]) -> bool:
-        """As `_take`, but for a picture that the model knows, by the digest of what it would look at."""
+    def _take_unless_known(
+        self, key: Any, entry: ItemEntry, latents: Mapping[str, torch.Tensor], own_key: Hashable
+    ) -> Hashable | None:
+        """As `_take`, but for a picture that the model knows, by the digest of what it would look at, or that the
+        request came with the latents of: the key of the picture, or the request's own."""
         digest = self.cache.digest(key, self.vision_features)
-        known = None if digest is None else latents.get(digest)
+        known, taken = self._known(digest, latents, key, own_key)
         if known is None:
             seen = self._pixels(key, entry) if self.vision_features is None else self.vision_features.features([key])
             if seen is None:
-                return False
+                return None
             if digest is None:
                 digest = hashlib.sha256(seen.contiguous().numpy().tobytes()).hexdigest()
-                known = latents.get(digest)
+                known, taken = self._known(digest, latents, key, own_key)
                 self.cache.keep_digest(key, self.vision_features, digest)
             if known is None:
                 self.new.append(seen if self.vision_features is None else key)
         assert digest is not None
         self.known.append((digest, known))
-        return True
+        return taken
+
+    def _known(
+        self, digest: str | None, latents: Mapping[str, torch.Tensor], key: Hashable, own_key: Hashable
+    ) -> tuple[torch.Tensor | None, Hashable]:
+        """Latents of a picture, if there are some, and the key that they are taken under."""
+        known = None if digest is None else latents.get(digest)
+        if known is None and digest is not None and self.own_latents is not None and digest in self.own_latents:
+            return self.own_latents[digest], own_key
+        return known, key
 
     def _pixels(self, key: Any, entry: ItemEntry) -> torch.Tensor | None:
         if not isinstance(key, int):

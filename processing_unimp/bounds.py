@@ -10,6 +10,8 @@ MAX_ATTRIBUTES = 100  # of one item
 MAX_VALUES = 1_000  # of one list
 MAX_DEPTH = 4  # lists and objects inside one another, within one attribute
 MAX_CHARACTERS = 100_000  # of one text
+MAX_PICTURES = 256  # of one request, each counted once
+MAX_PIXELS_OF_REQUEST = 400_000_000  # of all these together: eight of the largest that are read, which take seconds
 MAX_DATA_URI = 12_000_000  # characters; 9 MB of picture file
 
 

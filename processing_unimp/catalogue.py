@@ -3,6 +3,7 @@
 Tables stay in Arrow columns (memory-mapped where datasets maps them); rows that were added or changed since are dicts.
 """
 
+import contextlib
 import difflib
 import hashlib
 import itertools
@@ -18,6 +19,7 @@ from PIL import Image
 
 from .bounds import short_repr
 from .catalogue_file import CATALOGUE_FILE, write_catalogue
+from .cell_values import id_as_text
 from .item_pictures import ItemPictures, Source
 from .processor_manifest import check_hash
 from .shop_lock import ShopLock
@@ -227,15 +229,22 @@ class Catalogue:
         return f"Catalogue({len(self)} items, attributes {self.attributes}, {int(self._retired.sum())} retired)"
 
     def number(self, item_id: str) -> int:
-        """Returns the row of an item, the number of its token; an unknown id is a `ValueError` with close ids."""
+        """Returns the row of an item, the number of its token; an unknown id is a `ValueError` with close ids. A whole
+        number is the id that is written so, as in tables and requests."""
         try:
             return self._number[item_id]
         except (KeyError, TypeError):
-            raise ValueError(
-                f"item {short_repr(item_id)} is not among the {len(self)} items of the catalogue; the closest ids are "
-                f"{', '.join(map(short_repr, self._close_ids(str(item_id))))}. Ids are text and keep leading zeros; "
-                "correct the id, or add the item with catalogue.add([...])."
-            ) from None
+            text = short_repr(item_id)
+        with contextlib.suppress(ValueError):
+            text = id_as_text(item_id, "the id") or text
+        if text in self._number:
+            return self._number[text]
+        closest = ", ".join(map(short_repr, self._close_ids(text)))
+        raise ValueError(
+            f"item {short_repr(item_id)} is not among the {len(self)} items of the catalogue; the closest ids are "
+            f"{closest}. Ids are text and keep leading zeros; correct the id, or add the item with "
+            "catalogue.add([...])."
+        )
 
     def item_id(self, number: int) -> str:
         """Returns the id of the item with this token number."""

@@ -16,6 +16,7 @@ from PIL import Image
 from .bounds import short_repr
 
 LARGEST_WHOLE_FLOAT = 2**53  # beyond it a float cannot tell a whole number from its neighbours
+MAX_DIGITS = 3_000  # of a number that is written as text; Python itself stops at some 4,300
 WHOLE_NUMBERS = range(-(2**63), 2**63)  # of a column; others become floats or text, whichever is exact
 
 
@@ -64,7 +65,7 @@ def plain_value(value: Any, what: str) -> Any:
     if isinstance(value, bool | float):
         return value
     if isinstance(value, int):
-        return value if value in WHOLE_NUMBERS else _float_or_text(value)
+        return value if value in WHOLE_NUMBERS else _float_or_text(_of_few_digits(value, what))
     if isinstance(value, Decimal):
         return float(value) if value.is_infinite() or math.isfinite(float(value)) else str(value)
     if isinstance(value, datetime):
@@ -99,6 +100,12 @@ def _float_or_text(number: int) -> float | str:
     return str(number)
 
 
+def _of_few_digits(number: int, name: str) -> int:
+    if number.bit_length() > MAX_DIGITS * math.log2(10):
+        raise ValueError(f"{name} is a number of more than {MAX_DIGITS} digits. Expected fewer, or text.")
+    return number
+
+
 def id_as_text(value: Any, name: str) -> str | None:
     """Returns one id as text, None where there is none (None, NaN, blank text).
 
@@ -120,12 +127,14 @@ def id_as_text(value: Any, name: str) -> str | None:
         return text.encode("utf-8", "backslashreplace").decode() if text.strip() else None
     if isinstance(value, uuid.UUID):
         return str(value)
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() > MAX_DIGITS:
+        raise ValueError(f"{name} is a number of more than {MAX_DIGITS} digits. Expected fewer, or text.")
     if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         if isinstance(value, float) and abs(value) > LARGEST_WHOLE_FLOAT:
             raise ValueError(f"{name} {value!r} is a float that has lost digits. Expected text or a whole number.")
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        return str(_of_few_digits(value, name))
     raise ValueError(f"{name} {short_repr(value)} is {type(value).__name__}. Expected text or a whole number.")
 
 

@@ -198,7 +198,7 @@ class ItemText:
         if self.num_image_tokens == 0:
             return None
         if entry.image is not None:
-            return ("given", id(entry.image))
+            return ("given", entry.image if isinstance(entry.image, bytes) else id(entry.image))
         if entry.number is not None and self.catalogue.has_picture(self.catalogue.item_id(entry.number)):
             return entry.number
         return None

@@ -10,6 +10,7 @@ import binascii
 import io
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from .avif_sizes import coded_pixels_of_avif
 from .bounds import MAX_DATA_URI, short_repr
 
 # By content: Pillow looks at the first bytes of a file and not at its name.
@@ -31,8 +34,14 @@ MAX_SIDE = 4096  # pixels; larger pictures are reduced
 MAX_ASPECT_RATIO = 8
 MIN_SIDE = 8  # pixels; image processors take a 1- or 3-pixel side for the colour channels
 MAX_JPEG_SCANS = 200  # a progressive picture has some ten; each goes over all pixels
+MAX_TILE_SIDE = 1024  # pixels of a TIFF's tile; in a picture that is longer a tile may be as long as the picture
 
 _STRIP_PIXELS = 4_000_000
+# Of a TIFF: what says how large it is, and the kinds of number that Pillow and the decoder read alike. Rows of a strip
+# are none of it: the decoder takes no more than the picture has.
+_TIFF_SIZES = {256: "ImageWidth", 257: "ImageLength", 258: "BitsPerSample", 277: "SamplesPerPixel"}
+_TIFF_SIZES |= {322: "TileWidth", 323: "TileLength"}
+_TIFF_SHORT, _TIFF_LONG = 3, 4
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -64,8 +73,8 @@ def open_picture(source: PictureSource) -> Image.Image:
 
     Raises:
         UnreadablePicture: the file is missing, broken, no regular file, larger than 64 MiB, or of none of `FORMATS`;
-            or the picture has more than 50 megapixels or takes more than 200 MB to decode (baseline JPEGs are decoded
-            at up to an eighth of their size first).
+            or the picture has more than 50 megapixels or takes more than 200 MB to decode (JPEGs of one scan are
+            decoded at up to an eighth of their size first), or tiles that are larger than it needs.
     """
     name = _name_of(source)
     try:
@@ -133,6 +142,20 @@ def bytes_of_data_uri(text: str) -> bytes:
         raise ValueError(f"an image came as a data URI that is not base64: {error}.") from error
 
 
+def coded_pixels(source: Any) -> int:
+    """Pixels of a picture in memory, as its header tells: how long it takes to open. 0 for a path, which is not looked
+    at, and for what cannot be read, which is refused where it is opened."""
+    if isinstance(source, Image.Image):
+        return source.width * source.height
+    if not isinstance(source, bytes) or len(source) > MAX_FILE_BYTES:
+        return 0
+    try:
+        with _parse_header(source) as image:
+            return image.width * image.height
+    except Exception:
+        return 0
+
+
 def _name_of(source: Any) -> str:
     if isinstance(source, bytes | bytearray | memoryview):
         return f"given as {len(source)} bytes"
@@ -180,40 +203,98 @@ def _prepare(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
         _check_scans(image, name, data)
         factor = -(-max(width, height) // MAX_SIDE)
         image.draft(None, (max(width // factor, 1), max(height // factor, 1)))
-    pixels = image.width * image.height if _is_baseline_jpeg(image) else width * height
+    if isinstance(image, TiffImageFile):
+        _check_tiles(image, name, data)
+    has_one_scan = isinstance(image, JpegImageFile) and _has_one_scan(image, data)
+    pixels = image.width * image.height if has_one_scan else width * height
     if pixels > MAX_PIXELS:
         raise UnreadablePicture(
             f"the picture {name} is {width} x {height}, {width * height / 1e6:.0f} megapixels. At most "
-            f"{MAX_PIXELS // 10**6} are read (baseline JPEG: 64 times as many); save a smaller version."
+            f"{MAX_PIXELS // 10**6} are read (JPEG of one scan: 64 times as many); save a smaller version."
         )
-    if (needed := _decoded_bytes(image, width * height)) > MAX_DECODED_BYTES:
+    if (needed := _decoded_bytes(image, 0 if has_one_scan else width * height)) > MAX_DECODED_BYTES:
         raise UnreadablePicture(
             f"the picture {name} is {width} x {height} and takes {needed / 1e6:.0f} MB to decode; at most "
             f"{MAX_DECODED_BYTES // 10**6} are given. Save a smaller version, or a baseline JPEG."
         )
+    if image.format == "AVIF" and data:
+        _check_frames(image, name, data)
     image.load()
     return _at_least(_upright(_as_small_rgb(image), image))
 
 
-def _is_baseline_jpeg(image: Image.Image) -> bool:
-    return isinstance(image, JpegImageFile) and not image.info.get("progressive")
+def _has_one_scan(image: JpegImageFile, data: bytes) -> bool:
+    """Whether a JPEG is decoded line by line: its first scan has all of its colours, and is the only one."""
+    assert image.fp is not None
+    # Pillow has read up to the end of the segment that begins the scan, which ends with two bytes for each colour.
+    begin = image.fp.tell() - 8 - 2 * image.layers
+    whole = struct.pack(">BBHB", 0xFF, 0xDA, 6 + 2 * image.layers, image.layers)
+    return not image.info.get("progressive") and data.startswith(whole, max(begin, 0))
 
 
 def _check_scans(image: JpegImageFile, name: str, data: bytes) -> None:
     # Inside of coded pixels 0xff is always followed by 0: the two bytes can only be the start of a scan, or part of a
     # thumbnail.
-    if image.info.get("progressive") and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+    if not _has_one_scan(image, data) and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise UnreadablePicture(
             f"the picture {name} is a JPEG of {scans} scans; at most {MAX_JPEG_SCANS} are decoded. Save it again."
         )
 
 
+def _check_tiles(image: TiffImageFile, name: str, data: bytes) -> None:
+    """Refuse tiles larger than the picture needs: each is decoded whole, into memory of its own."""
+    _check_size_tags(image, name, data)
+    tags = image.tag_v2
+    width, height = tags.get(322, 0), tags.get(323, 0)
+    needed = width * height * max(tags.get(258, (1,))) * tags.get(277, 1) // 8
+    if max(width, height) > max(*image.size, MAX_TILE_SIDE) or needed > MAX_DECODED_BYTES:
+        raise UnreadablePicture(
+            f"the picture {name} is {image.width} x {image.height} in tiles of {width} x {height}, and each takes "
+            f"{needed / 1e6:.0f} MB to decode: more than it needs, or than the {MAX_DECODED_BYTES // 10**6} that are "
+            "given. Save it again without tiles."
+        )
+
+
+def _check_frames(image: Image.Image, name: str, data: bytes) -> None:
+    """Refuse an AVIF of larger frames than its picture: they are decoded whole, and scaled to it."""
+    # Half of them are of its transparency, which is in what a pixel takes.
+    needed = coded_pixels_of_avif(data) // 2 * BYTES_A_PIXEL["AVIF"]
+    if needed > MAX_DECODED_BYTES:
+        raise UnreadablePicture(
+            f"the picture {name} is {image.width} x {image.height} of frames that take {needed / 1e6:.0f} MB to "
+            f"decode; at most {MAX_DECODED_BYTES // 10**6} are given. Save a smaller version."
+        )
+
+
+def _check_size_tags(image: TiffImageFile, name: str, data: bytes) -> None:
+    """Refuse a TIFF of whose size Pillow may see another number than the decoder."""
+    order, is_big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
+    head, entry = (order + "Q", order + "HHQQ") if is_big else (order + "H", order + "HHII")
+    start = image.tag_v2.offset
+    (number,) = struct.unpack_from(head, data, start)
+    start += struct.calcsize(head)
+    entries = struct.iter_unpack(entry, data[start : start + number * struct.calcsize(entry)])
+    sizes = [(tag, kind, count) for tag, kind, count, _ in entries if tag in _TIFF_SIZES]
+    for tag, kind, count in sizes:
+        if (
+            kind not in (_TIFF_SHORT, _TIFF_LONG)
+            or (count != 1 and tag != 258)
+            or sum(tag == t for t, *_ in sizes) > 1
+        ):
+            raise UnreadablePicture(
+                f"the picture {name} is a TIFF with its {_TIFF_SIZES[tag]} twice, or as no whole number. Expected it "
+                "once; save the picture again."
+            )
+
+
 def _decoded_bytes(image: Image.Image, coded_pixels: int) -> int:
-    """An upper bound, close to what was measured, on the memory that decoding takes."""
+    """An upper bound, close to what was measured, on the memory that decoding takes; `coded_pixels` are those that are
+    kept until a JPEG has come to its end."""
     channels = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}.get(image.mode, 4)
     taken = image.width * image.height * BYTES_A_PIXEL.get(image.format or "", channels)
-    if isinstance(image, JpegImageFile) and image.info.get("progressive"):
-        # All coefficients stay in memory until the last scan, two bytes each, however small the picture is drawn.
+    if isinstance(image, JpegImageFile):
+        # Of several scans all coefficients stay in memory until the last, two bytes each, however small the picture is
+        # drawn.
         taken += 2 * coded_pixels * image.layers
     return taken
 

@@ -5,6 +5,7 @@ carries the catalogue: a saved model folder answers without any training data.
 """
 
 import inspect
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
-from transformers.utils import cached_file, logging
+from transformers.utils import PROCESSOR_NAME, cached_file, logging
 
 from .all_tasks import TASKS, task_of
 from .batch_pictures import BatchPictures, PixelCache, VisionFeatures
@@ -43,6 +44,11 @@ from .task_imagine import expand_query
 logger = logging.get_logger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
+# What has to be as it was saved, and is hashed.
+HASHED = (TOKENIZER_FILE, CATALOGUE_FILE, TERMS_FILE, PROCESSOR_NAME)
+# The least of each whole number.
+LEAST = {"first_token_id": 1, "num_codes": 0, "num_retrieved": 1, "num_image_tokens": 0}
+LEAST |= {"history_length": 1, "max_words": 1, "max_length": 1}
 # Of a processor; each has a file of its own, or is made anew.
 HIDDEN = ("_catalogue", "_item_text", "_pixel_cache", "control", "item_terms")
 SCRATCH_SIZES = ("nano", "mini", "micro", "tiny", "small", "base")
@@ -98,6 +104,18 @@ class UniMPProcessor(ProcessorMixin):
         item_terms: ItemTerms | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
+        given = {name: value for name, value in locals().items() if name in LEAST}
+        for name, value in given.items():
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < LEAST[name]:
+                raise ValueError(f"{name}={short_repr(value)}: expected a whole number, at least {LEAST[name]}.")
+        for name, value in (("tell_grounds", tell_grounds), ("exclude_seen", exclude_seen)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}={short_repr(value)}: expected True or False.")
+        for name, names in (("attributes", attributes), ("wish_attributes", wish_attributes)):
+            if names is not None and (isinstance(names, str) or not all(isinstance(each, str) for each in names)):
+                raise ValueError(f"{name}={short_repr(names)}: expected a list of names, or None.")
+        if not isinstance(query_attribute, str | None):
+            raise ValueError(f"query_attribute={short_repr(query_attribute)}: expected a name, or None.")
         if first_token_id < len(tokenizer):
             raise ValueError(
                 f"first_token_id={first_token_id} lies inside the tokenizer's {len(tokenizer)} tokens; expected the "
@@ -107,12 +125,6 @@ class UniMPProcessor(ProcessorMixin):
             raise ValueError(f"{type(tokenizer).__name__} has no eos token, which ends an explanation; set eos_token.")
         if history_format not in ("full", "compact"):
             raise ValueError(f"history_format={history_format!r}: expected 'full' or 'compact'.")
-        if history_length < 1:
-            raise ValueError(f"history_length={history_length}: expected at least 1.")
-        if max_words < 1:
-            raise ValueError(f"max_words={max_words}: expected at least 1 word of each attribute value.")
-        if num_retrieved < 1:
-            raise ValueError(f"num_retrieved={num_retrieved}: expected at least 1 item to imagine a picture from.")
         self.first_token_id = first_token_id
         self.num_codes = num_codes
         self.num_retrieved = num_retrieved
@@ -236,6 +248,7 @@ class UniMPProcessor(ProcessorMixin):
         vision_features: VisionFeatures | None = None,
         positions: Sequence[int] | None = None,
         latents: Mapping[str, torch.Tensor] | None = None,
+        own_latents: Sequence[Mapping[str, torch.Tensor] | None] | None = None,
         history_only: bool = False,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -256,6 +269,8 @@ class UniMPProcessor(ProcessorMixin):
             positions (`Sequence[int]`, *optional*): numbers of the requests in error messages, by default from 0.
             latents (`Mapping[str, torch.Tensor]`, *optional*): what a model made of pictures that it has looked at, by
                 digest of the picture; these are not opened again.
+            own_latents (`Sequence[Mapping[str, torch.Tensor]]`, *optional*): with `latents`, of each request what it
+                came with itself, or `None`: it is taken for this request alone.
             history_only (`bool`, *optional*, defaults to `False`): whether to end after the history: `[CLS]` and its
                 items, with which every request of that shopper begins.
             kwargs (*optional*): `return_tensors="pt"` and `padding=True`, which are what is done anyway; for `images`
@@ -286,7 +301,10 @@ class UniMPProcessor(ProcessorMixin):
         if isinstance(requests, (Mapping, str)) or not len(requests):
             raise ValueError(f"requests came as {short_repr(requests)}: expected a list of at least one dict.")
         rows, task_ids = [], []
-        for position, request in zip(positions or range(len(requests)), requests, strict=True):
+        own = own_latents or [None] * len(requests)
+        for position, request, pictures.own_latents in zip(
+            positions or range(len(requests)), requests, own, strict=True
+        ):
             try:
                 request = self.read_request(request)
                 rows.append(
@@ -361,7 +379,20 @@ class UniMPProcessor(ProcessorMixin):
         read = read_request(request)
         if read.get("task") == "explain":
             read["grounds"] = self._grounds(read)
+        if "retrieved" in read:
+            read["retrieved"] = [
+                self._retrieved(item, f"retrieved item {place}") for place, item in enumerate(read["retrieved"])
+            ]
         return read
+
+    def _retrieved(self, item: Any, where: str) -> str:
+        """The id of an item that a picture is made from."""
+        number = self.item_text.resolve(item, where).number
+        if number is None:
+            raise ValueError(
+                f"{where} is {short_repr(item)}: expected an item of the catalogue, whose picture is known."
+            )
+        return self.catalogue.item_id(number)
 
     def _grounds(self, request: Request) -> list[Ground]:
         """Of the item that a request is about, in the part of its history that is read; none where something is
@@ -466,7 +497,7 @@ class UniMPProcessor(ProcessorMixin):
         if self.item_terms is not None:
             self.item_terms.save(save_directory)
         written = super().save_pretrained(save_directory, **kwargs)
-        files = [Path(save_directory, name) for name in (CATALOGUE_FILE, TERMS_FILE, TOKENIZER_FILE)]
+        files = [Path(save_directory, name) for name in HASHED]
         write_hashes(Path(save_directory), {file.name: [hash_of(file)] for file in files if file.is_file()})
         if push_to_hub:
             known = ("commit_message", "commit_description", "private", "token", "revision", "create_pr", "tags")
@@ -481,7 +512,8 @@ class UniMPProcessor(ProcessorMixin):
         """As `ProcessorMixin.from_pretrained`, with the catalogue.
 
         Args:
-            verify (`bool`, *optional*, defaults to `True`): whether catalogue and tokenizer have to be what was saved.
+            verify (`bool`, *optional*, defaults to `True`): whether catalogue, tokenizer, terms and settings have to
+                be what was saved; a processor_config.json that was written by hand is not, until it is saved again.
 
         Raises:
             ValueError: one of them was damaged or exchanged.
@@ -500,8 +532,8 @@ class UniMPProcessor(ProcessorMixin):
             return None if file is None else Path(file)
 
         manifest = found(PROCESSOR_MANIFEST)  # from the Hub, to beside the files that it is about
-        files = {file_name: found(file_name) for file_name in (TOKENIZER_FILE, CATALOGUE_FILE, TERMS_FILE)}
-        tokenizer, catalogue, terms = files.values()
+        files = {file_name: found(file_name) for file_name in HASHED}
+        tokenizer, catalogue, terms, settings = files.values()
         noted = known_hashes(manifest.parent) if verify and manifest is not None else {}
         for file_name, file in files.items():
             if file_name in noted and file is None:
@@ -509,7 +541,7 @@ class UniMPProcessor(ProcessorMixin):
                     f"{file_name} is missing beside {manifest}, which says what was saved: copy, download or save the "
                     "folder again; verify=False loads what is there."
                 )
-        for file in (tokenizer, terms):
+        for file in (tokenizer, terms, settings):
             if verify and file is not None:
                 check_hash(file)
         name = str(pretrained_model_name_or_path)

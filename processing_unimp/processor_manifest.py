@@ -1,4 +1,4 @@
-"""processor_manifest.json: hashes of the catalogue and the tokenizer in a folder, so that damage is found on load."""
+"""processor_manifest.json: hashes of catalogue, tokenizer, terms and settings, so that damage is found on load."""
 
 import json
 import os

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.get_logger(__name__)
 
+Piece = str | ShopperText | ItemEntry
+
 # Kinds of labels.
 TASK, CONTEXT, NEXT_ITEM = 1, 2, 3
 
@@ -82,10 +84,23 @@ def sequence_of(
 
 def _question(processor: "UniMPProcessor", request: Request, pictures: BatchPictures) -> TokenSequence:
     """What is asked, and `[ANS]`."""
+    pieces = processor.question_of(request)
+    if any(isinstance(piece, ItemEntry) and piece.image is not None for piece in pieces):
+        # As long as it is at least, so that no picture is opened in vain.
+        missing = 1 + len(_written(processor, pieces, None)) - processor.max_length
+        if missing > 0:
+            raise ValueError(
+                f"its question needs {missing} tokens more than max_length={processor.max_length}; ask about fewer "
+                f"items, raise max_length or lower max_words (now {processor.max_words})."
+            )
+    return _written(processor, pieces, pictures)
+
+
+def _written(processor: "UniMPProcessor", pieces: Sequence[Piece], pictures: BatchPictures | None) -> TokenSequence:
     tokens, item_text = TokenSequence(), processor.item_text
-    for piece in processor.question_of(request):
+    for piece in pieces:
         if isinstance(piece, ItemEntry):
-            item_text.write(tokens, piece, pictures.key(piece))
+            item_text.write(tokens, piece, None if pictures is None else pictures.key(piece))
         elif isinstance(piece, ShopperText):
             tokens.extend(item_text.untrusted(piece.text))
         else:

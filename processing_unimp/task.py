@@ -78,6 +78,8 @@ class Task(ABC):
     answer_group: ClassVar[str]
     headline: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
+    # What its requests hold beside task and history, and what an example and the truth about it have.
+    keys: ClassVar[tuple[str, ...]] = ()
     # Whether its examples look at more of a history than a request shows.
     needs_whole_history: ClassVar[bool] = False
     # Whether the answer is what follows a history of itself, so that after a compact one nothing has to be asked.

@@ -20,6 +20,7 @@ class Explain(Task):
     name = "explain"
     answer_group = "words"
     headline = "rougeL"
+    keys = ("item", "grounds")
 
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
         explanation = clean_value(case.target.explanation, MAX_EXPLANATION_WORDS)

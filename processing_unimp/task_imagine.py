@@ -38,6 +38,7 @@ class Imagine(Task):
     name = "imagine"
     answer_group = "codes"
     headline = "gain"
+    keys = ("query", "wish", "retrieved", "noisy_codes", "others")
 
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:
         catalogue, true_id = source.catalogue, case.target.item_id

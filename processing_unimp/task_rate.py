@@ -18,6 +18,7 @@ class Rate(Task):
     name = "rate"
     answer_group = "stars"
     headline = "rmse"
+    keys = ("item",)
     higher_is_better = False
 
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:

@@ -21,6 +21,7 @@ class Search(Recommend):
 
     name = "search"
     headline = "ndcg@10"
+    keys = ("query",)
     is_next_item = False
 
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:

@@ -24,6 +24,7 @@ class Select(Task):
     name = "select"
     answer_group = "decisions"
     headline = "f1"
+    keys = ("candidates",)
     needs_whole_history = True
 
     def example(self, case: Case, source: ExampleSource, upcoming: Sequence[Any] = ()) -> Request | None:

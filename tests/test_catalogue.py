@@ -241,6 +241,14 @@ def test_rows_without_id_are_counted():
     assert catalogue.has_picture("a") and not catalogue.has_picture("b")
 
 
+def test_a_whole_number_is_the_id_that_is_written_so():
+    catalogue = Catalogue.from_items([{"item_id": "5"}, {"item_id": "05"}])
+    assert [catalogue.number(item_id) for item_id in (5, 5.0, np.int64(5), "05")] == [0, 0, 0, 1]
+    for item_id in (6, True, 5.5, None, 10**5000, ["5"]):
+        with pytest.raises(ValueError, match="is not among the 2 items"):
+            catalogue.number(item_id)
+
+
 def test_unknown_ids_name_close_ones():
     catalogue = Catalogue.from_items([{"item_id": f"{n:010d}"} for n in range(108775015, 108775035)])
     with pytest.raises(ValueError, match="'108775015' is not among the 20 items.*closest ids are '0108775015'"):

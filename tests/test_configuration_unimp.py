@@ -70,6 +70,11 @@ def test_words_are_tied_as_the_language_model_ties_them():
             "cross_attention_every=6 leaves no gated layer in a language model of 5 layers",
         ),
         ({"num_latents": 0}, "num_latents=0: expected at least 1"),
+        ({"resampler_depth": 10**9}, "resampler_depth=1000000000: expected at most 1000"),
+        (
+            {"vision_config": {"model_type": "clip_vision_model", "num_hidden_layers": 10**9}},
+            "vision_config.num_hidden_layers=1000000000: expected at most 1000",
+        ),
         ({"num_items": -1}, "num_items=-1: expected 0 or more"),
         ({"fusion": "none", "vision_config": CLIPVisionConfig()}, "fusion='none' has no use for a vision_config"),
         ({"fusion": "sideways"}, "fusion"),

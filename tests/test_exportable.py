@@ -12,6 +12,9 @@ import pytest
 from shop import make_model, make_model_processor
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files, get_relative_imports
 
+from modeling_unimp.manifest import write_manifest
+from processing_unimp.processor_manifest import hash_of, known_hashes, write_hashes
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("modeling_unimp", "processing_unimp")
 ENTRIES = {
@@ -123,6 +126,8 @@ def test_a_folder_with_the_files_answers_without_the_packages(tmp_path):
     }
     _add(folder / "config.json", {"auto_map": model, "custom_pipelines": pipelines})
     _add(folder / "processor_config.json", {"auto_map": {"AutoProcessor": "processing_unimp.UniMPProcessor"}})
+    write_manifest(folder, json.loads((folder / "manifest.json").read_text()))
+    write_hashes(folder, {name: [hash_of(folder / name)] for name in known_hashes(folder)})
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", LOAD.format(root=str(ROOT))],

@@ -25,6 +25,7 @@ from transformers import pipeline
 from hub_cards import export, model_folder, unimp_push
 from hub_cards.space.app import load_answers
 from modeling_unimp import PersonalizationPipeline
+from modeling_unimp.manifest import MANIFEST, write_manifest
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue
 
@@ -58,6 +59,47 @@ def test_an_export_that_ends_early_leaves_nothing_that_looks_whole(plain, tmp_pa
     assert export.export_folder(plain, folder).is_dir() and [file.name for file in tmp_path.iterdir()] == ["unimp"]
 
 
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "generation_config.json", "tokenizer_config.json", "results.json"]
+)
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(changed, tmp_path, name):
+    (tmp_path / "secret").write_text("{}")
+    (changed / name).unlink(missing_ok=True)
+    (changed / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=f"{name}.* is a link that leads out of the folder"):
+        export.export_folder(changed, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_links_of_a_snapshot_of_the_hub_are_followed(changed, tmp_path):
+    """The files of a model that was downloaded lie among the blobs of its repository."""
+    blobs, snapshot = (tmp_path / "models--shop--unimp" / part for part in ("blobs", "snapshots/abc"))
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in filter(Path.is_file, changed.iterdir()):
+        file.rename(blobs / file.name)
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    exported = export.export_folder(snapshot, tmp_path / "export")
+    assert not any(file.is_symlink() for file in exported.rglob("*"))
+    (blobs / "config.json").rename(tmp_path / "config.json")
+    (blobs / "config.json").symlink_to(tmp_path / "config.json")
+    with pytest.raises(ValueError, match="config.json' is a link that leads out"):
+        export.export_folder(snapshot, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "../model.safetensors", "/etc/passwd", "evil.safetensors", "..\\model.safetensors", 5]
+)
+def test_weights_are_files_of_the_folder(changed, tmp_path, name):
+    (tmp_path / "evil").write_text("x")
+    index = {"weight_map": {"a": name}}
+    for file in changed.glob("model*.safetensors"):
+        file.unlink()
+    (changed / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="index.json' names .*: expected files beside it"):
+        export.export_folder(changed, tmp_path / "export" / "unimp")
+
+
 def test_what_is_damaged_is_not_published(changed, tmp_path):
     file = next(changed.glob("*.safetensors"))
     content = bytearray(file.read_bytes())
@@ -68,7 +110,10 @@ def test_what_is_damaged_is_not_published(changed, tmp_path):
 
 
 def edit(file: Path, **values: Any) -> None:
+    """Change a file as if it had been saved so."""
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    noted = [name for name in json.loads((file.parent / MANIFEST).read_text()) if (file.parent / name).is_file()]
+    write_manifest(file.parent, noted)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

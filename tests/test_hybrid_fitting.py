@@ -312,7 +312,8 @@ def test_a_search_asks_the_network_what_the_fit_chose(fitted, reads):
         (output,) = outputs_of(model, processor, [request], "items")
         best = unimp(request, top_k=NUM_ITEMS, exclude_seen=False)["items"][0]
         model.hybrid_scores = None
-        (network,) = outputs_of(model, processor, [request | {"task": reads}], "items")
+        read = request if reads == "search" else {"task": "recommend", "history": request["history"]}
+        (network,) = outputs_of(model, processor, [read], "items")
     finally:
         model.hybrid_scores = hybrid
     expected = torch.from_numpy(network).log_softmax(-1)

@@ -84,7 +84,9 @@ def exchange_words(file):
 
 
 @pytest.mark.parametrize("damage", [flip, zeros, longer, shorter])
-@pytest.mark.parametrize("name", [WEIGHTS, CODEC, "catalogue.parquet", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", [WEIGHTS, CODEC, "catalogue.parquet", "tokenizer.json", "config.json", "processor_config.json"]
+)
 def test_a_damaged_file_is_named(folder, name, damage):
     load(folder)
     damage(folder / name)
@@ -92,8 +94,18 @@ def test_a_damaged_file_is_named(folder, name, damage):
         load(folder)
 
 
+def read_fewer(file):
+    """Settings that a program changed."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"attributes": ["category"]}))
+
+
 @pytest.mark.parametrize(
-    ("name", "change"), [("catalogue.parquet", shuffle_prices), ("tokenizer.json", exchange_words)]
+    ("name", "change"),
+    [
+        ("catalogue.parquet", shuffle_prices),
+        ("tokenizer.json", exchange_words),
+        ("processor_config.json", read_fewer),
+    ],
 )
 def test_what_still_can_be_read_is_found_too_and_loads_for_those_who_know_better(folder, name, change):
     change(folder / name)
@@ -118,6 +130,29 @@ def test_changed_weights_load_for_those_who_know_better(folder, kind):
     if kind is not AutoModel:
         model.save_pretrained(folder)
         torch.testing.assert_close(kind.from_pretrained(folder).state_dict()[name], weights[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [UniMPForConditionalGeneration, AutoModel])
+def test_a_config_that_was_changed_loads_for_those_who_know_better(folder, kind):
+    """With it the model would answer otherwise."""
+    edit(folder / "config.json", item_at_eoc=True)
+    with pytest.raises(ValueError, match=r"config.json .*verify=False"):
+        kind.from_pretrained(folder)
+    model = kind.from_pretrained(folder, verify=False)
+    model.save_pretrained(folder)
+    assert kind.from_pretrained(folder).config.item_at_eoc
+
+
+@pytest.mark.parametrize("kind", [UniMPForConditionalGeneration, AutoModel])
+@pytest.mark.parametrize("changed", [{"num_items": 5}, {"num_latents": 10**9}])
+def test_weights_of_other_sizes_than_the_config_says_are_told_with_the_folder(folder, kind, changed):
+    edit(folder / "config.json", **changed)
+    with pytest.raises(ValueError, match=r"unimp' are of other sizes than its config.json says"):
+        kind.from_pretrained(folder, verify=False)
+
+
+def edit(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 @pytest.mark.parametrize("name", ["hybrid_scores.safetensors", "item_terms.json"])
@@ -156,7 +191,7 @@ def test_every_shard_is_in_the_manifest(folder):
     model.save_pretrained(folder, max_shard_size="200KB")
     assert not (folder / WEIGHTS).exists(), "it would be loaded in place of the shards"
     shards = sorted(file.name for file in folder.glob("model-*.safetensors"))
-    assert len(shards) > 2 and sorted(json.loads((folder / MANIFEST).read_text())) == shards
+    assert len(shards) > 2 and sorted(json.loads((folder / MANIFEST).read_text())) == ["config.json", *shards]
     UniMPForConditionalGeneration.from_pretrained(folder)
     flip(folder / shards[1])
     with pytest.raises(ValueError, match=shards[1]):
@@ -207,7 +242,7 @@ def test_the_codec_alone(folder):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_errors_of_damaged_text_files_name_the_folder(folder, seed, capfd):
-    """Random damage to what has no hash, for people write it by hand: it loads, or is a ValueError or OSError."""
+    """Random damage, also to what has no hash or is loaded unverified: it loads, or is a ValueError or OSError."""
     rng = np.random.default_rng(seed)
     names = ["config.json", "generation_config.json", "processor_config.json", "tokenizer_config.json",
              "image_codec/config.json", WEIGHTS, CODEC, "catalogue.parquet", "tokenizer.json"]  # fmt: skip

@@ -283,6 +283,48 @@ def test_a_jpeg_of_endless_scans_is_refused():
         open_picture(bomb)
 
 
+def tiff(*tags: tuple[int, int, int], data: bytes = zlib.compress(bytes(1000))) -> bytes:
+    """A grey picture of 16 x 16 with these tags (number, kind, value) beside its own; -1 is where the data is."""
+    own = [(256, 4, 16), (257, 4, 16), (258, 4, 8), (259, 4, 8), (262, 4, 1), (277, 4, 1)]
+    entries = sorted([*own, *tags])
+    end = 14 + 12 * len(entries)
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, end if value < 0 else value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + data
+
+
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        ([(322, 4, 45_984), (323, 4, 45_984)], "16 x 16 in tiles of 45984 x 45984"),
+        ([(322, 4, 16), (323, 4, 2**30)], "in tiles of 16 x 1073741824"),
+        # The decoder takes the first of two numbers, Pillow the last; and of some kinds Pillow sees none.
+        ([(322, 4, 45_984), (322, 4, 45_985), (323, 4, 16)], "TIFF with its TileWidth twice"),
+        ([(322, 17, 45_984), (323, 4, 16)], "TIFF with its TileWidth twice, or as no whole number"),
+        ([(256, 4, 17), (322, 4, 16), (323, 4, 16)], "TIFF with its ImageWidth twice"),
+    ],
+)
+def test_tiles_larger_than_their_picture_needs_are_refused(tiles, message):
+    with pytest.raises(UnreadablePicture, match=message):
+        open_picture(tiff(*tiles, (324, 4, -1), (325, 4, 17)))
+
+
+def test_tiles_and_strips_of_the_usual_sizes_are_read():
+    tiles = tiff((322, 4, 256), (323, 4, 256), (324, 4, -1), (325, 4, 82), data=zlib.compress(bytes(256 * 256)))
+    # Rows of a strip may be more than there are.
+    strip = tiff((273, 4, -1), (278, 4, 2**31 - 1), (279, 4, 17))
+    assert open_picture(tiles).size == open_picture(strip).size == (16, 16)
+
+
+def test_a_jpeg_of_one_scan_a_colour_is_counted_whole_though_it_is_not_progressive():
+    data = encoded(Image.new("RGB", (64, 64), "red"), "JPEG")
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    for side, message in ((16_000, "16000 x 16000, 256 megapixels"), (6_000, "takes 252 MB to decode")):
+        large = data[: frame + 5] + struct.pack(">HH", side, side) + data[frame + 9 : scan]
+        with pytest.raises(UnreadablePicture, match=message):
+            open_picture(large + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + bytes(1000))
+    assert open_picture(large + data[scan:]).size == (3000, 3000)
+
+
 def peaks(folder):
     """Megabytes that opening each picture takes at most, and what came of it."""
 

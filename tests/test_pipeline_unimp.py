@@ -349,7 +349,7 @@ def test_an_explanation_may_be_searched_for_or_sampled(unimp):
         ({"history": HISTORY}, "task None: expected one of recommend, search"),
         ({"task": "buy", "history": HISTORY}, "'buy': expected one of recommend, search, rate, explain, select"),
         ({"task": "recommend"}, "history is None: expected a list of items"),
-        ({"task": "recommend", "history": "m1"}, "history is 'm1': expected a list"),
+        ({"task": "recommend", "history": "m1"}, "history 'm1': expected a list"),
         ({"task": "recommend", "history": [None]}, "history item 0 is a NoneType: expected an item id"),
         ({"task": "recommend", "history": [{}]}, "no 'item_id', no attributes"),
         ({"task": "recommend", "history": ["m1", "m7"]}, "history item 1: item 'm7' is not among the 6 items"),

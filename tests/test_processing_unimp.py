@@ -187,7 +187,9 @@ def test_a_store_of_features_is_let_go_with_its_last_user():
 def test_pictures_of_several_requests_are_several(processor):
     """Their bytes are gone when the next request is read, and another's may lie in their place."""
     colours = ["red", "blue", "green", "grey"] * 5
-    uris = ["data:image/png;base64," + base64.b64encode(picture(colour)).decode() for colour in colours]
+    # After its end a picture may have any bytes; without them there would be four.
+    files = [picture(colour) + bytes([place]) for place, colour in enumerate(colours)]
+    uris = ["data:image/png;base64," + base64.b64encode(file).decode() for file in files]
     requests = [{"task": "recommend", "history": [{"title": "x", "image": uri}]} for uri in uris]
     alone = [processor(requests=[request])["pixel_values"] for request in requests]
     together = processor(requests=requests)
@@ -430,3 +432,25 @@ def test_labels_of_a_compact_history():
     assert [labels[place] for place in after] == [m1, s1, h1] and [kinds[place] for place in after] == [3, 3, 3]
     stars = ids.index(processor.control.star(4))
     assert (labels[stars], kinds[stars]) == (processor.control.star(4), 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"history_length": 2.5}, "history_length=2.5: expected a whole number, at least 1"),
+        ({"history_length": 0}, "history_length=0: expected a whole number, at least 1"),
+        ({"history_length": True}, "history_length=True"),
+        ({"max_length": "x"}, "max_length='x': expected a whole number"),
+        ({"max_words": -1}, "max_words=-1: expected a whole number, at least 1"),
+        ({"num_retrieved": 0}, "num_retrieved=0"),
+        ({"num_image_tokens": -1}, "num_image_tokens=-1: expected a whole number, at least 0"),
+        ({"exclude_seen": "no"}, "exclude_seen='no': expected True or False"),
+        ({"tell_grounds": 1}, "tell_grounds=1: expected True or False"),
+        ({"wish_attributes": "title"}, "attributes='title': expected a list of names"),
+        ({"wish_attributes": [1]}, r"wish_attributes=\[1\]: expected a list of names"),
+        ({"query_attribute": 5}, "query_attribute=5: expected a name"),
+    ],
+)
+def test_settings_of_another_kind_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        make_processor(**wrong)

@@ -2,6 +2,7 @@
 
 import base64
 import decimal
+import io
 import json
 import uuid
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 from PIL import Image
 from shop import make_processor, picture
 
-from processing_unimp.bounds import MAX_HISTORY, short_repr
+from processing_unimp.bounds import MAX_HISTORY, MAX_PICTURES, short_repr
 from processing_unimp.request_reading import read_request
 
 RECOMMEND = {"task": "recommend", "history": ["m1", "s2"]}
+IMAGINE = {"task": "imagine", "history": ["m1"], "query": "mug"}
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,82 @@ def test_lists_over_a_bound(processor):
 
 
 @pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"allowed": ["m2"]}, "to recommend has the key 'allowed', which is an argument of the call"),
+        ({"top_k": 1}, r"'top_k', which is an argument of the call: unimp\(request, top_k=...\)"),
+        ({"exclude_seen": False}, "'exclude_seen', which is an argument of the call"),
+        ({"because": 3}, "'because', which is an argument of the call"),
+        ({"exclude_sean": False}, "'exclude_sean': did you mean exclude_seen, an argument of the call"),
+        ({"histori": []}, "'histori': did you mean history"),
+        ({"query": "mug"}, "'query': expected history, and nothing else"),
+        ({5: 6}, "has the key 5: expected"),
+        ({"x" * 10**6: 1}, "has the key 'xxx"),
+        (
+            {"task": "search", "query": "mug", "item": "m1"},
+            "to search has the key 'item': expected history, query, and",
+        ),
+        ({"task": "rate", "item": "m1", "candidates": ["m1"]}, "'candidates': expected history, item, and"),
+        ({"task": "select", "candidates": ["m1"], "canidates": 1}, "'canidates': did you mean candidates"),
+    ],
+)
+def test_a_key_that_the_task_does_not_read_is_refused(processor, more, message):
+    with pytest.raises(ValueError, match=f"request 0: a request .*{message}") as told:
+        processor(requests=[RECOMMEND | more])
+    assert len(str(told.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (RECOMMEND | {"history": pd.DataFrame({"item_id": ["m1"]})}, "with the history .*item_id.*: expected a list"),
+        (RECOMMEND | {"history": {"m1", "m2"}}, "with the history {.*}: expected a list of items"),
+        (
+            {"task": "select", "history": [], "candidates": pd.DataFrame({"a": [1]})},
+            "with the candidates .*: expected",
+        ),
+        (RECOMMEND | {"history": [10**5000]}, "history item 0 is a number of more than 3000 digits"),
+        (
+            RECOMMEND | {"history": [decimal.Decimal("1e999999")]},
+            "history item 0 is a number of more than 3000 digits",
+        ),
+        (RECOMMEND | {"history": [1.5]}, "history item 0 1.5 is float"),
+        (RECOMMEND | {"history": [{"item_id": 10**5000}]}, "history item 0: item_id is a number of more than 3000"),
+        (RECOMMEND | {"history": [{"title": 10**5000}]}, "attribute 'title' is a number of more than 3000 digits"),
+        (RECOMMEND | {"history": [{"title": [-(10**5000)]}]}, "attribute 'title' is a number of more than 3000"),
+        (RECOMMEND | {"history": [{"title": {10**5000: 1}}]}, "attribute 'title' is a number of more than 3000"),
+        (IMAGINE | {"retrieved": 5}, "with the retrieved 5: expected a list of items"),
+        (IMAGINE | {"retrieved": [{"title": "Hat"}]}, "retrieved item 0 is {'title': 'Hat'}: expected an item of the"),
+        (IMAGINE | {"retrieved": [None]}, "retrieved item 0 is a NoneType"),
+        (IMAGINE | {"retrieved": ["m7"]}, "retrieved item 0: item 'm7' is not among"),
+        (IMAGINE | {"wish": pd.Series(["red"])}, "with the wish .*: expected a text"),
+        (IMAGINE | {"wish": 5}, "with the wish 5: expected a text"),
+    ],
+)
+def test_what_is_no_list_item_or_number_is_refused_in_words(processor, request_, message):
+    with pytest.raises(ValueError, match=f"request 0: .*{message}") as told:
+        processor(requests=[request_])
+    assert len(str(told.value)) < 600
+
+
+def test_items_that_were_retrieved_may_come_as_an_answer_has_them(processor):
+    retrieved = [{"item_id": "m1", "title": "Red mug", "score": 0.5}, np.str_("s2"), {"item_id": "h1"}]
+    assert processor.read_request(IMAGINE | {"retrieved": retrieved})["retrieved"] == ["m1", "s2", "h1"]
+
+
+def test_keys_of_examples_and_missing_values_are_taken():
+    missing = {"query": None, "item": float("nan"), "top_k": pd.NA}
+    assert read_request(RECOMMEND | missing) == RECOMMEND
+    for request in (
+        RECOMMEND | {"answer": "m1", "next": "m1"},
+        RECOMMEND | {"task": "explain", "item": "m1", "answer": "Good.", "grounds": []},
+        RECOMMEND | {"task": "imagine", "query": "mug", "answer": "m1", "others": ["m2", "s1"], "wish": "red mug"},
+        RECOMMEND | {"task": "imagine", "query": "mug", "retrieved": ["m1"], "noisy_codes": [1, 2], "next": "m1"},
+    ):
+        assert read_request(request) == request
+
+
+@pytest.mark.parametrize(
     "request_",
     [
         {"task": "x" * 10**6, "history": ["m1"]},
@@ -218,6 +296,43 @@ def test_pictures_that_a_request_may_carry(processor, tmp_path):
     with pytest.raises(ValueError, match="cannot read the picture"):
         bad = "data:image/png;base64," + base64.b64encode(b"%!PS-Adobe").decode()
         processor(requests=[{"task": "rate", "history": ["s2"], "item": {"title": "Hat", "image": bad}}])
+
+
+def pictured(count, image=None):
+    """Items that are pictures alone; after its end a picture may have any bytes."""
+    return [
+        {"image": picture("red") + number.to_bytes(2, "big") if image is None else image} for number in range(count)
+    ]
+
+
+def test_more_pictures_than_are_opened_are_refused_before_any_is(processor, monkeypatch):
+    monkeypatch.setattr("processing_unimp.batch_pictures.open_picture", lambda _: pytest.fail("a picture was opened"))
+    large = Image.new("1", (7_000, 7_000))
+    buffer = io.BytesIO()
+    large.save(buffer, "PNG")
+    larger = [{"image": buffer.getvalue() + bytes([number])} for number in range(9)]
+    too_many = f"have {MAX_PICTURES + 1} pictures of their own: at most {MAX_PICTURES}"
+    for request, message in (
+        (RECOMMEND | {"history": pictured(MAX_PICTURES + 1)}, too_many),
+        ({"task": "select", "history": pictured(1), "candidates": pictured(MAX_PICTURES + 1)[1:]}, too_many),
+        (RECOMMEND | {"history": larger}, "the 9 pictures of a request have 441 megapixels together: at most 400"),
+    ):
+        with pytest.raises(ValueError, match=f"request 0: .*{message}"):
+            processor(requests=[request])
+    read_request(RECOMMEND | {"history": [*larger[:8], *pictured(MAX_PICTURES - 8)]})
+    read_request(RECOMMEND | {"history": pictured(MAX_HISTORY, picture("red"))})  # of which there is one
+
+
+def test_a_picture_that_several_items_have_is_opened_once(processor):
+    copies = [{"title": "Hat", "image": bytes(bytearray(picture("red")))} for _ in range(3)]
+    assert len(processor(requests=[RECOMMEND | {"history": [*copies, "m1"]}])["pixel_values"]) == 2
+
+
+def test_candidates_that_are_too_long_are_refused_before_a_picture_is_opened(processor, monkeypatch):
+    monkeypatch.setattr("processing_unimp.batch_pictures.open_picture", lambda _: pytest.fail("a picture was opened"))
+    candidates = [each | {"title": "one two three four five six seven"} for each in pictured(MAX_PICTURES)]
+    with pytest.raises(ValueError, match=r"request 0: its question needs \d+ tokens more than max_length=2048"):
+        processor(requests=[{"task": "select", "history": ["m1"], "candidates": candidates}])
 
 
 def test_pictures_beside_a_text_are_read_in_the_same_way(processor, tmp_path):

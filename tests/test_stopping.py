@@ -104,6 +104,16 @@ def test_a_picture_is_not_drawn_on_for_a_stream_that_was_left(address, steps):
     check_that_no_step_follows(address, steps)
 
 
+@pytest.mark.parametrize("task", ["recommend", "rate"])
+def test_nothing_is_held_up_by_an_answer_whose_stream_was_left(address, steps, task):
+    steps.hold = 1
+    with httpx.stream("GET", ask(address, task, *["m2"] * (task == "rate")), timeout=60) as stream:
+        assert steps.reached.wait(30)
+        assert next(line for line in stream.iter_lines() if line) == "event: generating"
+    steps.go_on.set()
+    check_that_no_step_follows(address, steps)
+
+
 def test_a_picture_is_not_drawn_on_for_a_client_that_cancels(address, steps):
     client = Client(address, verbose=False)
     job = client.submit(HISTORY, "hat", api_name="/imagine")

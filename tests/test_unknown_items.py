@@ -7,8 +7,8 @@ import torch
 from shop import make_model, make_model_processor, picture
 from test_pipeline_unimp import close
 
-from modeling_unimp import PersonalizationPipeline
-from modeling_unimp.hybrid_scores import HybridScores, Score
+from modeling_unimp import PersonalizationPipeline, unknown_items
+from modeling_unimp.hybrid_scores import MAX_HISTORY, HybridScores, Score, StandIn
 from modeling_unimp.term_index import TermIndex
 
 # Rows: m1, m2, s1, s2, h1, h2. With each goes the one of its colour, h2 with h1 and m1.
@@ -71,6 +71,33 @@ def test_a_candidate_that_is_a_picture_alone_is_scored_as_what_looks_like_it(uni
     unimp.processor.catalogue.retire(["h1"])
     assert select({"image": picture("green", 48)}, "s2") == pytest.approx(expected)
     unimp.processor.catalogue.unretire(["h1"])
+
+
+def test_pictures_of_a_history_are_looked_at_once_each_in_batches_and_of_its_latest_items_alone(unimp, monkeypatch):
+    looked_at, forwards = [], []
+    encode, pixels_of = unimp.model.model.encode_pictures, unknown_items._pixels
+
+    def counted(pixels):
+        forwards.append(len(pixels))
+        return encode(pixels)
+
+    def noted(processor, entries):
+        entries = list(entries)
+        looked_at.extend(entry["image"] for _, entry in entries)
+        return pixels_of(processor, entries)
+
+    monkeypatch.setattr(unimp.model.model, "encode_pictures", counted)
+    monkeypatch.setattr(unknown_items, "_pixels", noted)
+    # After its end a picture may have any bytes.
+    images = [picture("red") + bytes([number]) for number in range(MAX_HISTORY + 20)]
+    asked = {"task": "recommend", "history": [{"title": "Zzz", "image": image} for image in images]}
+    (read,) = unknown_items.with_stand_ins(unimp.model, unimp.processor, "items", [asked])
+    assert looked_at == images[20:] and forwards == [32] * 6 + [8]
+    assert [isinstance(entry, StandIn) for entry in read["history"]] == [False] * 20 + [True] * MAX_HISTORY
+    looked_at.clear()
+    same = {"task": "recommend", "history": [{"title": "Zzz", "image": bytes(bytearray(images[0]))} for _ in images]}
+    (again,) = unknown_items.with_stand_ins(unimp.model, unimp.processor, "items", [same])
+    assert looked_at == images[:1] and again["history"][-1].number == read["history"][-1].number
 
 
 def test_reasons_name_what_was_described_and_not_its_like(unimp):

@@ -52,7 +52,6 @@ TABS = {
     "select": ("Choose", choose_tab),
     "imagine": ("Imagine", imagine_tab),
 }
-GENERATED = ("explain", "imagine")  # token by token, so that they can be stopped
 MAX_QUEUED = 32  # requests that wait for the model; fewer than the 40 threads, of which a waiting MCP call holds one
 MAX_SESSIONS = 1_000  # open pages whose state is kept; beyond it the oldest lose theirs
 ESCAPE = """<script>document.addEventListener("keydown", (event) => {
@@ -116,7 +115,7 @@ def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:
         _sheet(state)
         for task in answers.tasks:
             answer = getattr(answers, task)
-            checked = with_errors_shown(stoppable(answer) if task in GENERATED else answer, is_page=False)
+            checked = with_errors_shown(stoppable(answer), is_page=False)
             endpoint = inside_context(functools.partial(_without_session, page), checked)
             gr.api(endpoint, api_name=task, concurrency_limit=1, concurrency_id="model")
     page.queue(max_size=MAX_QUEUED, api_open=False)

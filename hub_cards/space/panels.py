@@ -200,7 +200,8 @@ class Panels:
         task = next((task for task in (asked.get("task"), "rate", "recommend") if task in self.answers.tasks), None)
         if task is None:
             return HTML.note("This model gives items no score, so nothing can be said for or against them.")
-        request = {"task": task, "history": history, "item": item_id} | (asked if task == asked.get("task") else {})
+        more = asked if task == asked.get("task") else {"item": item_id} if task == "rate" else {}
+        request = {"task": task, "history": history} | more
         pipeline = self.answers.pipeline
         with self.answers.catalogue.lock.answering():
             effects = leave_one_out(pipeline, request, item_id)

@@ -1,9 +1,10 @@
 """Frozen vision features of a shop's pictures: computed once, memory-mapped from disk.
 
 Shapes: N items, U pictures, P patches (tokens) a picture, F width of a vision feature.
-A folder holds features.json (what made them), features.bin (rows of (P, F)) and pictures.bin (of each picture that was
-looked at its digest, its row and the CRC-32 of that row). Files only grow: what has changed since is looked at when
-the store is built again, and what another process has open stays as it is. A row is checked when it is first read.
+A folder holds store.json (what made them), features.bin (rows of (P, F)) and pictures.bin (of each picture that was
+looked at its digest, its row and the CRC-32 of that row, and the CRC-32 of these three). Files only grow: what has
+changed since is looked at when the store is built again, and what another process has open stays as it is. A row is
+checked when it is first read, pictures.bin when it is opened.
 """
 
 import hashlib
@@ -29,11 +30,12 @@ logger = logging.get_logger(__name__)
 
 FEATURES = "features.bin"
 PICTURES = "pictures.bin"
-METADATA = "features.json"
-# Of earlier versions, which did not know what picture a row is of.
-_OBSOLETE = ("metadata.json", "metadata.unfinished.json", "checksums.bin", "rows.bin")
+METADATA = "store.json"
+# Of earlier versions, which did not know what picture a row is of, or whether it was noted so.
+_OBSOLETE = ("features.json", "metadata.json", "metadata.unfinished.json", "checksums.bin", "rows.bin")
 
-RECORD = np.dtype([("picture", "<u8"), ("row", "<i8"), ("checksum", "<u4")])
+RECORD = np.dtype([("picture", "<u8"), ("row", "<i8"), ("checksum", "<u4"), ("of_record", "<u4")])
+_CHECKED_BYTES = RECORD.itemsize - 4  # of a record: all but its own checksum
 NO_ROW = -1  # of no picture, or of one that cannot be read
 BUILD_AGAIN = "It was damaged or exchanged: copy it again, or build the features again with rebuild=True."
 
@@ -62,7 +64,7 @@ class FeatureStore:
         self.metadata: dict[str, Any] = _metadata_of(self.folder / METADATA)
         self.num_patches: int = self.metadata["num_patches"]
         self.feature_size: int = self.metadata["feature_size"]
-        records = _records_of(self.folder / PICTURES)
+        records = _records_of(self.folder / PICTURES, verify)
         written = (self.folder / PICTURES).stat()  # of each build; what of it is read, the digests say
         self._build = (written.st_dev, written.st_ino, written.st_mtime_ns, written.st_size, digests.tobytes())
         self._num_rows = int(records["row"].max()) + 1
@@ -289,6 +291,7 @@ class FeatureStore:
                     noted["row"][list(found)] = row + np.arange(len(found))
                     noted["checksum"][list(found)] = [zlib.crc32(each.tobytes()) for each in array]
                     row += len(found)
+                noted["of_record"] = _checksums_of(noted)
                 # After the features, so that a row that is noted is a row that is there.
                 with _with_resume_hint(self.folder):
                     records.write(noted.tobytes())
@@ -367,15 +370,28 @@ def _to_numpy(features: torch.Tensor, dtype: str) -> np.ndarray:
     return stored.numpy()
 
 
-def _records_of(file: Path) -> np.ndarray:
+def _records_of(file: Path, verify: bool) -> np.ndarray:
     """What is noted of each picture, that of no picture first."""
-    none = np.array([(0, NO_ROW, 0)], dtype=RECORD)
+    none = np.array([(0, NO_ROW, 0, 0)], dtype=RECORD)
     if not file.is_file():
         raise ValueError(f"{file} is missing from the store. {BUILD_AGAIN}")
-    records: np.ndarray = np.concatenate([none, np.fromfile(file, dtype=RECORD)])
+    noted = np.fromfile(file, dtype=RECORD)
+    if verify and (wrong := np.flatnonzero(noted["of_record"] != _checksums_of(noted))).size:
+        raise ValueError(f"record {wrong[0]} of {file} in the store is not what was written. {BUILD_AGAIN}")
+    records: np.ndarray = np.concatenate([none, noted])
     if (records["row"] < NO_ROW).any():
         raise ValueError(f"{file} is damaged: the row {records['row'].min()}. {BUILD_AGAIN}")
+    rows, times = np.unique(records["row"][records["row"] >= 0], return_counts=True)
+    if (times > 1).any():
+        raise ValueError(f"{file} is damaged: row {rows[times > 1][0]} is of several pictures. {BUILD_AGAIN}")
     return records
+
+
+def _checksums_of(records: np.ndarray) -> np.ndarray:
+    content, size = records.tobytes(), RECORD.itemsize
+    starts = range(0, len(content), size)
+    found = (zlib.crc32(content[start : start + _CHECKED_BYTES]) for start in starts)
+    return np.fromiter(found, dtype=RECORD["of_record"], count=len(records))
 
 
 def _metadata_of(file: Path) -> dict[str, Any]:
