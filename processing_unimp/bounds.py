@@ -1,7 +1,8 @@
-"""Limits on the size of requests from untrusted callers, and a `ValueError` for a request that exceeds one."""
+"""Limits on the size of requests and tables of others, and a `ValueError` for what exceeds one."""
 
 import reprlib
 from collections.abc import Mapping, Sequence, Set, Sized
+from pathlib import Path
 from typing import Any
 
 MAX_HISTORY = 10_000  # items of one history
@@ -11,6 +12,9 @@ MAX_VALUES = 1_000  # of one list
 MAX_DEPTH = 4  # lists and objects inside one another, within one attribute
 MAX_CHARACTERS = 100_000  # of one text
 MAX_DATA_URI = 12_000_000  # characters; 9 MB of picture file
+# Of a packed table: times its size that it may grow. Text grows 5 to 20 times, a bomb 1,000 times.
+MAX_UNPACKED = 200
+MAX_UNPACKED_BYTES = 2**30  # that any packed table may have
 
 
 class _ShortRepr(reprlib.Repr):
@@ -66,3 +70,16 @@ def check_length(values: Sized, most: int, what: str) -> None:
     """Refuse a list that is too long."""
     if len(values) > most:
         raise ValueError(f"{what} has {len(values)} entries: at most {most} are taken. Leave some out.")
+
+
+def most_unpacked(path: Path) -> int:
+    """Bytes that a packed table may come to."""
+    return max(MAX_UNPACKED_BYTES, MAX_UNPACKED * path.stat().st_size)
+
+
+def too_much_unpacked(path: Path) -> ValueError:
+    """What to raise for a packed table that comes to more."""
+    return ValueError(
+        f"{path.name} grows to more than {MAX_UNPACKED} times its size, as no table does. Unpack it yourself, to CSV "
+        "or JSON lines, if it is in order."
+    )

@@ -200,7 +200,7 @@ def test_a_csv_in_another_encoding_is_read_if_it_is_named(tmp_path):
 
 
 def test_a_gzip_file_that_grows_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("processing_unimp.tables.MAX_UNPACKED_BYTES", 300_000)
+    monkeypatch.setattr("processing_unimp.bounds.MAX_UNPACKED_BYTES", 300_000)
     for kind in ("csv", "jsonl", "json"):
         path = write(tmp_path / f"items.{kind}.gz", gzip.compress(b"\n" * 600_000))
         with pytest.raises(ValueError, match=f"items.{kind}.gz grows to more than 200 times its size"):
