@@ -1,6 +1,6 @@
 """The items of a shop: attributes, picture and token number (the row in this table, which only grows).
 
-Tables stay in Arrow columns (memory-mapped where they come from parquet); rows that were added or changed since are dicts.
+Tables stay in Arrow columns (memory-mapped those of parquet); rows that were added or changed since are dicts.
 """
 
 import difflib

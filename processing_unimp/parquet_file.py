@@ -34,7 +34,7 @@ def mapped_parquet(path: Path, columns: Sequence[str]) -> "pa.Table":
     schema, batches = parquet_batches(path, columns)
     with tempfile.TemporaryFile() as file:
         with pa.ipc.new_stream(file, schema) as writer:
-            for table in _of_many_rows(batches):
+            for table in of_many_rows(batches):
                 writer.write_table(table)
         file.flush()
         unpacked = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -60,7 +60,9 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> "tuple[pa.Schema, Ite
         told += sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
         if column.max_repetition_level == 0:
             values += max((_largest_value(chunk, source) for chunk in chunks), default=0)
-        elif any(_may_be_a_bomb(chunk, source, group, path) for group, chunk in enumerate(chunks)):
+        elif column.physical_type == "BYTE_ARRAY" and any(
+            _may_be_a_bomb(chunk, source, group, path) for group, chunk in enumerate(chunks)
+        ):
             listed.append(column.path)
     if told > most_unpacked(path):
         raise too_much_unpacked(path)
@@ -76,6 +78,8 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> "tuple[pa.Schema, Ite
 
 def _largest_value(chunk: Any, source: Any) -> int:
     """Bytes that a value which is stored once may have: those of the dictionary, by the header of its page."""
+    if chunk.physical_type not in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
+        return 8
     if "DELTA_BYTE_ARRAY" in chunk.encodings:  # a value is what it shares with the one before it, and the rest
         return int(chunk.total_uncompressed_size)
     start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)), default=0)
@@ -126,7 +130,7 @@ def _bounded(batches: "Iterator[pa.RecordBatch]", schema: "pa.Schema", path: Pat
             yield part.cast(schema) if has_dictionaries else part
 
 
-def _of_many_rows(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
+def of_many_rows(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
     """The batches, joined to larger ones: a column of many chunks is slow."""
     waiting: list[Any] = []
     rows = size = 0

@@ -358,6 +358,31 @@ def test_one_bad_row_takes_nobody_along(folder, unimp, tmp_path):
     assert sum("user_id None" in line["reason"] for line in told) == 1
 
 
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
+def test_a_history_that_is_too_long_is_put_aside(folder, tmp_path, kind):
+    """A parquet of some hundred bytes may hold a history of millions."""
+    rows = [{"user_id": "big", "history": ["m1"] * 300_000}, {"user_id": "ada", "history": ["m1"]}]
+    output = score(folder, write(tmp_path / f"h.{kind}", rows))
+    assert rejects(output) == {"big": "the history has 300000 entries: at most 10000 are taken. Leave some out."}
+    assert set(answers(output)) == {"ada"}
+
+
+def test_a_row_of_parquet_has_as_many_bytes_as_a_line(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_unimp.serving.history_tables.MAX_ROW_BYTES", 10_000)
+    rows = [{"user_id": "ada", "history": ["m1"]}, {"user_id": "big", "history": ["m" * 100] * 1_000}]
+    output = score(folder, write(tmp_path / "h.parquet", rows))
+    assert rejects(output) == {None: "row 2 of h.parquet cannot be read: longer than 10000 bytes."}
+    assert set(answers(output)) == {"ada"}
+
+
+def test_columns_of_one_name_are_told(folder, tmp_path):
+    history = pa.array([["m1"]])
+    table = pa.Table.from_arrays([pa.array(["ada"]), history, history], ["user_id", "history", "history"])
+    pq.write_table(table, tmp_path / "h.parquet")
+    with pytest.raises(SystemExit, match="the header of h.parquet has 'history' more than once"):
+        score(folder, tmp_path / "h.parquet")
+
+
 def test_a_night_without_any_answer_keeps_the_last_one(folder, tmp_path):
     output = score(folder, write(tmp_path / "good.parquet", ROWS))
     before = output.read_bytes()

@@ -47,8 +47,9 @@ try:
     import pyarrow as pa
 
     from processing_unimp import Catalogue, UniMPProcessor
-    from processing_unimp.bounds import short_repr
+    from processing_unimp.bounds import MAX_HISTORY, check_length, short_repr
     from processing_unimp.cell_values import id_as_text, is_missing
+    from processing_unimp.table_columns import is_list
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -348,6 +349,10 @@ class Scorer:
     def _shopper(self, place: int, user_id: str, row: Mapping[str, Any], counts: Counter) -> Shopper:
         catalogue = self.processor.catalogue
         history: Any = row.get("history")
+        if isinstance(history, pa.Scalar):
+            if is_list(history.type) and history.is_valid:
+                check_length(history, MAX_HISTORY, "the history")
+            history = history.as_py()
         if isinstance(history, str):
             try:
                 history = json.loads(history)
@@ -357,6 +362,7 @@ class Scorer:
             raise ValueError(
                 f"the history is {short_repr(history)}: expected a list of items, empty for somebody new."
             )
+        check_length(history, MAX_HISTORY, "the history")
         known: list[dict[str, Any]] = []
         for entry in history:
             event: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"item_id": entry}

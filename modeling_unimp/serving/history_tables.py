@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from processing_unimp.parquet_file import of_many_rows, parquet_batches
     from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of, times_as_text
-    from processing_unimp.tables import TABLE_KINDS, kind_of, read_rows
+    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, kind_of, parquet_columns, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -62,7 +63,7 @@ def file_digest(file: Path) -> bytes:
 def columns_of(file: Path) -> list[str]:
     """Names of the columns; of JSON those that the first thousand rows have."""
     if kind_of(file) == "parquet":
-        return list(pq.read_schema(file).names)
+        return parquet_columns(file)
     header, rows = read_rows(file)
     return (
         header
@@ -94,17 +95,21 @@ def num_rows(files: list[Path]) -> int | None:
 
 def rows_of(file: Path) -> Iterator[Row]:
     if kind_of(file) == "parquet":
-        # Buffered: row groups written elsewhere may be larger than memory.
-        opened = pq.ParquetFile(file, buffer_size=2**20)
-        names = [name for name in (*SHOPPER, "query") if name in opened.schema_arrow.names]
-        for batch in opened.iter_batches(1024, columns=names):
-            yield from (partial(_row_of_batch, batch, number) for number in range(len(batch)))
+        names = [name for name in (*SHOPPER, "query") if name in parquet_columns(file)]
+        place = count(1)
+        for batch in parquet_batches(file, names)[1]:
+            for number in range(len(batch)):
+                yield partial(_row_of_batch, batch.slice(number, 1), f"row {next(place)} of {file.name}")
         return
     yield from (partial(_row_of_text, row) for row in read_rows(file)[1])
 
 
-def _row_of_batch(batch: Any, number: int) -> dict[str, Any]:
-    return {name: batch.column(name)[number].as_py() for name in batch.schema.names}
+def _row_of_batch(row: Any, place: str) -> dict[str, Any]:
+    """One row; the history stays in Arrow until its length is known: as Python's values it takes many times more."""
+    if row.nbytes > MAX_ROW_BYTES:
+        raise ValueError(f"{place} cannot be read: longer than {MAX_ROW_BYTES} bytes.")
+    values = {name: row.column(name)[0] for name in row.schema.names}
+    return {name: value if name == "history" else value.as_py() for name, value in values.items()}
 
 
 def _row_of_text(row: Any) -> dict[str, Any]:
@@ -170,10 +175,9 @@ def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> It
     names = [name for name in (*INTERACTION, "rating") if name in columns]
     for file in files:
         if kind_of(file) == "parquet":
-            opened = pq.ParquetFile(file, buffer_size=2**20)
-            own = [name for name in names if name in opened.schema_arrow.names]
-            for batch in opened.iter_batches(100_000, columns=own):
-                yield _events(pa.Table.from_batches([batch]))
+            own = [name for name in names if name in parquet_columns(file)]
+            for table in of_many_rows(parquet_batches(file, own)[1]):
+                yield _events(table)
             continue
         rows = rows_of(file)
         while some := list(islice(rows, 100_000)):
