@@ -12,6 +12,7 @@ MAX_VALUES = 1_000  # of one list
 MAX_DEPTH = 4  # lists and objects inside one another, within one attribute
 MAX_CHARACTERS = 100_000  # of one text
 MAX_DATA_URI = 12_000_000  # characters; 9 MB of picture file
+MAX_COLUMNS = 1_000  # of one table
 # Of a packed table: times its size that it may grow. Text grows 5 to 20 times, a bomb 1,000 times.
 MAX_UNPACKED = 200
 MAX_UNPACKED_BYTES = 2**30  # that any packed table may have
@@ -70,6 +71,15 @@ def check_length(values: Sized, most: int, what: str) -> None:
     """Refuse a list that is too long."""
     if len(values) > most:
         raise ValueError(f"{what} has {len(values)} entries: at most {most} are taken. Leave some out.")
+
+
+def check_columns(names: Sized, what: str) -> None:
+    """Refuse a table that is too wide: each column costs time and memory of its own, however few the rows."""
+    if len(names) > MAX_COLUMNS:
+        raise ValueError(
+            f"{what} has {len(names)} columns: at most {MAX_COLUMNS} are read. Leave some out, or put what they hold "
+            "into one column of lists."
+        )
 
 
 def most_unpacked(path: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import short_repr
+from .bounds import check_columns, short_repr
 from .cell_values import LARGEST_WHOLE_FLOAT, as_seconds, id_as_text, picture_source, plain_value
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
@@ -50,7 +50,7 @@ def table_of(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, "pa.DataType
             numbers that fractions join.
 
     Raises:
-        ValueError: a value of no usable kind, or one that a column of a given kind does not hold.
+        ValueError: a value of no usable kind, one that a column of a given kind does not hold, or too many columns.
     """
     parts: dict[str, list[Any]] = {}
     lengths: list[int] = []
@@ -60,6 +60,7 @@ def table_of(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, "pa.DataType
             if not isinstance(name, str):
                 raise ValueError(f"a column is called {short_repr(name)}. Expected text.")
             parts.setdefault(name, [pa.nulls(length) for length in lengths])
+        check_columns(parts, "the table")
         for name, chunks in parts.items():
             chunks.append(_chunk(some, name))
         lengths.append(len(some))

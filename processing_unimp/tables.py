@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from .bounds import most_unpacked, short_repr, too_much_unpacked
+from .bounds import check_columns, most_unpacked, short_repr, too_much_unpacked
 from .parquet_file import mapped_parquet
 from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, table_of
 
@@ -144,11 +144,13 @@ def parquet_columns(path: Path) -> list[str]:
     """Names of the columns of a parquet file; a name that two columns have is a `ValueError`."""
     with pa.OSFile(str(path)) as file:
         names: list[str] = pq.read_schema(file).names
-    _check_names(names, path.name)
+    check_names(names, path.name)
     return names
 
 
-def _check_names(names: Sequence[str], where: str) -> None:
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse the columns of a table that has too many, or two of one name."""
+    check_columns(names, where)
     if double := [name for name, count in Counter(names).items() if count > 1 and not _UNNAMED.fullmatch(name)]:
         raise ValueError(
             f"the header of {where} has {', '.join(map(short_repr, double[:5]))} more than once. Expected a "
@@ -177,7 +179,7 @@ def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None
     if problem is not None:
         raise ValueError(f"the header of {path.name} cannot be read: {problem}.")
     further.clear()
-    _check_names(header, path.name)
+    check_names(header, path.name)
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
     if len(named) < len(header):
         logger.info("%s: %d columns without a name are not used", path.name, len(header) - len(named))
@@ -334,6 +336,7 @@ def _json_table(rows: Iterator[dict[str, Any]], columns: Sequence[str] | None, p
 
     def chosen(row: dict[str, Any]) -> dict[str, Any]:
         left.update(dict.fromkeys(row.keys() - columns))
+        check_columns(left, path.name)
         return {name: row[name] for name in columns if name in row}
 
     table = table_of(map(chosen, rows))

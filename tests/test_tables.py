@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from processing_unimp import Catalogue
 from processing_unimp.tables import MAX_ROW_LINES, find_table, read_rows, read_table
 
 ROWS = [
@@ -158,6 +159,29 @@ def test_other_files_are_told(tmp_path):
             read(tmp_path / "items.csv.gz", broken)
     with pytest.raises(ValueError, match="holds no items table"):
         find_table(tmp_path / "..", "items", also=["x"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
+def test_a_table_of_too_many_columns_is_refused(tmp_path, kind):
+    path, names = tmp_path / f"items.{kind}", [f"c{number}" for number in range(1_001)]
+    if kind == "csv":
+        write(path, ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    elif kind == "parquet":
+        pq.write_table(pa.table({name: [1] for name in names}), path)
+    else:
+        rows = [json.dumps({name: 1}) for name in names]  # each row brings another
+        write(path, "[" + ",".join(rows) + "]" if kind == "json" else "\n".join(rows))
+    with pytest.raises(ValueError, match="has 1001 columns: at most 1000 are read. Leave some out"):
+        read_table(path)
+    if "json" in kind:
+        with pytest.raises(ValueError, match="items.json.* has 1001 columns"):
+            read_table(path, ["item_id"])
+
+
+def test_a_csv_of_as_many_columns_as_may_be(tmp_path):
+    header = ["item_id", *[f"c{number}" for number in range(999)]]
+    catalogue = Catalogue.load(write(tmp_path / "items.csv", ",".join(header) + "\n" + ",".join("1" for _ in header)))
+    assert catalogue.attributes == header[1:] and set(catalogue.item("1").values()) == {1, "1"}
 
 
 # -------------------------------------------------------------------------------------------------------- row by row

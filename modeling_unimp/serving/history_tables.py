@@ -20,7 +20,7 @@ try:
 
     from processing_unimp.parquet_file import of_many_rows, parquet_batches
     from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of, times_as_text
-    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, kind_of, parquet_columns, read_rows
+    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, check_names, kind_of, parquet_columns, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -65,11 +65,10 @@ def columns_of(file: Path) -> list[str]:
     if kind_of(file) == "parquet":
         return parquet_columns(file)
     header, rows = read_rows(file)
-    return (
-        header
-        if header is not None
-        else list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
-    )
+    if header is None:
+        header = list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
+        check_names(header, file.name)
+    return header
 
 
 def columns_of_all(files: Sequence[Path]) -> list[str]:
