@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -239,6 +240,40 @@ def test_unusable_interactions_are_told_and_passed_over(folder, tmp_path, caplog
     ):
         assert words in reason
     assert "2 unknown items left out" in caplog.text and "1 ratings left out" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_ratings_that_cannot_be_read_are_counted_and_told(folder, tmp_path, caplog, kind):
+    rows = [
+        {"user_id": "ada", "item_id": item, "timestamp": second, "rating": rating}
+        for second, (item, rating) in enumerate([("m1", "5 stars"), ("h1", "4,5"), ("s1", "4"), ("m2", None)])
+    ]
+    expected = answers(
+        score(
+            folder,
+            write(tmp_path / "good.csv", [row | {"rating": [None, None, 4, None][n]} for n, row in enumerate(rows)]),
+        )
+    )
+    with caplog.at_level(logging.INFO, "unimp-recommend"):
+        assert same(answers(score(folder, write(tmp_path / f"bad.{kind}", rows))), expected)
+    assert "2 ratings left out that are no number, such as '5 stars'" in caplog.text
+
+
+def test_ratings_of_databases_are_numbers(folder, tmp_path, caplog):
+    """Databases write stars as decimals."""
+    kind = pa.list_(pa.struct([("item_id", pa.string()), ("rating", pa.decimal128(3, 1))]))
+    histories = [
+        [e | {"rating": None if e["rating"] is None else Decimal(e["rating"])} for e in row["history"]] for row in ROWS
+    ]
+    table = pa.table({"user_id": [row["user_id"] for row in ROWS], "history": pa.array(histories, kind)})
+    pq.write_table(table, tmp_path / "decimals.parquet")
+    expected = answers(score(folder, write(tmp_path / "h.parquet", ROWS)))
+    assert same(answers(score(folder, tmp_path / "decimals.parquet")), expected)
+    strange = [{"item_id": "m1", "rating": rating} for rating in (True, "5", 5.5)]
+    with caplog.at_level(logging.INFO, "unimp-recommend"):
+        output = score(folder, write(tmp_path / "h.jsonl", [{"user_id": "ada", "history": strange}]))
+    assert "'ada' gave 'm1' the rating True: expected a number from 1 to 5" in caplog.text
+    assert "3 ratings left out, not 1 to 5" in caplog.text and set(answers(output)) == {"ada"}
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
+from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -294,6 +295,7 @@ class Scorer:
         if self.exclude_seen is None:
             self.exclude_seen = processor.leaves_out_seen(self.task)
         self.top_k, self.batch_size = args.top_k, args.batch_size
+        self.is_rating_told = False
         self.allowed = torch.from_numpy(allowed).to(model.device)
         catalogue = processor.catalogue
         self.item_ids = pa.array(catalogue.item_ids, pa.string())
@@ -372,9 +374,14 @@ class Scorer:
                 continue
             if is_missing(rating):
                 rating = None
-            elif not (isinstance(rating, (int, float)) and 1 <= rating <= 5):
+            elif isinstance(rating, (int, float, Decimal)) and not isinstance(rating, bool) and 1 <= rating <= 5:
+                rating = float(rating)
+            else:
                 counts["ratings left out, not 1 to 5"] += 1
-                rating = None
+                if not self.is_rating_told:
+                    what = f"{short_repr(user_id)} gave {short_repr(item_id)} the rating {short_repr(rating)}"
+                    logger.warning(f"{what}: expected a number from 1 to 5; such ratings are left out and counted")
+                self.is_rating_told, rating = True, None
             known.append({"item_id": item_id, "rating": rating})
         if history and not known:
             first = short_repr(history[0])

@@ -18,6 +18,7 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from processing_unimp.bounds import short_repr
     from processing_unimp.parquet_file import of_many_rows, parquet_batches
     from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of, times_as_text
     from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, check_names, kind_of, parquet_columns, read_rows
@@ -140,9 +141,13 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
             database.execute(
                 "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, rating DOUBLE, time VARCHAR)"
             )
-            for events in _event_tables(files, columns, rejects):
+            unreadable: list[tuple[int, str]] = []
+            for events in _event_tables(files, columns, rejects, unreadable):
                 database.register("arrow", events)
                 database.execute("INSERT INTO events BY NAME SELECT * FROM arrow")
+            if unreadable:
+                total = sum(number for number, _ in unreadable)
+                logger.warning(f"{total} ratings left out that are no number, such as {unreadable[0][1]}")
             query = (
                 "SELECT user_id, CASE WHEN user_id IS NULL THEN 'an interaction has no user_id' WHEN item_id IS NULL "
                 "THEN 'an interaction has no item_id' ELSE 'an interaction has the timestamp \"' || coalesce(time, '')"
@@ -169,14 +174,21 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
     logger.info(f"{num_rows([parts / GROUPED])} shoppers grouped in {time.monotonic() - started:.0f} seconds")
 
 
-def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> Iterator[Any]:
-    """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written."""
+def _event_tables(
+    files: list[Path], columns: Sequence[str], rejects: Any, unreadable: list[tuple[int, str]]
+) -> Iterator[Any]:
+    """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written.
+
+    Args:
+        rejects: the open file of what is put aside.
+        unreadable (`list[tuple[int, str]]`): takes how many ratings of a table cannot be read, and one of them.
+    """
     names = [name for name in (*INTERACTION, "rating") if name in columns]
     for file in files:
         if kind_of(file) == "parquet":
             own = [name for name in names if name in parquet_columns(file)]
             for table in of_many_rows(parquet_batches(file, own)[1]):
-                yield _events(table)
+                yield _events(table, unreadable)
             continue
         rows = rows_of(file)
         while some := list(islice(rows, 100_000)):
@@ -187,37 +199,38 @@ def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> It
                     read.append({name: values.get(name) for name in (*INTERACTION, "rating")})
                 except ValueError as error:
                     rejects.write(json_line({"user_id": None, "reason": str(error)}))
-            yield from _events_of_rows(read, rejects)
+            yield from _events_of_rows(read, rejects, unreadable)
 
 
-def _events_of_rows(rows: list[dict[str, Any]], rejects: Any) -> Iterator[Any]:
+def _events_of_rows(rows: list[dict[str, Any]], rejects: Any, unreadable: list[tuple[int, str]]) -> Iterator[Any]:
     """One table of all rows, or where a row is unusable one of each of the others."""
     if not rows:
         return
     try:
-        yield _events(table_of(rows))
+        yield _events(table_of(rows), unreadable)
     except UNUSABLE_ROW as error:
         if len(rows) == 1:
             rejects.write(json_line({"user_id": None, "reason": f"an interaction cannot be read: {error}"}))
             return
         half = len(rows) // 2
-        yield from _events_of_rows(rows[:half], rejects)
-        yield from _events_of_rows(rows[half:], rejects)
+        yield from _events_of_rows(rows[:half], rejects, unreadable)
+        yield from _events_of_rows(rows[half:], rejects, unreadable)
 
 
-def _events(table: Any) -> Any:
-    rating = pa.nulls(len(table), pa.float64())
+def _events(table: Any, unreadable: list[tuple[int, str]]) -> Any:
+    columns = {
+        "user_id": ids_as_text(table["user_id"], "user_id"),
+        "item_id": ids_as_text(table["item_id"], "item_id"),
+        "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
+        "rating": pa.nulls(len(table), pa.float64()),
+        "time": times_as_text(table["timestamp"]),
+    }
     if "rating" in table.column_names:
-        rating = pa.array(numbers_of(table["rating"], "rating", is_whole=False)[0], from_pandas=True)
-    return pa.table(
-        {
-            "user_id": ids_as_text(table["user_id"], "user_id"),
-            "item_id": ids_as_text(table["item_id"], "item_id"),
-            "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
-            "rating": rating,
-            "time": times_as_text(table["timestamp"]),
-        }
-    )
+        ratings, strange = numbers_of(table["rating"], "rating", is_whole=False)
+        columns["rating"] = pa.array(ratings, from_pandas=True)
+        if strange.any():
+            unreadable.append((int(strange.sum()), short_repr(table["rating"][int(strange.argmax())].as_py())))
+    return pa.table(columns)
 
 
 def _dicts(database: Any, query: str) -> Iterator[dict[str, Any]]:
