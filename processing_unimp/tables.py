@@ -40,6 +40,9 @@ MAX_ROW_LINES = 1_000  # beyond it a quote was left open
 _UNNAMED = re.compile(r"|Unnamed: [0-9]+(?:\.[0-9]+)?|__index_level_[0-9]+__")
 _WHOLE_WITH_POINT = re.compile(r"-?(?:0|[1-9][0-9]*)\.0+")
 _BETWEEN_ROWS = re.compile(r"[\s,]*")
+_BRACKET_OR_QUOTE = re.compile(r"""\\.|["\[\]{}]""", re.DOTALL)
+_AFTER_NUMBER = re.compile(r"[\s,\]]")
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as surrogateescape keeps them
 
 TOO_DEEP = "lists or objects too deep inside one another"
 
@@ -355,9 +358,18 @@ def _json_rows(lines: Lines, name: str) -> Iterator[Row]:
         is_first = is_first and not line.strip()
 
 
+def without_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of rows of others: of a key that comes twice nobody knows which value is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {short_repr(name)} more than once in one object")
+    return found
+
+
 def _json_line(line: bytes, place: str) -> Row:
     try:
-        return _json_row(json.loads(_decoded(line)), place)
+        return _json_row(json.loads(_decoded(line), object_pairs_hook=without_double_keys), place)
     except RecursionError:
         return Row(place, {}, TOO_DEEP)
     except ValueError as error:
@@ -372,7 +384,8 @@ def _json_row(values: Any, place: str) -> Row:
 
 def _json_array(first: bytes, lines: Lines, name: str) -> Iterator[Row]:
     """Rows of an array, read as far as the next row needs; what comes after it on its last line is refused."""
-    decode, parse = codecs.getincrementaldecoder("utf-8")("replace").decode, json.JSONDecoder().raw_decode
+    decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+    parse = json.JSONDecoder(object_pairs_hook=without_double_keys).raw_decode
     text = decode(first)
     position = text.index("[") + 1
 
@@ -384,6 +397,8 @@ def _json_array(first: bytes, lines: Lines, name: str) -> Iterator[Row]:
         while length < wanted and (line := next(lines, None)) is not None:
             pieces.append(decode(line[1]))
             length += len(pieces[-1])
+        if len(pieces) == 1 and length < wanted:
+            pieces += filter(None, [decode(b"", True)])  # half a character
         text, position = "".join(pieces), 0
         return len(pieces) > 1
 
@@ -396,15 +411,37 @@ def _json_array(first: bytes, lines: Lines, name: str) -> Iterator[Row]:
             if text[position + 1 :].strip():
                 yield Row(place, {}, "text after the end of the array")
             return
-        while True:
+        row, end = None, None
+        while row is None or end is None:
             try:
-                values, position = parse(text, position)
-                break
-            except ValueError as error:
+                values, end = parse(text, position)
+                row = _json_row(values, place)
+            except json.JSONDecodeError as error:
                 if not read_on():
                     yield Row(place, {}, f"no JSON from here on: {error}")
                     return
-            except RecursionError:
-                yield Row(place, {}, TOO_DEEP)
-                return
-        yield _json_row(values, place)
+            except (RecursionError, ValueError) as error:  # of what is JSON all the same
+                row = Row(place, {}, TOO_DEEP if isinstance(error, RecursionError) else f"no JSON: {error}")
+                end = _end_of_value(text, position)
+                if end is None and not read_on():
+                    yield Row(place, {}, f"{row.problem}, and without an end: nothing from here on is read")
+                    return
+        yield Row(place, {}, "no UTF-8; save the file as UTF-8") if _NO_TEXT.search(text, position, end) else row
+        position = end
+
+
+def _end_of_value(text: str, position: int) -> int | None:
+    """Where the value that begins here ends, by its brackets alone; `None` if it goes on."""
+    if text[position] not in "[{":
+        found = _AFTER_NUMBER.search(text, position)
+        return None if found is None else found.start()
+    depth, is_quoted = 0, False
+    for found in _BRACKET_OR_QUOTE.finditer(text, position):
+        mark = found[0]
+        if mark == '"':
+            is_quoted = not is_quoted
+        elif not is_quoted and mark in "[]{}":
+            depth += 1 if mark in "[{" else -1
+            if depth == 0:
+                return found.end()
+    return None

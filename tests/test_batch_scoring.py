@@ -410,6 +410,16 @@ def test_a_row_of_parquet_has_as_many_bytes_as_a_line(folder, tmp_path, monkeypa
     assert set(answers(output)) == {"ada"}
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_an_item_that_names_a_key_twice_is_put_aside(folder, tmp_path, kind):
+    rows = [{"user_id": "ada", "history": [{"item_id": "m1", "other": "h1"}]}, {"user_id": "bob", "history": ["m1"]}]
+    file = write(tmp_path / f"h.{kind}", rows)
+    file.write_text(file.read_text().replace("other", "item_id"))
+    output = score(folder, file)
+    (reason,) = rejects(output).values()
+    assert set(answers(output)) == {"bob"} and "'item_id' more than once" in reason
+
+
 def test_columns_of_one_name_are_told(folder, tmp_path):
     history = pa.array([["m1"]])
     table = pa.Table.from_arrays([pa.array(["ada"]), history, history], ["user_id", "history", "history"])

@@ -141,6 +141,10 @@ def test_a_csv_that_is_none_is_refused_with_its_line(tmp_path, text, message):
         ("[" * 100_000, "row 1 of items.json: lists or objects too deep"),
         ('{"a": ' * 100_000, "line 1 of items.json: lists or objects too deep"),
         (b'{"item_id": "caf\xe9"}', "line 1 of items.json: no JSON: no UTF-8"),
+        (b'[{"item_id": "1"}, {"item_id": "caf\xe9"}]', "row 2 of items.json: no UTF-8; save the file as UTF-8"),
+        (b'[{"item_id": "1"}, {"item_id": "caf\xc3', "row 2 of items.json: no JSON from here on"),
+        ('{"item_id": "1", "item_id": "2"}', "line 1 of items.json: no JSON: the key 'item_id' more than once"),
+        ('[{"tags": {"a": 1, "a": 1}}]', "row 1 of items.json: no JSON: the key 'a' more than once"),
     ],
 )
 def test_json_that_is_none_is_refused_with_its_place(tmp_path, text, message):
@@ -239,6 +243,33 @@ def test_an_array_is_read_as_far_as_the_next_row_needs(tmp_path):
         assert rows_of(tmp_path / "a.json", json.dumps(rows, indent=indent)) == (rows, {})
     read_, problems = rows_of(tmp_path / "a.json", json.dumps(rows)[:-20])
     assert read_ == rows[:-1] and list(problems) == ["row 300 of a.json"]
+
+
+def test_a_row_of_an_array_costs_itself_alone(tmp_path):
+    """What is JSON all the same is passed over by its brackets, wherever lines and pieces end."""
+    deep = "[" * 100_000 + "]" * 100_000
+    bad = [
+        f'{{"user_id": "b", "x": ["]}}\\"", {deep}]}}',
+        '{"user_id": "b", "x": {"[\\\\": 1, "[\\\\": 2}}',
+        '{"user_id": "b", "x": ' + "9" * 5_000 + "}",
+        "9" * 5_000,
+        '{"user_id": "b\udce9", "x": "]"}',
+        "3",
+    ]
+    good = [{"user_id": str(number)} for number in range(len(bad))]
+    for between in (",", "\n,\n", ",\n" * 3):
+        text = between.join(f"{one}{between}{json.dumps(other)}" for one, other in zip(bad, good, strict=True))
+        read_, problems = rows_of(tmp_path / "a.json", f"[{text}]".encode("utf-8", "surrogateescape"))
+        assert read_ == good and list(problems) == [f"row {number} of a.json" for number in range(1, 12, 2)]
+        words = ["too deep", "more than once", "4300 digits", "4300 digits", "no UTF-8", "int, and no object"]
+        assert all(word in problem for word, problem in zip(words, problems.values(), strict=True))
+
+
+def test_people_of_another_encoding_do_not_become_one(tmp_path):
+    rows = '[{"user_id": "caf\xe9"}, {"user_id": "caf\xe8"}, {"user_id": "\\ud83d"}]'
+    read_, problems = rows_of(tmp_path / "a.json", rows.encode("latin-1"))
+    assert read_ == [{"user_id": "\ud83d"}] and list(problems) == ["row 1 of a.json", "row 2 of a.json"]
+    assert len(rows_of(tmp_path / "a.json", rows)[0]) == 3
 
 
 def test_rows_after_an_array_are_read_too(tmp_path):

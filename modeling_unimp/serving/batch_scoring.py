@@ -51,6 +51,7 @@ try:
     from processing_unimp.bounds import MAX_HISTORY, check_length, short_repr
     from processing_unimp.cell_values import id_as_text, is_missing
     from processing_unimp.table_columns import is_list
+    from processing_unimp.tables import without_double_keys
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -357,7 +358,7 @@ class Scorer:
             history = history.as_py()
         if isinstance(history, str):
             try:
-                history = json.loads(history)
+                history = json.loads(history, object_pairs_hook=without_double_keys)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"the history {short_repr(history)} is not JSON: {error}.") from None
         if not isinstance(history, list):
