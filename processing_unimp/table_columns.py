@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .bounds import check_columns, short_repr
-from .cell_values import LARGEST_WHOLE_FLOAT, as_seconds, id_as_text, picture_source, plain_value
+from .cell_values import LARGEST_WHOLE_FLOAT, as_seconds, id_as_text, number_of, picture_source, plain_value
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
@@ -336,7 +336,7 @@ def numbers_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> t
     if is_text(kind):
         return _read_texts(
             column,
-            float,
+            number_of,
             lambda text: (
                 f"column {name!r} holds text that is no number: {text}. Expected a number, or nothing, as "
                 f"{name!r} of an interaction."
@@ -366,6 +366,19 @@ def seconds_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> t
             is_whole,
         )
     return numbers_of(column, name)
+
+
+def are_plain_numbers(column: "pa.ChunkedArray") -> np.ndarray:
+    """Which of a column of times are numbers and no dates, such as 20200101 and `"20200101"`.
+
+    A date comes to seconds, and what a number counts nobody says: beside dates it stands anywhere in time.
+    """
+    column = _unwrapped(column)
+    if not is_text(column.type):
+        return np.full(len(column), not (pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)))
+    number = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
+    mask: np.ndarray = pc.match_substring_regex(column, number).fill_null(False).to_numpy()
+    return mask
 
 
 def times_as_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":

@@ -276,6 +276,18 @@ def test_ratings_of_databases_are_numbers(folder, tmp_path, caplog):
     assert "3 ratings left out, not 1 to 5" in caplog.text and set(answers(output)) == {"ada"}
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_numbers_among_dates_are_put_aside(folder, tmp_path, kind):
+    """Of the whole table, wherever they are in it."""
+    (tmp_path / "parts").mkdir()
+    for number, times in enumerate((["20200101"], ["2019-05-01", "2018-01-01"])):
+        rows = [{"user_id": f"u{number}{n}", "item_id": "m1", "timestamp": time} for n, time in enumerate(times)]
+        write(tmp_path / "parts" / f"{number}.{kind}", rows)
+    output = score(folder, tmp_path / "parts")
+    assert rejects(output) == {"u00": 'an interaction has the timestamp "20200101": expected a date, as most are'}
+    assert set(answers(output)) == {"u10", "u11"}
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_a_table_without_a_usable_interaction(folder, tmp_path, kind):
     row = {"user_id": "ada", "item_id": "m1", "timestamp": "yesterday"}

@@ -20,7 +20,14 @@ try:
 
     from processing_unimp.bounds import short_repr
     from processing_unimp.parquet_file import of_many_rows, parquet_batches
-    from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of, times_as_text
+    from processing_unimp.table_columns import (
+        are_plain_numbers,
+        ids_as_text,
+        numbers_of,
+        seconds_of,
+        table_of,
+        times_as_text,
+    )
     from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, check_names, kind_of, parquet_columns, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
@@ -135,11 +142,12 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
         database: Any = duckdb.connect(str(work / "interactions.duckdb"), config=settings)
     except duckdb.Error as error:
         raise ValueError(f"--memory_limit {memory_limit}: {error} Expected a size such as 4GB.") from error
-    usable = "user_id IS NOT NULL AND item_id IS NOT NULL AND coalesce(isfinite(seconds), false)"
+    is_time = "coalesce(isfinite(seconds), false)"
     try:
         with (work / UNUSABLE).open("w", encoding="utf-8") as rejects:
             database.execute(
-                "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, rating DOUBLE, time VARCHAR)"
+                "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, is_number BOOLEAN, "
+                "rating DOUBLE, time VARCHAR)"
             )
             unreadable: list[tuple[int, str]] = []
             for events in _event_tables(files, columns, rejects, unreadable):
@@ -148,10 +156,19 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
             if unreadable:
                 total = sum(number for number, _ in unreadable)
                 logger.warning(f"{total} ratings left out that are no number, such as {unreadable[0][1]}")
+            # Plain numbers among dates stand anywhere in time, and so do dates among plain numbers.
+            query = f"SELECT is_number, count(*) AS count FROM events WHERE {is_time} GROUP BY is_number"
+            found = {row["is_number"]: row["count"] for row in _dicts(database, query)}
+            numbers, dates = found.get(True, 0), found.get(False, 0)
+            stray = "false" if not numbers or not dates else "is_number" if numbers <= dates else "NOT is_number"
+            usable = f"user_id IS NOT NULL AND item_id IS NOT NULL AND {is_time} AND NOT ({stray})"
+            expected = {"false": "a number, a date or ISO text", "is_number": "a date, as most are"}.get(
+                stray, "a plain number, as most are"
+            )
             query = (
                 "SELECT user_id, CASE WHEN user_id IS NULL THEN 'an interaction has no user_id' WHEN item_id IS NULL "
                 "THEN 'an interaction has no item_id' ELSE 'an interaction has the timestamp \"' || coalesce(time, '')"
-                " || '\": expected a number, a date or ISO text' END AS reason "
+                f" || '\": expected {expected}' END AS reason "
                 f"FROM events WHERE NOT ({usable}) ORDER BY rowid"
             )
             rejects.writelines(map(json_line, _dicts(database, query)))
@@ -222,6 +239,7 @@ def _events(table: Any, unreadable: list[tuple[int, str]]) -> Any:
         "user_id": ids_as_text(table["user_id"], "user_id"),
         "item_id": ids_as_text(table["item_id"], "item_id"),
         "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
+        "is_number": pa.array(are_plain_numbers(table["timestamp"])),
         "rating": pa.nulls(len(table), pa.float64()),
         "time": times_as_text(table["timestamp"]),
     }
