@@ -11,7 +11,7 @@ Exported to the Hub, with a published model:
     byte_level_bpe      the tokenizer of models from scratch
     call_arguments      which keyword arguments a processor's call accepts
     request_reading     requests from JSON or Python, brought to one form
-    bounds              limits on the size of a request
+    bounds              limits on the size of requests and tables
     task, task_*        the six tasks: example, prompt, answer, score of one answer
     grounds             what the history has in common with an explained item
     all_tasks           the tasks by name
@@ -25,6 +25,7 @@ Exported to the Hub, with a published model:
     shop_lock           many answers at once, or one change
     history             who did what, in time order
     tables              reading parquet, JSON and CSV
+    parquet_file        the file that is named, memory-mapped and bounded
     table_columns       Arrow columns of the few types that we use
     cell_values         single values: ids, times, pictures, attributes
     processor_manifest  hashes of saved files, checked on load

@@ -1,7 +1,8 @@
-"""Limits on the size of requests from untrusted callers, and a `ValueError` for a request that exceeds one."""
+"""Limits on the size of requests and tables of others, and a `ValueError` for what exceeds one."""
 
 import reprlib
 from collections.abc import Mapping, Sequence, Set, Sized
+from pathlib import Path
 from typing import Any
 
 MAX_HISTORY = 10_000  # items of one history
@@ -13,6 +14,10 @@ MAX_CHARACTERS = 100_000  # of one text
 MAX_PICTURES = 256  # of one request, each counted once
 MAX_PIXELS_OF_REQUEST = 400_000_000  # of all these together: eight of the largest that are read, which take seconds
 MAX_DATA_URI = 12_000_000  # characters; 9 MB of picture file
+MAX_COLUMNS = 1_000  # of one table
+# Of a packed table: times its size that it may grow. Text grows 5 to 20 times, a bomb 1,000 times.
+MAX_UNPACKED = 200
+MAX_UNPACKED_BYTES = 2**30  # that any packed table may have
 
 
 class _ShortRepr(reprlib.Repr):
@@ -68,3 +73,25 @@ def check_length(values: Sized, most: int, what: str) -> None:
     """Refuse a list that is too long."""
     if len(values) > most:
         raise ValueError(f"{what} has {len(values)} entries: at most {most} are taken. Leave some out.")
+
+
+def check_columns(names: Sized, what: str) -> None:
+    """Refuse a table that is too wide: each column costs time and memory of its own, however few the rows."""
+    if len(names) > MAX_COLUMNS:
+        raise ValueError(
+            f"{what} has {len(names)} columns: at most {MAX_COLUMNS} are read. Leave some out, or put what they hold "
+            "into one column of lists."
+        )
+
+
+def most_unpacked(path: Path) -> int:
+    """Bytes that a packed table may come to."""
+    return max(MAX_UNPACKED_BYTES, MAX_UNPACKED * path.stat().st_size)
+
+
+def too_much_unpacked(path: Path) -> ValueError:
+    """What to raise for a packed table that comes to more."""
+    return ValueError(
+        f"{path.name} grows to more than {MAX_UNPACKED} times its size, as no table does. Unpack it yourself, to CSV "
+        "or JSON lines, if it is in order."
+    )

@@ -1,6 +1,6 @@
 """The items of a shop: attributes, picture and token number (the row in this table, which only grows).
 
-Tables stay in Arrow columns (memory-mapped where datasets maps them); rows that were added or changed since are dicts.
+Tables stay in Arrow columns (memory-mapped those of parquet); rows that were added or changed since are dicts.
 """
 
 import contextlib
@@ -177,9 +177,13 @@ class Catalogue:
             check_hash(file)
         table = read_table(file)
         if kind_of(file) == "csv":
-            for position, name in enumerate(table.column_names):
-                if name not in SPECIAL_COLUMNS and is_text(table[name].type):
-                    table = table.set_column(position, name, numbers_where_lossless(table[name]))
+            plain = (name not in SPECIAL_COLUMNS and is_text(table[name].type) for name in table.column_names)
+            table = pa.table(
+                {
+                    name: numbers_where_lossless(column) if is_plain else column
+                    for name, column, is_plain in zip(table.column_names, table.columns, plain, strict=True)
+                }
+            )
         return cls(table, image_root=file.parent if image_root is None else image_root)
 
     @classmethod

@@ -138,6 +138,13 @@ def id_as_text(value: Any, name: str) -> str | None:
     raise ValueError(f"{name} {short_repr(value)} is {type(value).__name__}. Expected text or a whole number.")
 
 
+def number_of(text: str) -> float:
+    """Reads a number as tables have it; Python itself also reads `1_000` and the digits of other scripts."""
+    if "_" in text or not text.isascii():
+        raise ValueError(f"{short_repr(text)} is no number. Expected one such as 4.5.")
+    return float(text)
+
+
 def as_seconds(value: Any) -> float:
     """Turns a number, ISO text ("2020-09-22", "2020-09-22T10:00:00+02:00"), date or datetime into seconds (UTC).
 
@@ -146,7 +153,7 @@ def as_seconds(value: Any) -> float:
     value = _of_python(value)
     if isinstance(value, str):
         try:
-            return float(value)
+            return number_of(value)
         except ValueError:
             try:
                 value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))

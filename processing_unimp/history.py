@@ -14,7 +14,16 @@ import numpy as np
 
 from .bounds import short_repr
 from .catalogue import Catalogue
-from .table_columns import checked_rows, has_text, ids_as_text, numbers_of, seconds_of, table_of, text_column
+from .table_columns import (
+    are_plain_numbers,
+    checked_rows,
+    has_text,
+    ids_as_text,
+    numbers_of,
+    seconds_of,
+    table_of,
+    text_column,
+)
 from .tables import arrow_table, find_table, read_table
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
@@ -108,7 +117,8 @@ class Histories:
         Args:
             path (`str` or `Path`): a .parquet, .jsonl, .json or .csv file (.gz too), or a folder that holds one
                 `interactions.<ext>`, with the columns `user_id`, `item_id`, `timestamp` (number, date or ISO text;
-                seconds where it is a date) and optionally `rating` (1 to 5), `explanation`.
+                seconds where it is a date; of numbers and dates in one column the fewer are removed) and optionally
+                `rating` (1 to 5), `explanation`.
             catalogue (`Catalogue`): rows about other items are removed and counted in `removed`.
 
         Raises:
@@ -146,14 +156,16 @@ class Histories:
         known = pa.array(catalogue.item_ids, pa.string())
         items = pc.index_in(item_ids, value_set=known).fill_null(-1).to_numpy()
         times, strange = seconds_of(table["timestamp"], "timestamp")
+        stray, what = _among_others(table["timestamp"], np.isfinite(times))
 
-        has_user, has_time = user_of >= 0, np.isfinite(times)
+        has_user, has_time = user_of >= 0, np.isfinite(times) & ~stray
         keep = has_user & has_time & (items >= 0)
         removed = {  # each row counts once, under the first reason that holds
             "interactions without user_id": ~has_user,
-            "interactions without timestamp": has_user & ~has_time & ~strange,
+            "interactions without timestamp": has_user & ~has_time & ~strange & ~stray,
             f"interactions with a timestamp that cannot be read{_such_as(table['timestamp'], strange)}": has_user
             & strange,
+            f"interactions with a timestamp that is {what}{_such_as(table['timestamp'], stray)}": has_user & stray,
             "interactions with an item that is not in the catalogue": has_user & has_time & (items < 0),
         }
         if not keep.any():
@@ -374,6 +386,17 @@ class Histories:
         column, has_text = self._texts[name], self._has_text[name]
         rows = self._rows[chosen]
         return [column[int(row)].as_py() if has_text[row] else None for row in rows]
+
+
+def _among_others(column: "pa.ChunkedArray", is_time: np.ndarray) -> tuple[np.ndarray, str]:
+    """Plain numbers among dates, or dates among plain numbers, whichever are fewer; and what to call them."""
+    numbers = are_plain_numbers(column) & is_time
+    dates = is_time & ~numbers
+    if not numbers.any() or not dates.any():
+        return np.zeros(len(column), dtype=bool), "of another kind"
+    if numbers.sum() <= dates.sum():
+        return numbers, "a plain number among dates"
+    return dates, "a date among plain numbers"
 
 
 def _such_as(column: "pa.ChunkedArray", strange: np.ndarray) -> str:

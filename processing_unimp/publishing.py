@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 from .catalogue import Catalogue
 from .catalogue_file import CATALOGUE_FILE
 from .history import Histories
+from .tables import read_table
 
 
 def push_items(catalogue: Catalogue, repo_id: str, **kwargs: Any) -> Any:
@@ -25,7 +26,7 @@ def push_items(catalogue: Catalogue, repo_id: str, **kwargs: Any) -> Any:
     kwargs.setdefault("config_name", "items")
     with tempfile.TemporaryDirectory() as folder:
         catalogue.save(folder)
-        dataset = Dataset.from_parquet(str(Path(folder) / CATALOGUE_FILE), cache_dir=folder)
+        dataset = Dataset(read_table(Path(folder) / CATALOGUE_FILE))
         if "picture_codes" in dataset.column_names:
             dataset = dataset.remove_columns("picture_codes")
         return dataset.push_to_hub(repo_id, **kwargs)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .bounds import short_repr
-from .cell_values import LARGEST_WHOLE_FLOAT, as_seconds, id_as_text, picture_source, plain_value
+from .bounds import check_columns, short_repr
+from .cell_values import LARGEST_WHOLE_FLOAT, as_seconds, id_as_text, number_of, picture_source, plain_value
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
@@ -50,7 +50,7 @@ def table_of(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, "pa.DataType
             numbers that fractions join.
 
     Raises:
-        ValueError: a value of no usable kind, or one that a column of a given kind does not hold.
+        ValueError: a value of no usable kind, one that a column of a given kind does not hold, or too many columns.
     """
     parts: dict[str, list[Any]] = {}
     lengths: list[int] = []
@@ -60,6 +60,7 @@ def table_of(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, "pa.DataType
             if not isinstance(name, str):
                 raise ValueError(f"a column is called {short_repr(name)}. Expected text.")
             parts.setdefault(name, [pa.nulls(length) for length in lengths])
+        check_columns(parts, "the table")
         for name, chunks in parts.items():
             chunks.append(_chunk(some, name))
         lengths.append(len(some))
@@ -335,7 +336,7 @@ def numbers_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> t
     if is_text(kind):
         return _read_texts(
             column,
-            float,
+            number_of,
             lambda text: (
                 f"column {name!r} holds text that is no number: {text}. Expected a number, or nothing, as "
                 f"{name!r} of an interaction."
@@ -365,6 +366,19 @@ def seconds_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> t
             is_whole,
         )
     return numbers_of(column, name)
+
+
+def are_plain_numbers(column: "pa.ChunkedArray") -> np.ndarray:
+    """Which of a column of times are numbers and no dates, such as 20200101 and `"20200101"`.
+
+    A date comes to seconds, and what a number counts nobody says: beside dates it stands anywhere in time.
+    """
+    column = _unwrapped(column)
+    if not is_text(column.type):
+        return np.full(len(column), not (pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)))
+    number = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
+    mask: np.ndarray = pc.match_substring_regex(column, number).fill_null(False).to_numpy()
+    return mask
 
 
 def times_as_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":

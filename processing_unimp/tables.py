@@ -13,15 +13,18 @@ import math
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from .bounds import short_repr
+from .bounds import check_columns, most_unpacked, short_repr, too_much_unpacked
+from .parquet_file import mapped_parquet
 from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, table_of
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
+    import pyarrow.parquet as pq
 except ImportError as error:
     raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
 
@@ -32,13 +35,14 @@ TABLE_KINDS = ("parquet", "jsonl", "json", "csv")
 NULL_CELLS = frozenset({"", "NULL", "\\N"})
 MAX_ROW_BYTES = 16 * 2**20  # of one line, or of one CSV row of several lines
 MAX_ROW_LINES = 1_000  # beyond it a quote was left open
-MAX_UNPACKED = 200  # times its size that a gzip file may grow: text grows 5 to 20 times, a bomb 1,000 times
-MAX_UNPACKED_BYTES = 2**30  # that any gzip file may have
 
 # The index of a data frame, under the names it gets.
 _UNNAMED = re.compile(r"|Unnamed: [0-9]+(?:\.[0-9]+)?|__index_level_[0-9]+__")
 _WHOLE_WITH_POINT = re.compile(r"-?(?:0|[1-9][0-9]*)\.0+")
 _BETWEEN_ROWS = re.compile(r"[\s,]*")
+_BRACKET_OR_QUOTE = re.compile(r"""\\.|["\[\]{}]""", re.DOTALL)
+_AFTER_NUMBER = re.compile(r"[\s,\]]")
+_NO_TEXT = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as surrogateescape keeps them
 
 TOO_DEEP = "lists or objects too deep inside one another"
 
@@ -85,7 +89,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
     """Reads a whole table; columns without a name, such as the index of a data frame, are passed over.
 
     Cells of a CSV are text, so that codes keep their leading zeros (see `numbers_where_lossless`); what parquet holds
-    stays on disk, memory-mapped by datasets.
+    stays on disk, see `mapped_parquet`.
 
     Args:
         path (`Path`): the file.
@@ -99,15 +103,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
         raise ValueError(f"{str(path)!r} is of an unknown kind. Expected a file ending in {', '.join(TABLE_KINDS)}.")
     try:
         if kind == "parquet":
-            from datasets import Dataset
-
-            table = arrow_table(Dataset.from_parquet(str(path)))
-            return table.select(_wanted(table.column_names, columns, path))
+            return _with_names_of_labels(mapped_parquet(path, _wanted(parquet_columns(path), columns, path)))
         header, rows = read_rows(path)
         if header is not None:
             return _text_table(_wanted(header, columns, path), map(_values_of, rows))
         return _json_table(map(_values_of, rows), columns, path)
-    except Exception as error:  # datasets and Arrow raise nearly anything
+    except Exception as error:  # Arrow raises nearly anything
         cause = error if isinstance(error, ValueError) else error.__cause__ or error
         said = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
         raise ValueError(
@@ -117,7 +118,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
 
 def arrow_table(dataset: Any) -> "pa.Table":
     """Returns the rows of a `datasets.Dataset` as an Arrow table (class labels by name, pictures undecoded)."""
-    from datasets import ClassLabel, Dataset  # here, for datasets takes half a second to import
+    from datasets import Dataset  # here, for datasets takes half a second to import
 
     if not isinstance(dataset, Dataset):
         raise ValueError(
@@ -125,12 +126,39 @@ def arrow_table(dataset: Any) -> "pa.Table":
             "choose one split of a DatasetDict, and load without streaming."
         )
     table = dataset.with_format("arrow")[:] if dataset._indices is not None else dataset.data.table
-    for name, feature in dataset.features.items():
+    return _with_names_of_labels(table.replace_schema_metadata(dataset.features.arrow_schema.metadata))
+
+
+def _with_names_of_labels(table: "pa.Table") -> "pa.Table":
+    """Labels by name where datasets has written numbers, and the names beside them."""
+    if b'"ClassLabel"' not in (table.schema.metadata or {}).get(b"huggingface", b""):
+        return table
+    from datasets import ClassLabel, Features
+
+    for name, feature in Features.from_arrow_schema(table.schema).items():
         if isinstance(feature, ClassLabel):
             labels = pa.chunked_array([pa.array(feature.names, pa.string())])
             column = labels.take(table[name].combine_chunks())
             table = table.set_column(table.column_names.index(name), name, column)
     return table
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Names of the columns of a parquet file; a name that two columns have is a `ValueError`."""
+    with pa.OSFile(str(path)) as file:
+        names: list[str] = pq.read_schema(file).names
+    check_names(names, path.name)
+    return names
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse the columns of a table that has too many, or two of one name."""
+    check_columns(names, where)
+    if double := [name for name, count in Counter(names).items() if count > 1 and not _UNNAMED.fullmatch(name)]:
+        raise ValueError(
+            f"the header of {where} has {', '.join(map(short_repr, double[:5]))} more than once. Expected a "
+            "name of its own for every column."
+        )
 
 
 def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None, Iterator[Row]]:
@@ -154,12 +182,7 @@ def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None
     if problem is not None:
         raise ValueError(f"the header of {path.name} cannot be read: {problem}.")
     further.clear()
-    double = dict.fromkeys(name for name in header if header.count(name) > 1 and not _UNNAMED.fullmatch(name))
-    if double:
-        raise ValueError(
-            f"the header of {path.name} has {', '.join(map(short_repr, list(double)[:5]))} more than once. Expected a "
-            "name of its own for every column."
-        )
+    check_names(header, path.name)
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
     if len(named) < len(header):
         logger.info("%s: %d columns without a name are not used", path.name, len(header) - len(named))
@@ -215,7 +238,7 @@ def _whole_lines(pieces: Lines) -> Lines:
 def _pieces(path: Path) -> Lines:
     """Numbered lines; a longer one than `MAX_ROW_BYTES` comes in pieces of that size, under one number."""
     is_packed = path.name.lower().endswith(".gz")
-    left = max(MAX_UNPACKED_BYTES, MAX_UNPACKED * path.stat().st_size) if is_packed else math.inf
+    left = most_unpacked(path) if is_packed else math.inf
     try:
         opened: Any = gzip.open(path) if is_packed else path.open("rb")
         file: IO[bytes]
@@ -224,10 +247,7 @@ def _pieces(path: Path) -> Lines:
             while line := file.readline(MAX_ROW_BYTES):
                 left -= len(line)
                 if left < 0:
-                    raise ValueError(
-                        f"{path.name} grows to more than {MAX_UNPACKED} times its size, as no table does. Unpack it "
-                        "yourself if it is in order."
-                    )
+                    raise too_much_unpacked(path)
                 yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 and is_start else line
                 is_start = line.endswith(b"\n")
                 number += is_start
@@ -319,6 +339,7 @@ def _json_table(rows: Iterator[dict[str, Any]], columns: Sequence[str] | None, p
 
     def chosen(row: dict[str, Any]) -> dict[str, Any]:
         left.update(dict.fromkeys(row.keys() - columns))
+        check_columns(left, path.name)
         return {name: row[name] for name in columns if name in row}
 
     table = table_of(map(chosen, rows))
@@ -337,9 +358,18 @@ def _json_rows(lines: Lines, name: str) -> Iterator[Row]:
         is_first = is_first and not line.strip()
 
 
+def without_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of rows of others: of a key that comes twice nobody knows which value is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {short_repr(name)} more than once in one object")
+    return found
+
+
 def _json_line(line: bytes, place: str) -> Row:
     try:
-        return _json_row(json.loads(_decoded(line)), place)
+        return _json_row(json.loads(_decoded(line), object_pairs_hook=without_double_keys), place)
     except RecursionError:
         return Row(place, {}, TOO_DEEP)
     except ValueError as error:
@@ -354,7 +384,8 @@ def _json_row(values: Any, place: str) -> Row:
 
 def _json_array(first: bytes, lines: Lines, name: str) -> Iterator[Row]:
     """Rows of an array, read as far as the next row needs; what comes after it on its last line is refused."""
-    decode, parse = codecs.getincrementaldecoder("utf-8")("replace").decode, json.JSONDecoder().raw_decode
+    decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+    parse = json.JSONDecoder(object_pairs_hook=without_double_keys).raw_decode
     text = decode(first)
     position = text.index("[") + 1
 
@@ -366,6 +397,8 @@ def _json_array(first: bytes, lines: Lines, name: str) -> Iterator[Row]:
         while length < wanted and (line := next(lines, None)) is not None:
             pieces.append(decode(line[1]))
             length += len(pieces[-1])
+        if len(pieces) == 1 and length < wanted:
+            pieces += filter(None, [decode(b"", True)])  # half a character
         text, position = "".join(pieces), 0
         return len(pieces) > 1
 
@@ -378,15 +411,37 @@ def _json_array(first: bytes, lines: Lines, name: str) -> Iterator[Row]:
             if text[position + 1 :].strip():
                 yield Row(place, {}, "text after the end of the array")
             return
-        while True:
+        row, end = None, None
+        while row is None or end is None:
             try:
-                values, position = parse(text, position)
-                break
-            except ValueError as error:
+                values, end = parse(text, position)
+                row = _json_row(values, place)
+            except json.JSONDecodeError as error:
                 if not read_on():
                     yield Row(place, {}, f"no JSON from here on: {error}")
                     return
-            except RecursionError:
-                yield Row(place, {}, TOO_DEEP)
-                return
-        yield _json_row(values, place)
+            except (RecursionError, ValueError) as error:  # of what is JSON all the same
+                row = Row(place, {}, TOO_DEEP if isinstance(error, RecursionError) else f"no JSON: {error}")
+                end = _end_of_value(text, position)
+                if end is None and not read_on():
+                    yield Row(place, {}, f"{row.problem}, and without an end: nothing from here on is read")
+                    return
+        yield Row(place, {}, "no UTF-8; save the file as UTF-8") if _NO_TEXT.search(text, position, end) else row
+        position = end
+
+
+def _end_of_value(text: str, position: int) -> int | None:
+    """Where the value that begins here ends, by its brackets alone; `None` if it goes on."""
+    if text[position] not in "[{":
+        found = _AFTER_NUMBER.search(text, position)
+        return None if found is None else found.start()
+    depth, is_quoted = 0, False
+    for found in _BRACKET_OR_QUOTE.finditer(text, position):
+        mark = found[0]
+        if mark == '"':
+            is_quoted = not is_quoted
+        elif not is_quoted and mark in "[]{}":
+            depth += 1 if mark in "[{" else -1
+            if depth == 0:
+                return found.end()
+    return None

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from processing_unimp.bounds import short_repr
-from processing_unimp.tables import MAX_ROW_BYTES, TOO_DEEP, Lines, Row, read_lines, read_rows
+from processing_unimp.tables import MAX_ROW_BYTES, TOO_DEEP, Lines, Row, read_lines, read_rows, without_double_keys
 
 MAX_LITERAL_BYTES = 2**20  # of a line of Python literals, which take some 500 times their size to parse
 MAX_WHOLE_BYTES = 100 * 2**20  # of a file that is read whole, unpacked
@@ -198,10 +198,10 @@ def _record(line: bytes, place: str) -> Row:
     except UnicodeDecodeError:
         text = line.decode(encoding_of([line]), "replace")
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=without_double_keys)
     except RecursionError:
         return Row(place, {}, TOO_DEEP)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         problem = f"neither JSON nor a Python literal: {error}"
         if len(line) > MAX_LITERAL_BYTES:
             return Row(place, {}, problem)
@@ -210,6 +210,8 @@ def _record(line: bytes, place: str) -> Row:
             repr(record)  # "0xfff..." may have more digits than Python will write
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return Row(place, {}, problem)
+    except ValueError as error:
+        return Row(place, {}, f"no JSON: {error}")
     if not isinstance(record, dict):
         return Row(place, {}, f"{type(record).__name__}, and no object with names")
     return Row(place, record)
@@ -231,7 +233,7 @@ def read_whole_json(path: Path) -> Any:
                 "one line, are taken."
             )
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=without_double_keys)
     except RecursionError:
         raise ValueError(f"{path.name} cannot be read: {TOO_DEEP}.") from None
     except ValueError as error:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -241,6 +242,52 @@ def test_unusable_interactions_are_told_and_passed_over(folder, tmp_path, caplog
     assert "2 unknown items left out" in caplog.text and "1 ratings left out" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_ratings_that_cannot_be_read_are_counted_and_told(folder, tmp_path, caplog, kind):
+    rows = [
+        {"user_id": "ada", "item_id": item, "timestamp": second, "rating": rating}
+        for second, (item, rating) in enumerate([("m1", "5 stars"), ("h1", "4,5"), ("s1", "4"), ("m2", None)])
+    ]
+    expected = answers(
+        score(
+            folder,
+            write(tmp_path / "good.csv", [row | {"rating": [None, None, 4, None][n]} for n, row in enumerate(rows)]),
+        )
+    )
+    with caplog.at_level(logging.INFO, "unimp-recommend"):
+        assert same(answers(score(folder, write(tmp_path / f"bad.{kind}", rows))), expected)
+    assert "2 ratings left out that are no number, such as '5 stars'" in caplog.text
+
+
+def test_ratings_of_databases_are_numbers(folder, tmp_path, caplog):
+    """Databases write stars as decimals."""
+    kind = pa.list_(pa.struct([("item_id", pa.string()), ("rating", pa.decimal128(3, 1))]))
+    histories = [
+        [e | {"rating": None if e["rating"] is None else Decimal(e["rating"])} for e in row["history"]] for row in ROWS
+    ]
+    table = pa.table({"user_id": [row["user_id"] for row in ROWS], "history": pa.array(histories, kind)})
+    pq.write_table(table, tmp_path / "decimals.parquet")
+    expected = answers(score(folder, write(tmp_path / "h.parquet", ROWS)))
+    assert same(answers(score(folder, tmp_path / "decimals.parquet")), expected)
+    strange = [{"item_id": "m1", "rating": rating} for rating in (True, "5", 5.5)]
+    with caplog.at_level(logging.INFO, "unimp-recommend"):
+        output = score(folder, write(tmp_path / "h.jsonl", [{"user_id": "ada", "history": strange}]))
+    assert "'ada' gave 'm1' the rating True: expected a number from 1 to 5" in caplog.text
+    assert "3 ratings left out, not 1 to 5" in caplog.text and set(answers(output)) == {"ada"}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_numbers_among_dates_are_put_aside(folder, tmp_path, kind):
+    """Of the whole table, wherever they are in it."""
+    (tmp_path / "parts").mkdir()
+    for number, times in enumerate((["20200101"], ["2019-05-01", "2018-01-01"])):
+        rows = [{"user_id": f"u{number}{n}", "item_id": "m1", "timestamp": time} for n, time in enumerate(times)]
+        write(tmp_path / "parts" / f"{number}.{kind}", rows)
+    output = score(folder, tmp_path / "parts")
+    assert rejects(output) == {"u00": 'an interaction has the timestamp "20200101": expected a date, as most are'}
+    assert set(answers(output)) == {"u10", "u11"}
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_a_table_without_a_usable_interaction(folder, tmp_path, kind):
     row = {"user_id": "ada", "item_id": "m1", "timestamp": "yesterday"}
@@ -356,6 +403,41 @@ def test_one_bad_row_takes_nobody_along(folder, unimp, tmp_path):
             assert bad[line["user_id"]][1] in line["reason"]
     assert sum("cannot be read" in line["reason"] for line in told) == 3
     assert sum("user_id None" in line["reason"] for line in told) == 1
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
+def test_a_history_that_is_too_long_is_put_aside(folder, tmp_path, kind):
+    """A parquet of some hundred bytes may hold a history of millions."""
+    rows = [{"user_id": "big", "history": ["m1"] * 300_000}, {"user_id": "ada", "history": ["m1"]}]
+    output = score(folder, write(tmp_path / f"h.{kind}", rows))
+    assert rejects(output) == {"big": "the history has 300000 entries: at most 10000 are taken. Leave some out."}
+    assert set(answers(output)) == {"ada"}
+
+
+def test_a_row_of_parquet_has_as_many_bytes_as_a_line(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_unimp.serving.history_tables.MAX_ROW_BYTES", 10_000)
+    rows = [{"user_id": "ada", "history": ["m1"]}, {"user_id": "big", "history": ["m" * 100] * 1_000}]
+    output = score(folder, write(tmp_path / "h.parquet", rows))
+    assert rejects(output) == {None: "row 2 of h.parquet cannot be read: longer than 10000 bytes."}
+    assert set(answers(output)) == {"ada"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_an_item_that_names_a_key_twice_is_put_aside(folder, tmp_path, kind):
+    rows = [{"user_id": "ada", "history": [{"item_id": "m1", "other": "h1"}]}, {"user_id": "bob", "history": ["m1"]}]
+    file = write(tmp_path / f"h.{kind}", rows)
+    file.write_text(file.read_text().replace("other", "item_id"))
+    output = score(folder, file)
+    (reason,) = rejects(output).values()
+    assert set(answers(output)) == {"bob"} and "'item_id' more than once" in reason
+
+
+def test_columns_of_one_name_are_told(folder, tmp_path):
+    history = pa.array([["m1"]])
+    table = pa.Table.from_arrays([pa.array(["ada"]), history, history], ["user_id", "history", "history"])
+    pq.write_table(table, tmp_path / "h.parquet")
+    with pytest.raises(SystemExit, match="the header of h.parquet has 'history' more than once"):
+        score(folder, tmp_path / "h.parquet")
 
 
 def test_a_night_without_any_answer_keeps_the_last_one(folder, tmp_path):

@@ -2,6 +2,7 @@ import gzip
 import json
 import logging
 import pickle
+import sys
 from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
@@ -146,6 +147,33 @@ def test_timestamps_of_every_kind():
         Histories.from_dataset(
             Dataset.from_dict({"user_id": ["a"], "item_id": ["01"], "timestamp": [True]}), CATALOGUE
         )
+
+
+@pytest.mark.parametrize(
+    ("times", "kept", "what"),
+    [
+        (["2019-05-01", "20200101", "2018-01-01"], [2, 0], "is a plain number among dates, such as '20200101'"),
+        (["2019-05-01", "20200101"], [0], "is a plain number among dates, such as '20200101'"),
+        (["1577836800", "1.5e9", "2020-01-01"], [1, 0], "is a date among plain numbers, such as '2020-01-01'"),
+        (["2019-05-01", "1_000", "2018-01-01"], [2, 0], "cannot be read, such as '1_000'"),
+        (["2019-05-01", "\u0661\u0662", "2018-01-01"], [2, 0], "cannot be read, such as '\u0661\u0662'"),
+    ],
+)
+def test_numbers_among_dates_are_removed_and_told(times, kept, what):
+    """Read as a number, the compact date 20200101 lies in 1970."""
+    rows = [row("a", ["01", "02", "01"][place], time, rating=place + 1) for place, time in enumerate(times)]
+    histories = Histories.from_interactions(rows, CATALOGUE)
+    assert [event.rating - 1 for event in histories["a"]] == kept
+    assert histories.removed == {f"interactions with a timestamp that {what}": 1}
+
+
+@pytest.mark.parametrize("times", [["20200101", "20190501"], ["2020-01-01", "20190501T000000"], ["5", "-3.5"]])
+def test_times_of_one_kind_are_in_order(times):
+    if times[1].endswith("T000000") and sys.version_info < (3, 11):
+        pytest.skip("Python reads compact ISO text from 3.11 on")
+    rows = [row("a", "01", time, rating=place + 1) for place, time in enumerate(times)]
+    histories = Histories.from_interactions(rows, CATALOGUE)
+    assert [event.rating for event in histories["a"]] == [2, 1] and not histories.removed
 
 
 def test_missing_timestamps_in_text_and_date_columns():

@@ -168,6 +168,7 @@ def test_numbers_and_times_that_cannot_be_read_are_told_apart_from_none():
     values, strange = numbers_of(column(["1.5", "NULL", "\\N", "N/A", "", "five", None]), "rating")
     np.testing.assert_array_equal(values, [1.5, *[np.nan] * 6])
     assert strange.tolist() == [False, False, False, False, False, True, False]
+    assert numbers_of(column(["4", "1_0"]), "rating")[1].tolist() == [False, True]
     values, strange = seconds_of(column(["1970-01-02", "NULL", "yesterday", "86400"]), "timestamp")
     np.testing.assert_array_equal(values, [86400, np.nan, np.nan, 86400])
     assert strange.tolist() == [False, False, True, False]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from processing_unimp import Catalogue
 from processing_unimp.tables import MAX_ROW_LINES, find_table, read_rows, read_table
 
 ROWS = [
@@ -140,6 +141,10 @@ def test_a_csv_that_is_none_is_refused_with_its_line(tmp_path, text, message):
         ("[" * 100_000, "row 1 of items.json: lists or objects too deep"),
         ('{"a": ' * 100_000, "line 1 of items.json: lists or objects too deep"),
         (b'{"item_id": "caf\xe9"}', "line 1 of items.json: no JSON: no UTF-8"),
+        (b'[{"item_id": "1"}, {"item_id": "caf\xe9"}]', "row 2 of items.json: no UTF-8; save the file as UTF-8"),
+        (b'[{"item_id": "1"}, {"item_id": "caf\xc3', "row 2 of items.json: no JSON from here on"),
+        ('{"item_id": "1", "item_id": "2"}', "line 1 of items.json: no JSON: the key 'item_id' more than once"),
+        ('[{"tags": {"a": 1, "a": 1}}]', "row 1 of items.json: no JSON: the key 'a' more than once"),
     ],
 )
 def test_json_that_is_none_is_refused_with_its_place(tmp_path, text, message):
@@ -158,6 +163,29 @@ def test_other_files_are_told(tmp_path):
             read(tmp_path / "items.csv.gz", broken)
     with pytest.raises(ValueError, match="holds no items table"):
         find_table(tmp_path / "..", "items", also=["x"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
+def test_a_table_of_too_many_columns_is_refused(tmp_path, kind):
+    path, names = tmp_path / f"items.{kind}", [f"c{number}" for number in range(1_001)]
+    if kind == "csv":
+        write(path, ",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    elif kind == "parquet":
+        pq.write_table(pa.table({name: [1] for name in names}), path)
+    else:
+        rows = [json.dumps({name: 1}) for name in names]  # each row brings another
+        write(path, "[" + ",".join(rows) + "]" if kind == "json" else "\n".join(rows))
+    with pytest.raises(ValueError, match="has 1001 columns: at most 1000 are read. Leave some out"):
+        read_table(path)
+    if "json" in kind:
+        with pytest.raises(ValueError, match="items.json.* has 1001 columns"):
+            read_table(path, ["item_id"])
+
+
+def test_a_csv_of_as_many_columns_as_may_be(tmp_path):
+    header = ["item_id", *[f"c{number}" for number in range(999)]]
+    catalogue = Catalogue.load(write(tmp_path / "items.csv", ",".join(header) + "\n" + ",".join("1" for _ in header)))
+    assert catalogue.attributes == header[1:] and set(catalogue.item("1").values()) == {1, "1"}
 
 
 # -------------------------------------------------------------------------------------------------------- row by row
@@ -200,7 +228,7 @@ def test_a_csv_in_another_encoding_is_read_if_it_is_named(tmp_path):
 
 
 def test_a_gzip_file_that_grows_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("processing_unimp.tables.MAX_UNPACKED_BYTES", 300_000)
+    monkeypatch.setattr("processing_unimp.bounds.MAX_UNPACKED_BYTES", 300_000)
     for kind in ("csv", "jsonl", "json"):
         path = write(tmp_path / f"items.{kind}.gz", gzip.compress(b"\n" * 600_000))
         with pytest.raises(ValueError, match=f"items.{kind}.gz grows to more than 200 times its size"):
@@ -215,6 +243,33 @@ def test_an_array_is_read_as_far_as_the_next_row_needs(tmp_path):
         assert rows_of(tmp_path / "a.json", json.dumps(rows, indent=indent)) == (rows, {})
     read_, problems = rows_of(tmp_path / "a.json", json.dumps(rows)[:-20])
     assert read_ == rows[:-1] and list(problems) == ["row 300 of a.json"]
+
+
+def test_a_row_of_an_array_costs_itself_alone(tmp_path):
+    """What is JSON all the same is passed over by its brackets, wherever lines and pieces end."""
+    deep = "[" * 100_000 + "]" * 100_000
+    bad = [
+        f'{{"user_id": "b", "x": ["]}}\\"", {deep}]}}',
+        '{"user_id": "b", "x": {"[\\\\": 1, "[\\\\": 2}}',
+        '{"user_id": "b", "x": ' + "9" * 5_000 + "}",
+        "9" * 5_000,
+        '{"user_id": "b\udce9", "x": "]"}',
+        "3",
+    ]
+    good = [{"user_id": str(number)} for number in range(len(bad))]
+    for between in (",", "\n,\n", ",\n" * 3):
+        text = between.join(f"{one}{between}{json.dumps(other)}" for one, other in zip(bad, good, strict=True))
+        read_, problems = rows_of(tmp_path / "a.json", f"[{text}]".encode("utf-8", "surrogateescape"))
+        assert read_ == good and list(problems) == [f"row {number} of a.json" for number in range(1, 12, 2)]
+        words = ["too deep", "more than once", "4300 digits", "4300 digits", "no UTF-8", "int, and no object"]
+        assert all(word in problem for word, problem in zip(words, problems.values(), strict=True))
+
+
+def test_people_of_another_encoding_do_not_become_one(tmp_path):
+    rows = '[{"user_id": "caf\xe9"}, {"user_id": "caf\xe8"}, {"user_id": "\\ud83d"}]'
+    read_, problems = rows_of(tmp_path / "a.json", rows.encode("latin-1"))
+    assert read_ == [{"user_id": "\ud83d"}] and list(problems) == ["row 1 of a.json", "row 2 of a.json"]
+    assert len(rows_of(tmp_path / "a.json", rows)[0]) == 3
 
 
 def test_rows_after_an_array_are_read_too(tmp_path):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
+from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,8 +48,10 @@ try:
     import pyarrow as pa
 
     from processing_unimp import Catalogue, UniMPProcessor
-    from processing_unimp.bounds import short_repr
+    from processing_unimp.bounds import MAX_HISTORY, check_length, short_repr
     from processing_unimp.cell_values import id_as_text, is_missing
+    from processing_unimp.table_columns import is_list
+    from processing_unimp.tables import without_double_keys
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -293,6 +296,7 @@ class Scorer:
         if self.exclude_seen is None:
             self.exclude_seen = processor.leaves_out_seen(self.task)
         self.top_k, self.batch_size = args.top_k, args.batch_size
+        self.is_rating_told = False
         self.allowed = torch.from_numpy(allowed).to(model.device)
         catalogue = processor.catalogue
         self.item_ids = pa.array(catalogue.item_ids, pa.string())
@@ -348,15 +352,20 @@ class Scorer:
     def _shopper(self, place: int, user_id: str, row: Mapping[str, Any], counts: Counter) -> Shopper:
         catalogue = self.processor.catalogue
         history: Any = row.get("history")
+        if isinstance(history, pa.Scalar):
+            if is_list(history.type) and history.is_valid:
+                check_length(history, MAX_HISTORY, "the history")
+            history = history.as_py()
         if isinstance(history, str):
             try:
-                history = json.loads(history)
+                history = json.loads(history, object_pairs_hook=without_double_keys)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"the history {short_repr(history)} is not JSON: {error}.") from None
         if not isinstance(history, list):
             raise ValueError(
                 f"the history is {short_repr(history)}: expected a list of items, empty for somebody new."
             )
+        check_length(history, MAX_HISTORY, "the history")
         known: list[dict[str, Any]] = []
         for entry in history:
             event: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {"item_id": entry}
@@ -366,9 +375,14 @@ class Scorer:
                 continue
             if is_missing(rating):
                 rating = None
-            elif not (isinstance(rating, (int, float)) and 1 <= rating <= 5):
+            elif isinstance(rating, (int, float, Decimal)) and not isinstance(rating, bool) and 1 <= rating <= 5:
+                rating = float(rating)
+            else:
                 counts["ratings left out, not 1 to 5"] += 1
-                rating = None
+                if not self.is_rating_told:
+                    what = f"{short_repr(user_id)} gave {short_repr(item_id)} the rating {short_repr(rating)}"
+                    logger.warning(f"{what}: expected a number from 1 to 5; such ratings are left out and counted")
+                self.is_rating_told, rating = True, None
             known.append({"item_id": item_id, "rating": rating})
         if history and not known:
             first = short_repr(history[0])

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, count, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,17 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from processing_unimp.table_columns import ids_as_text, numbers_of, seconds_of, table_of, times_as_text
-    from processing_unimp.tables import TABLE_KINDS, kind_of, read_rows
+    from processing_unimp.bounds import short_repr
+    from processing_unimp.parquet_file import of_many_rows, parquet_batches
+    from processing_unimp.table_columns import (
+        are_plain_numbers,
+        ids_as_text,
+        numbers_of,
+        seconds_of,
+        table_of,
+        times_as_text,
+    )
+    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, check_names, kind_of, parquet_columns, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -62,13 +71,12 @@ def file_digest(file: Path) -> bytes:
 def columns_of(file: Path) -> list[str]:
     """Names of the columns; of JSON those that the first thousand rows have."""
     if kind_of(file) == "parquet":
-        return list(pq.read_schema(file).names)
+        return parquet_columns(file)
     header, rows = read_rows(file)
-    return (
-        header
-        if header is not None
-        else list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
-    )
+    if header is None:
+        header = list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
+        check_names(header, file.name)
+    return header
 
 
 def columns_of_all(files: Sequence[Path]) -> list[str]:
@@ -94,17 +102,21 @@ def num_rows(files: list[Path]) -> int | None:
 
 def rows_of(file: Path) -> Iterator[Row]:
     if kind_of(file) == "parquet":
-        # Buffered: row groups written elsewhere may be larger than memory.
-        opened = pq.ParquetFile(file, buffer_size=2**20)
-        names = [name for name in (*SHOPPER, "query") if name in opened.schema_arrow.names]
-        for batch in opened.iter_batches(1024, columns=names):
-            yield from (partial(_row_of_batch, batch, number) for number in range(len(batch)))
+        names = [name for name in (*SHOPPER, "query") if name in parquet_columns(file)]
+        place = count(1)
+        for batch in parquet_batches(file, names)[1]:
+            for number in range(len(batch)):
+                yield partial(_row_of_batch, batch.slice(number, 1), f"row {next(place)} of {file.name}")
         return
     yield from (partial(_row_of_text, row) for row in read_rows(file)[1])
 
 
-def _row_of_batch(batch: Any, number: int) -> dict[str, Any]:
-    return {name: batch.column(name)[number].as_py() for name in batch.schema.names}
+def _row_of_batch(row: Any, place: str) -> dict[str, Any]:
+    """One row; the history stays in Arrow until its length is known: as Python's values it takes many times more."""
+    if row.nbytes > MAX_ROW_BYTES:
+        raise ValueError(f"{place} cannot be read: longer than {MAX_ROW_BYTES} bytes.")
+    values = {name: row.column(name)[0] for name in row.schema.names}
+    return {name: value if name == "history" else value.as_py() for name, value in values.items()}
 
 
 def _row_of_text(row: Any) -> dict[str, Any]:
@@ -130,19 +142,33 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
         database: Any = duckdb.connect(str(work / "interactions.duckdb"), config=settings)
     except duckdb.Error as error:
         raise ValueError(f"--memory_limit {memory_limit}: {error} Expected a size such as 4GB.") from error
-    usable = "user_id IS NOT NULL AND item_id IS NOT NULL AND coalesce(isfinite(seconds), false)"
+    is_time = "coalesce(isfinite(seconds), false)"
     try:
         with (work / UNUSABLE).open("w", encoding="utf-8") as rejects:
             database.execute(
-                "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, rating DOUBLE, time VARCHAR)"
+                "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, is_number BOOLEAN, "
+                "rating DOUBLE, time VARCHAR)"
             )
-            for events in _event_tables(files, columns, rejects):
+            unreadable: list[tuple[int, str]] = []
+            for events in _event_tables(files, columns, rejects, unreadable):
                 database.register("arrow", events)
                 database.execute("INSERT INTO events BY NAME SELECT * FROM arrow")
+            if unreadable:
+                total = sum(number for number, _ in unreadable)
+                logger.warning(f"{total} ratings left out that are no number, such as {unreadable[0][1]}")
+            # Plain numbers among dates stand anywhere in time, and so do dates among plain numbers.
+            query = f"SELECT is_number, count(*) AS count FROM events WHERE {is_time} GROUP BY is_number"
+            found = {row["is_number"]: row["count"] for row in _dicts(database, query)}
+            numbers, dates = found.get(True, 0), found.get(False, 0)
+            stray = "false" if not numbers or not dates else "is_number" if numbers <= dates else "NOT is_number"
+            usable = f"user_id IS NOT NULL AND item_id IS NOT NULL AND {is_time} AND NOT ({stray})"
+            expected = {"false": "a number, a date or ISO text", "is_number": "a date, as most are"}.get(
+                stray, "a plain number, as most are"
+            )
             query = (
                 "SELECT user_id, CASE WHEN user_id IS NULL THEN 'an interaction has no user_id' WHEN item_id IS NULL "
                 "THEN 'an interaction has no item_id' ELSE 'an interaction has the timestamp \"' || coalesce(time, '')"
-                " || '\": expected a number, a date or ISO text' END AS reason "
+                f" || '\": expected {expected}' END AS reason "
                 f"FROM events WHERE NOT ({usable}) ORDER BY rowid"
             )
             rejects.writelines(map(json_line, _dicts(database, query)))
@@ -165,15 +191,21 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
     logger.info(f"{num_rows([parts / GROUPED])} shoppers grouped in {time.monotonic() - started:.0f} seconds")
 
 
-def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> Iterator[Any]:
-    """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written."""
+def _event_tables(
+    files: list[Path], columns: Sequence[str], rejects: Any, unreadable: list[tuple[int, str]]
+) -> Iterator[Any]:
+    """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written.
+
+    Args:
+        rejects: the open file of what is put aside.
+        unreadable (`list[tuple[int, str]]`): takes how many ratings of a table cannot be read, and one of them.
+    """
     names = [name for name in (*INTERACTION, "rating") if name in columns]
     for file in files:
         if kind_of(file) == "parquet":
-            opened = pq.ParquetFile(file, buffer_size=2**20)
-            own = [name for name in names if name in opened.schema_arrow.names]
-            for batch in opened.iter_batches(100_000, columns=own):
-                yield _events(pa.Table.from_batches([batch]))
+            own = [name for name in names if name in parquet_columns(file)]
+            for table in of_many_rows(parquet_batches(file, own)[1]):
+                yield _events(table, unreadable)
             continue
         rows = rows_of(file)
         while some := list(islice(rows, 100_000)):
@@ -184,37 +216,39 @@ def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> It
                     read.append({name: values.get(name) for name in (*INTERACTION, "rating")})
                 except ValueError as error:
                     rejects.write(json_line({"user_id": None, "reason": str(error)}))
-            yield from _events_of_rows(read, rejects)
+            yield from _events_of_rows(read, rejects, unreadable)
 
 
-def _events_of_rows(rows: list[dict[str, Any]], rejects: Any) -> Iterator[Any]:
+def _events_of_rows(rows: list[dict[str, Any]], rejects: Any, unreadable: list[tuple[int, str]]) -> Iterator[Any]:
     """One table of all rows, or where a row is unusable one of each of the others."""
     if not rows:
         return
     try:
-        yield _events(table_of(rows))
+        yield _events(table_of(rows), unreadable)
     except UNUSABLE_ROW as error:
         if len(rows) == 1:
             rejects.write(json_line({"user_id": None, "reason": f"an interaction cannot be read: {error}"}))
             return
         half = len(rows) // 2
-        yield from _events_of_rows(rows[:half], rejects)
-        yield from _events_of_rows(rows[half:], rejects)
+        yield from _events_of_rows(rows[:half], rejects, unreadable)
+        yield from _events_of_rows(rows[half:], rejects, unreadable)
 
 
-def _events(table: Any) -> Any:
-    rating = pa.nulls(len(table), pa.float64())
+def _events(table: Any, unreadable: list[tuple[int, str]]) -> Any:
+    columns = {
+        "user_id": ids_as_text(table["user_id"], "user_id"),
+        "item_id": ids_as_text(table["item_id"], "item_id"),
+        "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
+        "is_number": pa.array(are_plain_numbers(table["timestamp"])),
+        "rating": pa.nulls(len(table), pa.float64()),
+        "time": times_as_text(table["timestamp"]),
+    }
     if "rating" in table.column_names:
-        rating = pa.array(numbers_of(table["rating"], "rating", is_whole=False)[0], from_pandas=True)
-    return pa.table(
-        {
-            "user_id": ids_as_text(table["user_id"], "user_id"),
-            "item_id": ids_as_text(table["item_id"], "item_id"),
-            "seconds": seconds_of(table["timestamp"], "timestamp", is_whole=False)[0],
-            "rating": rating,
-            "time": times_as_text(table["timestamp"]),
-        }
-    )
+        ratings, strange = numbers_of(table["rating"], "rating", is_whole=False)
+        columns["rating"] = pa.array(ratings, from_pandas=True)
+        if strange.any():
+            unreadable.append((int(strange.sum()), short_repr(table["rating"][int(strange.argmax())].as_py())))
+    return pa.table(columns)
 
 
 def _dicts(database: Any, query: str) -> Iterator[dict[str, Any]]:
