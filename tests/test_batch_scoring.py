@@ -353,8 +353,32 @@ def test_what_is_there_is_not_overwritten(folder, tmp_path):
         score(folder, table)
     assert table.read_bytes() == before
     (tmp_path / "best").mkdir()
-    with pytest.raises(SystemExit, match="best is a folder"):
-        score(folder, table, "--output", tmp_path / "best")
+    for option in ("--output", "--rejects"):
+        with pytest.raises(SystemExit, match="best is a folder"):
+            score(folder, table, "--output", tmp_path / "other.parquet", option, tmp_path / "best")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rejects", "h.jsonl"], "--rejects h.jsonl is a file of --histories"),
+        (["--output", "h.parquet", "--rejects", "link.jsonl"], "--rejects link.jsonl is a file of --histories"),
+        (["--output", "h.parquet", "--histories", "h.rejects.jsonl"], "h.rejects.jsonl is a file of --histories"),
+        (["--output", "stock.txt", "--allowed", "stock.txt"], "--output stock.txt is the file of --allowed"),
+        (["--rejects", "stock.txt", "--allowed", "stock.txt"], "--rejects stock.txt is the file of --allowed"),
+        (["--output", "best.parquet", "--rejects", "./best.parquet"], "--rejects best.parquet is --output too"),
+    ],
+)
+def test_rejects_overwrite_nothing(folder, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("h.jsonl", "h.rejects.jsonl"):
+        write(Path(name), ROWS)
+    Path("link.jsonl").symlink_to("h.jsonl")
+    Path("stock.txt").write_text("m1\n")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(SystemExit, match=message):
+        score(folder, tmp_path / "h.jsonl", *options)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_damaged_parts_are_named(folder, tmp_path):

@@ -124,10 +124,17 @@ def recommend(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} {getattr(args, name)}: expected at least 1.")
     files = files_of(args.histories)
-    if args.output.is_dir():
-        raise ValueError(f"--output {args.output} is a folder: expected a file to write, such as best.parquet.")
-    if args.output.resolve() in [file.resolve() for file in files]:
-        raise ValueError(f"--output {args.output} is a file of --histories: it would be overwritten.")
+    rejects = args.rejects or args.output.with_suffix(".rejects.jsonl")
+    read = {file.resolve(): "a file of --histories" for file in files}
+    if args.allowed is not None:
+        read[args.allowed.resolve()] = "the file of --allowed"
+    for name, file, example in (("output", args.output, "best.parquet"), ("rejects", rejects, "best.rejects.jsonl")):
+        if file.is_dir():
+            raise ValueError(f"--{name} {file} is a folder: expected a file to write, such as {example}.")
+        if file.resolve() in read:
+            raise ValueError(f"--{name} {file} is {read[file.resolve()]}: it would be overwritten.")
+    if rejects.resolve() == args.output.resolve():
+        raise ValueError(f"--rejects {rejects} is --output too: expected two files.")
     columns = columns_of_all(files)
     is_grouped = set(SHOPPER) <= set(columns)
     has_queries = is_grouped and "query" in columns
@@ -182,7 +189,7 @@ def recommend(args: argparse.Namespace) -> None:
     if state is not None:
         state.wait_for_everyone()
     if index == 0:
-        merge_parts(parts, num_parts, args.output, args.rejects or args.output.with_suffix(".rejects.jsonl"))
+        merge_parts(parts, num_parts, args.output, rejects)
     if state is not None:
         state.destroy_process_group()
 
