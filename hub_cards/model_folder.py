@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from transformers.utils import PROCESSOR_NAME
 
 from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from modeling_unimp.backbones import is_unused_vision_part
@@ -93,7 +94,7 @@ class ModelFolder:
         check_weights(self.path, HYBRID_FILE.removesuffix(".safetensors"))
         check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
         for name in HASHED:
-            if (self.path / name).is_file():
+            if name != PROCESSOR_NAME and (self.path / name).is_file():  # which people write by hand
                 check_hash(self.path / name)
 
     def _check_catalogue(self) -> None:

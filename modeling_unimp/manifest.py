@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils.sha import sha_fileobj
-from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils import CONFIG_NAME, cached_file, logging
+
+logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
 AGAIN = "It was damaged or exchanged: copy, download or save it again; verify=False loads it as it is."
+BY_HAND = "If it was changed by hand, all is well, and saving it again ends this warning."
 HUB_ARGUMENTS = ("cache_dir", "revision", "subfolder", "token", "local_files_only", "force_download")
 
 
@@ -67,8 +70,8 @@ def check_manifest(
 def check_weights(
     name: str | os.PathLike, stem: str = "model", variant: str | None = None, may_lack: bool = True, **hub: Any
 ) -> None:
-    """Compare the weights of a folder, or of a repository on the Hub, with its manifest, if it has one; with those of
-    the model its config, which says what they mean.
+    """Compare the weights of a folder, or of a repository on the Hub, with its manifest, if it has one. A config that
+    is not what was saved with them is told, for people write it by hand.
 
     Args:
         name (`str` or `Path`)
@@ -87,5 +90,9 @@ def check_weights(
     if manifest is not None:
         begins = f"{stem}.{variant}" if variant else stem
         names = f"{begins}.safetensors", f"{begins}-"
-        own = CONFIG_NAME if stem == "model" else None
-        check_manifest(manifest, file_of, lambda each: each.startswith(names) or each == own, may_lack)
+        check_manifest(manifest, file_of, lambda each: each.startswith(names), may_lack)
+        if stem == "model":
+            try:
+                check_manifest(manifest, file_of, lambda each: each == CONFIG_NAME)
+            except ValueError as error:
+                logger.warning(f"{error} {BY_HAND}")

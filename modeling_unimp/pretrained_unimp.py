@@ -94,12 +94,12 @@ class UniMPPreTrainedModel(PreTrainedModel):
         Args:
             output_loading_info (`bool`, *optional*, defaults to `False`): as there; missing weights are in it, and no
                 error.
-            verify (`bool`, *optional*, defaults to `True`): whether weights and config have to be what was saved; a
-                config that was written by hand is not, until the model is saved again.
+            verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved; a
+                config that is not is told.
 
         Raises:
             ValueError: weights that are missing, damaged, exchanged or of other sizes than the config says, or a
-                config that was changed or cannot be read.
+                config that cannot be read.
         """
         name = pretrained_model_name_or_path
         if verify and name is not None and kwargs.get("state_dict") is None:

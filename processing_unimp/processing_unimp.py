@@ -512,8 +512,8 @@ class UniMPProcessor(ProcessorMixin):
         """As `ProcessorMixin.from_pretrained`, with the catalogue.
 
         Args:
-            verify (`bool`, *optional*, defaults to `True`): whether catalogue, tokenizer, terms and settings have to
-                be what was saved; a processor_config.json that was written by hand is not, until it is saved again.
+            verify (`bool`, *optional*, defaults to `True`): whether catalogue, tokenizer and terms have to be what was
+                saved; settings that are not are told.
 
         Raises:
             ValueError: one of them was damaged or exchanged.
@@ -541,9 +541,14 @@ class UniMPProcessor(ProcessorMixin):
                     f"{file_name} is missing beside {manifest}, which says what was saved: copy, download or save the "
                     "folder again; verify=False loads what is there."
                 )
-        for file in (tokenizer, terms, settings):
+        for file in (tokenizer, terms):
             if verify and file is not None:
                 check_hash(file)
+        if verify and settings is not None:
+            try:
+                check_hash(settings)
+            except ValueError as error:
+                logger.warning(f"{error} If it was changed by hand, all is well; saving it again ends this warning.")
         name = str(pretrained_model_name_or_path)
         try:
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)

@@ -1,6 +1,7 @@
 """Damage to a folder that we wrote is found when it is loaded, and the error names the file."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -84,9 +85,7 @@ def exchange_words(file):
 
 
 @pytest.mark.parametrize("damage", [flip, zeros, longer, shorter])
-@pytest.mark.parametrize(
-    "name", [WEIGHTS, CODEC, "catalogue.parquet", "tokenizer.json", "config.json", "processor_config.json"]
-)
+@pytest.mark.parametrize("name", [WEIGHTS, CODEC, "catalogue.parquet", "tokenizer.json"])
 def test_a_damaged_file_is_named(folder, name, damage):
     load(folder)
     damage(folder / name)
@@ -94,18 +93,8 @@ def test_a_damaged_file_is_named(folder, name, damage):
         load(folder)
 
 
-def read_fewer(file):
-    """Settings that a program changed."""
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"attributes": ["category"]}))
-
-
 @pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("catalogue.parquet", shuffle_prices),
-        ("tokenizer.json", exchange_words),
-        ("processor_config.json", read_fewer),
-    ],
+    ("name", "change"), [("catalogue.parquet", shuffle_prices), ("tokenizer.json", exchange_words)]
 )
 def test_what_still_can_be_read_is_found_too_and_loads_for_those_who_know_better(folder, name, change):
     change(folder / name)
@@ -132,15 +121,28 @@ def test_changed_weights_load_for_those_who_know_better(folder, kind):
         torch.testing.assert_close(kind.from_pretrained(folder).state_dict()[name], weights[name], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", [UniMPForConditionalGeneration, AutoModel])
-def test_a_config_that_was_changed_loads_for_those_who_know_better(folder, kind):
-    """With it the model would answer otherwise."""
-    edit(folder / "config.json", item_at_eoc=True)
-    with pytest.raises(ValueError, match=r"config.json .*verify=False"):
-        kind.from_pretrained(folder)
-    model = kind.from_pretrained(folder, verify=False)
-    model.save_pretrained(folder)
-    assert kind.from_pretrained(folder).config.item_at_eoc
+@pytest.mark.parametrize(
+    ("kind", "name", "changed"),
+    [
+        (UniMPForConditionalGeneration, "config.json", {"item_at_eoc": True}),
+        (AutoModel, "config.json", {"item_at_eoc": True}),
+        (UniMPProcessor, "processor_config.json", {"attributes": ["category"]}),
+        (AutoProcessor, "processor_config.json", {"attributes": ["category"]}),
+    ],
+)
+def test_a_config_that_was_changed_is_told_and_loads(folder, caplog, monkeypatch, kind, name, changed):
+    """With it the model answers otherwise; who wrote it by hand wants that."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    edit(folder / name, **changed)
+    for verify, times in ((False, 0), (True, 1)):
+        loaded = kind.from_pretrained(folder, verify=verify)
+        assert caplog.text.count(f"{name} ") == times and caplog.text.count("changed by hand") == times
+    ((setting, value),) = changed.items()
+    assert getattr(getattr(loaded, "config", loaded), setting) == value
+    loaded.save_pretrained(folder)
+    caplog.clear()
+    kind.from_pretrained(folder)
+    assert "changed by hand" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", [UniMPForConditionalGeneration, AutoModel])
