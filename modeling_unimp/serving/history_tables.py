@@ -149,13 +149,9 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
                 "CREATE TABLE events (user_id VARCHAR, item_id VARCHAR, seconds DOUBLE, is_number BOOLEAN, "
                 "rating DOUBLE, time VARCHAR)"
             )
-            unreadable: list[tuple[int, str]] = []
-            for events in _event_tables(files, columns, rejects, unreadable):
+            for events in _event_tables(files, columns, rejects):
                 database.register("arrow", events)
                 database.execute("INSERT INTO events BY NAME SELECT * FROM arrow")
-            if unreadable:
-                total = sum(number for number, _ in unreadable)
-                logger.warning(f"{total} ratings left out that are no number, such as {unreadable[0][1]}")
             # Plain numbers among dates stand anywhere in time, and so do dates among plain numbers.
             query = f"SELECT is_number, count(*) AS count FROM events WHERE {is_time} GROUP BY is_number"
             found = {row["is_number"]: row["count"] for row in _dicts(database, query)}
@@ -191,15 +187,15 @@ def group_interactions(files: list[Path], columns: Sequence[str], parts: Path, m
     logger.info(f"{num_rows([parts / GROUPED])} shoppers grouped in {time.monotonic() - started:.0f} seconds")
 
 
-def _event_tables(
-    files: list[Path], columns: Sequence[str], rejects: Any, unreadable: list[tuple[int, str]]
-) -> Iterator[Any]:
+def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> Iterator[Any]:
     """Interactions as Arrow tables: ids as text, seconds, rating, and the time as it was written.
+
+    Ratings that cannot be read are left out, and told of at the end.
 
     Args:
         rejects: the open file of what is put aside.
-        unreadable (`list[tuple[int, str]]`): takes how many ratings of a table cannot be read, and one of them.
     """
+    unreadable: list[tuple[int, str]] = []  # how many of a table, and one of them
     names = [name for name in (*INTERACTION, "rating") if name in columns]
     for file in files:
         if kind_of(file) == "parquet":
@@ -217,6 +213,9 @@ def _event_tables(
                 except ValueError as error:
                     rejects.write(json_line({"user_id": None, "reason": str(error)}))
             yield from _events_of_rows(read, rejects, unreadable)
+    if unreadable:
+        total = sum(number for number, _ in unreadable)
+        logger.warning(f"{total} ratings left out that are no number, such as {unreadable[0][1]}")
 
 
 def _events_of_rows(rows: list[dict[str, Any]], rejects: Any, unreadable: list[tuple[int, str]]) -> Iterator[Any]:
