@@ -94,8 +94,8 @@ class UniMPPreTrainedModel(PreTrainedModel):
         Args:
             output_loading_info (`bool`, *optional*, defaults to `False`): as there; missing weights are in it, and no
                 error.
-            verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved; a
-                config that is not is told.
+            verify (`bool`, *optional*, defaults to `True`): whether weights have to be what was saved; a config that
+                is not is told.
 
         Raises:
             ValueError: weights that are missing, damaged, exchanged or of other sizes than the config says, or a

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .hybrid_scores import MAX_HISTORY, StandIn
-from .interfaces import Catalogue, Processor, Request
+from .hybrid_scores import MAX_HISTORY, StandIn, numbers_of
+from .interfaces import Processor, Request
 from .item_embeddings import ItemContent
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def with_stand_ins(
     for row, (position, request) in enumerate(zip(positions or range(len(requests)), requests, strict=True)):
         for name in NAMED.get(answer_group, ()):
             first = max(len(request[name]) - MAX_HISTORY, 0) if name == "history" else 0
+            numbers = numbers_of(request[name], processor.catalogue)
             for place, entry in enumerate(request[name][first:], start=first):
-                if not isinstance(entry, Mapping) or _is_known(entry, processor.catalogue):
+                if not isinstance(entry, Mapping) or numbers[place] >= 0:
                     continue
                 number, image = hybrid.most_alike(entry), entry.get("image")
                 if number is not None:
@@ -106,11 +107,6 @@ def with_stand_ins(
                 read[row][name] = list(requests[row][name])
             read[row][name][place] = StandIn(number, requests[row][name][place])
     return read
-
-
-def _is_known(entry: Mapping[str, Any], catalogue: Catalogue) -> bool:
-    item_id = entry.get("item_id")
-    return item_id is not None and str(item_id) in catalogue
 
 
 def _pixels(processor: Processor, entries: Iterable[tuple[int, Mapping[str, Any]]]) -> Iterator[torch.Tensor]:

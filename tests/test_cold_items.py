@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from shop import make_histories, make_model, make_model_processor
 
-from benchmarks import cold_items
+from benchmarks import cold_items, refit
 from benchmarks.cold_items import Case
 from modeling_unimp import PersonalizationPipeline
 from processing_unimp import Catalogue, Histories
@@ -78,3 +78,14 @@ def test_scores_are_in_the_order_of_the_table():
     )
     order = [whole.item_ids[number] for number in np.argsort(-found, kind="stable")]
     assert [item["item_id"] for item in answer["items"]] == order
+
+
+def test_who_is_asked_of_a_model_that_was_trained_again():
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abcde"])
+    rows = [
+        {"user_id": user, "item_id": item, "timestamp": place}
+        for user, items in {"1": "abcd", "2": "abae"}.items()
+        for place, item in enumerate(items)
+    ]
+    # The last of each is kept for the test; what the second takes then is in the history, and cannot be ranked.
+    assert refit.cases_of(Histories.from_interactions(rows, catalogue)) == [Case([0, 1], 2)]

@@ -203,6 +203,30 @@ def test_stars_of_a_few_shoppers_are_those_of_the_biases():
     assert probabilities @ np.arange(1, 6) == pytest.approx(estimate[0], abs=0.3)
 
 
+def test_stars_that_the_network_alone_tells_are_its_own(monkeypatch):
+    """Of stars at random biases tell nothing, and a blend of nine numbers cannot be fitted on 24 cases."""
+    catalogue = Catalogue.from_items([{"item_id": f"i{number}", "category": "mug"} for number in range(12)])
+    rng = np.random.default_rng(1)
+    rows = [
+        {"user_id": str(user), "item_id": f"i{number}", "timestamp": time, "rating": int(rng.integers(1, 6))}
+        for user in range(24)
+        for time, number in enumerate(rng.permutation(12)[:6])
+    ]
+    few = leave_last_out(Histories.from_interactions(rows, catalogue), new_users=0.0)
+    validation = [each for each in cases_of(few.validation, catalogue) if each.task.name == "rate"]
+    truth = np.array([request["answer"] for request in validation[0].requests]) - 1
+    logits = rng.normal(size=(len(truth), 5))
+    network = torch.from_numpy(logits + 1.5 * np.eye(5)[truth]).softmax(dim=-1).numpy()
+    monkeypatch.setattr(hybrid_fitting, "outputs_of", lambda model, processor, requests, group, **_: iter(network))
+    model, processor = make_model(make_processor(catalogue)), make_processor(catalogue)
+    hybrid, _, fit = fit_hybrid(
+        closed_form_scores(few.train, None, None, True), model, processor, validation, few.train
+    )
+    assert fit["rate"]["weight"] == 1 and fit["rate"]["together"] == pytest.approx(fit["rate"]["network"], abs=1e-6)
+    assert fit["rate"]["network"] < fit["rate"]["closed_form"]
+    np.testing.assert_allclose(hybrid.stars.probabilities(network[0], (3.0, 0.0, 0.0)), network[0], rtol=1e-5)
+
+
 def test_a_selection_never_contradicts_a_recommendation(fitted):
     unimp, _ = fitted
     history = ["i3", "i4", "i5"]

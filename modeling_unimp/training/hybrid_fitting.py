@@ -455,7 +455,7 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
     """Biases and factors by ridge regression, whose penalties and blend with the network validation chooses.
 
     The blend has nine numbers. Where it does not help cases that it was not fitted on by more than a standard error,
-    the biases are taken alone.
+    the biases are taken alone; and where the network by itself is ahead of that by more than one, the network.
     """
     histories = [stars_of_history(request["history"], catalogue) for request in requests]
     items = numbers_of([request["item"] for request in requests], catalogue)
@@ -511,6 +511,10 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         )
         if gains.mean() > gains.std() / math.sqrt(len(gains)):
             weights = blended(numbers)
+        own = np.array([1.0] + [0.0] * (len(features[0]) - 1))  # the network as it is
+        gains = errors(weights, numbers) - errors(own, numbers)
+        if gains.mean() > gains.std() / math.sqrt(len(gains)):
+            weights = own
     of_network, expected, alike, factored = map(float, weights[:4])
     return found._replace(
         network=of_network, expected=expected, alike=alike, factored=factored, intercepts=weights[4:]

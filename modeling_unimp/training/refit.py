@@ -28,7 +28,7 @@ def whole_shop(histories: Histories, data_args: DataArguments) -> Split:
     core = k_core(histories, data_args.k_core) if data_args.k_core else histories
     nobody = Targets(core, np.zeros(0), np.zeros(0))
     new_items = new_items_of(core, core.item_counts(), histories.item_counts())
-    return Split("all", core, nobody, nobody, new_items=new_items, removed=dict(core.removed))
+    return Split("all", core, nobody, nobody, new_items=new_items)
 
 
 def steps_again(args: UniMPTrainingArguments, state: Any) -> UniMPTrainingArguments:
