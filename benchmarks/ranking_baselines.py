@@ -101,7 +101,7 @@ def tuned_knn(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
 
 
 def tuned_ease(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
-    """EASE, the linear item-to-item model in closed form (https://huggingface.co/papers/1905.03375), its positive
+    """EASE, the linear item-to-item model in closed form (https://huggingface.co/papers/1905.03375), the 1,000 largest
     weights."""
     for penalty in EASE_PENALTIES:
         found = ease(train, penalty, NEIGHBOURS[-1])

@@ -1,9 +1,10 @@
 """Closed-form scores beside the network's: what goes with a history and a query, added where items are ranked.
 
-`score(i) = w_0 * log p(i) + sum_f w_f * log1p(3 * q_f(i) / r_f)`, where `p` is the network's distribution over the
-items, `q_f(i) = sum over the history of 2^(-age / h_f) * S_f(item, i)` with the age in places, and `r_f` the size that
-`q_f` has at the tenth-best item. The `S_f` are nearest neighbours of each item. Weights are fitted on validation after
-the training: on what the network was trained on they would come out too small.
+`score(i) = w_0 * log p(i) + sum_f w_f * log1p(3 * max(q_f(i), 0) / r_f)`, where `p` is the network's distribution over
+the items, `q_f(i) = sum over the history of 2^(-age / h_f) * S_f(item, i)` with the age in places, and `r_f` the size
+that `q_f` has at the tenth-best item. The `S_f` are nearest neighbours of each item; in EASE an item may also speak
+against another. Weights are fitted on validation after the training: on what the network was trained on they would
+come out too small.
 
 Shapes: B requests, N items, k neighbours a row, F closed-form scores.
 """
@@ -70,8 +71,8 @@ class StandIn(NamedTuple):
 
 
 def squash(score: Score, raw: torch.Tensor) -> torch.Tensor:
-    """`log1p(3 q / r)` of q; popularity is a logarithm already."""
-    return raw if score.source == POPULARITY else torch.log1p(3 * raw / (score.scale or 1.0))
+    """`log1p(3 q / r)` of q, and 0 where the history speaks against an item; popularity is a logarithm already."""
+    return raw if score.source == POPULARITY else torch.log1p(3 * raw.clamp(min=0) / (score.scale or 1.0))
 
 
 class HybridScores:
@@ -242,7 +243,7 @@ class HybridScores:
             # An item that nobody took has neighbours of its own where words or pictures make some, and those of its
             # stand-in where they would come from who took it.
             is_of_fit = (numbers >= 0) & (numbers < len(items))
-            has_own = is_of_fit & (values[numbers.where(is_of_fit, 0), 0] > 0)
+            has_own = is_of_fit & (values[numbers.where(is_of_fit, 0), 0] != 0)
             stood_for = [self.stand_ins.get(number, number) for number in numbers.tolist()]
             numbers = numbers.where(has_own, torch.tensor(stood_for, dtype=torch.long))
         known = (numbers >= 0) & (numbers < len(items))
@@ -262,7 +263,7 @@ class HybridScores:
         return torch.cat([near_items, added])
 
     def squashed(self, score: Score, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """`log1p(3 q / r)`, which is what is weighted. Arguments as of `raw`."""
+        """`log1p(3 q / r)` of q above 0, which is what is weighted. Arguments as of `raw`."""
         return squash(score, self.raw(score, *args, **kwargs))
 
     def add_to_requests(
@@ -318,7 +319,7 @@ class HybridScores:
                 for (weight, score), of_score in zip(weighted, of_row, strict=True):
                     # An item that is named twice is written twice, and alike.
                     total[row, ranked] = total[row, ranked] + weight * squash(score, of_score[ranked])
-                knows_nothing[row] &= not raw[:, ranked].any()
+                knows_nothing[row] &= not (raw[:, ranked] > 0).any()
                 raw[:, touched] = 0
         # Where nothing is known of a shopper, what is usual in the shop is left.
         of_popularity = torch.where(knows_nothing, 1.0, self.popularity_weight(task))

@@ -44,7 +44,14 @@ def test_ease_is_the_closed_form(train):
     inverse = np.linalg.inv(x.T @ x + 10 * np.eye(12))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    np.testing.assert_allclose(dense(ease(train, 10.0), 12), np.maximum(weights, 0), atol=1e-5)
+    found = ease(train, 10.0)
+    np.testing.assert_allclose(dense(found, 12), weights, atol=1e-5)
+    assert (found.values < 0).any()  # some speak against one another
+    # Of a few the largest by their absolute value, whatever they say.
+    few = ease(train, 10.0, k=3)
+    sizes = np.sort(np.abs(weights), axis=1)[:, ::-1]
+    np.testing.assert_allclose(np.abs(few.values), sizes[:, :3], atol=1e-5)
+    np.testing.assert_allclose(few.values, np.take_along_axis(weights, few.items, axis=1), atol=1e-5)
 
 
 def test_ease_with_content_counts_similarity_as_shoppers(train, monkeypatch):
@@ -64,7 +71,7 @@ def test_ease_with_content_counts_similarity_as_shoppers(train, monkeypatch):
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
     found = ease(train, 30.0, terms=terms, pictures=pictures)
-    np.testing.assert_allclose(dense(found, 12), np.maximum(weights, 0), atol=1e-5)
+    np.testing.assert_allclose(dense(found, 12), weights, atol=1e-5)
 
 
 def test_an_inverse_of_several_blocks_in_its_own_memory(monkeypatch):

@@ -58,6 +58,7 @@ LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
 LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
 EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
+WITHOUT_CONTENT = "EASE 100 without content"  # where what is alike is no hint of what goes together
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 NUM_FOLDS, FEWEST_STARS = 5, 20  # cases of validation
@@ -92,6 +93,8 @@ def closed_form_scores(
     found = {f"EASE {each:g}": ease(train, each, terms=terms, pictures=pictures) for each in EASE_PENALTIES}
     if not any(found.values()):
         found["kNN"] = item_knn(train)
+    elif terms is not None or pictures is not None:
+        found[WITHOUT_CONTENT] = ease(train, EASE_PENALTIES[-1])
     found |= {
         "transitions": windowed_transitions(train),
         TEXT: None if terms is None else text_similarity(terms),
@@ -158,8 +161,11 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
     for task in RANKINGS:
         if task in by_task:
             requests = _sample(by_task[task].requests)
-            features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
-            weights[task] = _with_popularity(hybrid, [0.0, *fit_softmax(*features).tolist()])
+            features, truth, added = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
+            blend = fit_softmax(features, truth, added)
+            single = fit_some(features, truth, added, [best_single(features, truth, added)])
+            best = max((blend, single), key=lambda each: _ndcg(features, truth, added, each))
+            weights[task] = _with_popularity(hybrid, [0.0, *best])
     if "select" in by_task and "recommend" in weights:
         requests = _sample(by_task["select"].requests)
         nothing = itertools.repeat(np.zeros(len(catalogue), dtype=np.float32))
@@ -317,7 +323,7 @@ def _ranking_features(
             values, order = raw[places, numbers].topk(min(BEST_OF_SCORE, len(numbers)), dim=1)
             best.extend(numbers[order].numpy())
             if values.shape[1] >= min(10, num_items):
-                tenth[case, places] = values[:, min(9, num_items - 1)]
+                tenth[case, places] = values[:, min(9, num_items - 1)].clamp(min=0)
         features = raw
         if own is not None:
             features = torch.cat([torch.from_numpy(own).float().log_softmax(dim=-1)[None], raw])
@@ -354,7 +360,7 @@ def _ranking_features(
     return all_features, np.zeros(len(found), dtype=np.int64), all_added
 
 
-def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: Sequence[float]) -> float:
+def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: Sequence[float] | np.ndarray) -> float:
     """NDCG@10 on the cases of the fit; an item counts as all those that it stands for."""
     scores = np.matmul(np.asarray(weights, dtype=np.float32), features)
     above = (scores >= scores[np.arange(len(truth)), truth][:, None]) * np.exp(added)
@@ -369,20 +375,34 @@ def _rmse(probabilities: torch.Tensor, requests: Sequence[Any]) -> float:
 
 
 def fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
-    """Weights by cross-entropy, with all of the weight that the network gets by it or half, or the network alone,
-    whichever has the highest NDCG@10: most of the cross-entropy is about items far down, of which the network knows
-    more than of the first ten, and in a small shop a blend may be worse than its best part."""
+    """Weights by cross-entropy, with all of the weight that the network gets by it or half, beside all closed-form
+    scores or the best of them, or the network alone, whichever has the highest NDCG@10: most of the cross-entropy is
+    about items far down, of which the network knows more than of the first ten, and a blend may be worse than its best
+    part."""
     weights = fit_softmax(features, truth, added)
     bounds = [(weights[0] / 2, weights[0] / 2), *[(0.0, None)] * (len(weights) - 1)]
     halved = fit_softmax(features, truth, added, bounds)
+    pair = fit_some(features, truth, added, [0, 1 + best_single(features[:, 1:], truth, added)])
     alone = np.eye(1, len(weights))[0]
-    best = max((halved, weights, alone), key=lambda each: _ndcg(features, truth, added, each.tolist()))
+    best = max((halved, weights, pair, alone), key=lambda each: _ndcg(features, truth, added, each))
     found: list[float] = best.tolist()
     return found
 
 
-def _with_popularity(hybrid: HybridScores, weights: list[float]) -> list[float]:
-    of_scores = zip(weights[1:], hybrid.scores, strict=True)
+def best_single(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> int:
+    """The place of the score that has the highest NDCG@10 by itself."""
+    return max(range(features.shape[1]), key=lambda place: _ndcg(features[:, [place]], truth, added, [1.0]))
+
+
+def fit_some(features: np.ndarray, truth: np.ndarray, added: np.ndarray, places: Sequence[int]) -> np.ndarray:
+    """[`fit_softmax`] of some of the scores; the others count for nothing."""
+    weights = np.zeros(features.shape[1])
+    weights[places] = fit_softmax(features[:, places], truth, added)
+    return weights
+
+
+def _with_popularity(hybrid: HybridScores, weights: Sequence[float]) -> list[float]:
+    of_scores = zip(map(float, weights[1:]), hybrid.scores, strict=True)
     least = (max(weight, LEAST_POPULARITY) if score.source == POPULARITY else weight for weight, score in of_scores)
     return [weights[0], *least]
 

@@ -31,7 +31,8 @@ ROWS_AT_ONCE = 1_000
 
 
 class Neighbours(NamedTuple):
-    """The largest entries of each row of a matrix `(N, N)`, the largest first; what is left over is 0 at item 0."""
+    """The entries of each row of a matrix `(N, N)` that are largest by absolute value, the largest first; what is left
+    over is 0 at item 0."""
 
     items: np.ndarray  # (N, k), int32
     values: np.ndarray  # (N, k), float32
@@ -264,7 +265,7 @@ def _largest_of_blocks(block: Callable[[int, int], np.ndarray], num_items: int, 
         stop = min(start + size, num_items)
         rows = block(start, stop)
         rows[np.arange(stop - start), np.arange(start, stop)] = 0  # an item is not its own neighbour
-        columns = np.argpartition(-rows, k - 1, axis=1)[:, :k]
+        columns = np.argpartition(-np.abs(rows), k - 1, axis=1)[:, :k]
         parts.append(_in_order(columns, np.take_along_axis(rows, columns, axis=1)))
     return _trimmed(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
@@ -308,13 +309,13 @@ def _largest(rows: sparse.csr_matrix, start: int, k: int) -> tuple[np.ndarray, n
 
 
 def _in_order(columns: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(-values, axis=1, kind="stable")
-    values = np.maximum(np.take_along_axis(values, order, axis=1), 0).astype(np.float32)
-    items = np.where(values > 0, np.take_along_axis(columns, order, axis=1), 0)
+    order = np.argsort(-np.abs(values), axis=1, kind="stable")
+    values = np.take_along_axis(values, order, axis=1).astype(np.float32)
+    items = np.where(values != 0, np.take_along_axis(columns, order, axis=1), 0)
     return items.astype(np.int32), values
 
 
 def _trimmed(items: np.ndarray, values: np.ndarray) -> Neighbours:
     """Without columns that no row needs."""
-    width = max(1, int((values > 0).sum(axis=1).max()))
+    width = max(1, int((values != 0).sum(axis=1).max()))
     return Neighbours(items[:, :width].copy(), values[:, :width].copy())
