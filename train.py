@@ -34,6 +34,7 @@ from modeling_unimp.training.experiment import (
     processor_of,
     refit,
     split_histories,
+    told,
     trainer_of,
     use_all_cores,
 )
@@ -64,7 +65,8 @@ def main() -> None:
     # The shop, and what of it is held out.
     catalogue, histories = load_shop(data_args)
     if "config" not in (given := given_on_command_line()):
-        data_args, model_args, args = fill_from_data(data_args, model_args, args, given, catalogue, histories)
+        with told("the shop cannot be split"):
+            data_args, model_args, args = fill_from_data(data_args, model_args, args, given, catalogue, histories)
     check_names(catalogue, data_args)
     codec, codec_results = image_codec_of(catalogue, data_args, model_args, args)
     if not data_args.tasks:

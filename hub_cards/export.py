@@ -13,7 +13,7 @@ import modeling_unimp
 import processing_unimp
 from modeling_unimp.hybrid_scores import HYBRID_FILE
 from modeling_unimp.imagining import CODEC_FOLDER
-from modeling_unimp.manifest import MANIFEST, write_manifest
+from modeling_unimp.manifest import MANIFEST, configs_in, write_manifest
 from processing_unimp import Catalogue
 from processing_unimp.catalogue_file import CATALOGUE_FILE
 from processing_unimp.item_terms import TERMS_FILE
@@ -143,7 +143,7 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
     else:
         Catalogue(pq.read_table(catalogue, columns=kept)).save(folder)
     noted = [name for name in [*model.weights, *beside] if name.endswith(".safetensors")]
-    write_manifest(folder, ["config.json", *noted])
+    write_manifest(folder, [*configs_in(folder), *noted])
     if (codec := folder / CODEC_FOLDER).is_dir():
         write_manifest(codec, sorted(file.name for file in codec.glob("*.safetensors")))
     hashed = [folder / name for name in HASHED if (folder / name).is_file()]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils.sha import sha_fileobj
-from transformers.utils import CONFIG_NAME, cached_file, logging
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME, cached_file, logging
 
 logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
 AGAIN = "It was damaged or exchanged: copy, download or save it again; verify=False loads it as it is."
 BY_HAND = "If it was changed by hand, all is well, and saving it again ends this warning."
+CONFIGS = (CONFIG_NAME, GENERATION_CONFIG_NAME)
 HUB_ARGUMENTS = ("cache_dir", "revision", "subfolder", "token", "local_files_only", "force_download")
 
 
@@ -24,6 +25,11 @@ def write_manifest(folder: str | os.PathLike, names: Iterable[str]) -> None:
         with (folder / name).open("rb") as file:
             entries[name] = {"bytes": (folder / name).stat().st_size, "sha256": sha_fileobj(file).hex()}
     write_whole(folder / MANIFEST, json.dumps(entries, indent=2).encode())
+
+
+def configs_in(folder: str | os.PathLike) -> list[str]:
+    """Names of the configs of a model that lie in a folder."""
+    return [name for name in CONFIGS if Path(folder, name).is_file()]
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -91,8 +97,8 @@ def check_weights(
         begins = f"{stem}.{variant}" if variant else stem
         names = f"{begins}.safetensors", f"{begins}-"
         check_manifest(manifest, file_of, lambda each: each.startswith(names), may_lack)
-        if stem == "model":
+        for config in CONFIGS if stem == "model" else ():
             try:
-                check_manifest(manifest, file_of, lambda each: each == CONFIG_NAME)
+                check_manifest(manifest, file_of, lambda each, config=config: each == config)  # type: ignore[misc]
             except ValueError as error:
                 logger.warning(f"{error} {BY_HAND}")

@@ -16,7 +16,7 @@ from .configuration_unimp import UniMPConfig
 from .gated_cross_attention import UniMPGatedCrossAttention
 from .hybrid_scores import HYBRID_FILE
 from .item_embeddings import UniMPItemEmbeddings, UniMPRows
-from .manifest import check_weights, write_manifest
+from .manifest import check_weights, configs_in, write_manifest
 from .partial_training import load_left_out
 from .perceiver import UniMPPerceiverResampler
 
@@ -64,7 +64,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
             if whole.is_file() and index.is_file() and whole.stat().st_mtime_ns < index.stat().st_mtime_ns:
                 whole.unlink()  # of an earlier save; it would be loaded in place of the shards
             weights = [*Path(save_directory).glob("model*.safetensors"), *Path(save_directory).glob(HYBRID_FILE)]
-            write_manifest(save_directory, [CONFIG_NAME, *sorted(file.name for file in weights)])
+            write_manifest(save_directory, [*configs_in(save_directory), *sorted(file.name for file in weights)])
         if push_to_hub:
             known = (
                 "commit_message",

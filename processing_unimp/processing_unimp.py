@@ -45,7 +45,8 @@ logger = logging.get_logger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
 # What has to be as it was saved, and is hashed.
-HASHED = (TOKENIZER_FILE, CATALOGUE_FILE, TERMS_FILE, PROCESSOR_NAME)
+TOKENIZER_SETTINGS = "tokenizer_config.json"
+HASHED = (TOKENIZER_FILE, CATALOGUE_FILE, TERMS_FILE, PROCESSOR_NAME, TOKENIZER_SETTINGS)
 # The least of each whole number.
 LEAST = {"first_token_id": 1, "num_codes": 0, "num_retrieved": 1, "num_image_tokens": 0}
 LEAST |= {"history_length": 1, "max_words": 1, "max_length": 1}
@@ -533,7 +534,7 @@ class UniMPProcessor(ProcessorMixin):
 
         manifest = found(PROCESSOR_MANIFEST)  # from the Hub, to beside the files that it is about
         files = {file_name: found(file_name) for file_name in HASHED}
-        tokenizer, catalogue, terms, settings = files.values()
+        tokenizer, catalogue, terms, *settings = files.values()
         noted = known_hashes(manifest.parent) if verify and manifest is not None else {}
         for file_name, file in files.items():
             if file_name in noted and file is None:
@@ -544,9 +545,10 @@ class UniMPProcessor(ProcessorMixin):
         for file in (tokenizer, terms):
             if verify and file is not None:
                 check_hash(file)
-        if verify and settings is not None:
+        for file in settings if verify else ():
             try:
-                check_hash(settings)
+                if file is not None:
+                    check_hash(file)
             except ValueError as error:
                 logger.warning(f"{error} If it was changed by hand, all is well; saving it again ends this warning.")
         name = str(pretrained_model_name_or_path)

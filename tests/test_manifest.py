@@ -14,7 +14,7 @@ from shop import make_histories, make_imagining_model, make_model, make_model_pr
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from modeling_unimp import ImageCodec, UniMPForConditionalGeneration
-from modeling_unimp.manifest import MANIFEST
+from modeling_unimp.manifest import CONFIGS, MANIFEST
 from modeling_unimp.training.hybrid_fitting import closed_form_scores
 from processing_unimp import Catalogue, UniMPProcessor
 from processing_unimp.processor_manifest import PROCESSOR_MANIFEST
@@ -128,6 +128,8 @@ def test_changed_weights_load_for_those_who_know_better(folder, kind):
         (AutoModel, "config.json", {"item_at_eoc": True}),
         (UniMPProcessor, "processor_config.json", {"attributes": ["category"]}),
         (AutoProcessor, "processor_config.json", {"attributes": ["category"]}),
+        (UniMPForConditionalGeneration, "generation_config.json", {"max_new_tokens": 3}),
+        (UniMPProcessor, "tokenizer_config.json", {"padding_side": "left"}),
     ],
 )
 def test_a_config_that_was_changed_is_told_and_loads(folder, caplog, monkeypatch, kind, name, changed):
@@ -138,7 +140,8 @@ def test_a_config_that_was_changed_is_told_and_loads(folder, caplog, monkeypatch
         loaded = kind.from_pretrained(folder, verify=verify)
         assert caplog.text.count(f"{name} ") == times and caplog.text.count("changed by hand") == times
     ((setting, value),) = changed.items()
-    assert getattr(getattr(loaded, "config", loaded), setting) == value
+    part = {"generation_config.json": "generation_config", "tokenizer_config.json": "tokenizer"}.get(name, "config")
+    assert getattr(getattr(loaded, part, loaded), setting) == value
     loaded.save_pretrained(folder)
     caplog.clear()
     kind.from_pretrained(folder)
@@ -193,7 +196,7 @@ def test_every_shard_is_in_the_manifest(folder):
     model.save_pretrained(folder, max_shard_size="200KB")
     assert not (folder / WEIGHTS).exists(), "it would be loaded in place of the shards"
     shards = sorted(file.name for file in folder.glob("model-*.safetensors"))
-    assert len(shards) > 2 and sorted(json.loads((folder / MANIFEST).read_text())) == ["config.json", *shards]
+    assert len(shards) > 2 and sorted(json.loads((folder / MANIFEST).read_text())) == [*CONFIGS, *shards]
     UniMPForConditionalGeneration.from_pretrained(folder)
     flip(folder / shards[1])
     with pytest.raises(ValueError, match=shards[1]):

@@ -66,6 +66,15 @@ MOST_CODEC_PICTURES = 50_000  # that a codec is trained on, from all over the ca
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """An error of somebody's data ends the program in words, not in a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{what}: {error}") from error
+
+
 def check_output_folder(output_dir: str) -> Path:
     """Tell now, not after the training, that nothing can be saved."""
     if not output_dir.strip():
@@ -120,8 +129,13 @@ def check_names(catalogue: Catalogue, data_args: DataArguments) -> None:
         )
 
 
+@told("the tables cannot be used")
 def load_shop(data_args: DataArguments) -> tuple[Catalogue, Histories]:
-    """The two tables, or the made-up shop when none are given."""
+    """The two tables, or the made-up shop when none are given.
+
+    Raises:
+        SystemExit: they cannot be used.
+    """
     if (data_args.items is None) != (data_args.interactions is None):
         raise SystemExit("items and interactions belong together: give both tables, or none for the made-up shop.")
     if data_args.items is None or data_args.interactions is None:
@@ -142,8 +156,13 @@ def check_pictures(catalogue: Catalogue) -> None:
         raise SystemExit(f"none of {len(catalogue.unreadable_pictures)} pictures can be read. The first: {reason}")
 
 
+@told("the shop cannot be split")
 def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataArguments) -> Split:
-    """Core, held-out domain, then the split; what was removed and what leaks is logged."""
+    """Core, held-out domain, then the split; what was removed and what leaks is logged.
+
+    Raises:
+        SystemExit: too little is left, or an argument of the split is none.
+    """
     counts = histories.item_counts()
     if data_args.k_core:
         histories = k_core(histories, data_args.k_core)
@@ -325,6 +344,7 @@ def model_of(
     return model, features
 
 
+@told("this cannot be trained")
 def mixture_of(split: Split, catalogue: Catalogue, data_args: DataArguments, seed: int) -> TaskMixture:
     """What the model learns from."""
     return TaskMixture(

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterable
@@ -13,12 +14,15 @@ import yaml
 from huggingface_hub.dataclasses import type_validator
 from huggingface_hub.errors import StrictDataclassError
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 from trl import TrlParser
 
 from processing_unimp import TASK_NAMES
 
 from ..backbones import TEXT_SIZES, VISION_SIZES
 from ..configuration_unimp import UniMPConfig
+
+logger = logging.getLogger("train")
 
 
 def _option(default: Any, help: str) -> Any:
@@ -266,6 +270,12 @@ class UniMPTrainingArguments(TrainingArguments):
             self.report_to = ["tensorboard"] if _tensorboard_is_installed() else "none"
         if self.gradient_accumulation_steps < 1:
             raise ValueError(f"gradient_accumulation_steps={self.gradient_accumulation_steps}: expected at least 1.")
+        for name in ("eval_strategy", "save_strategy"):
+            if getattr(self, name) in (False, "no", IntervalStrategy.NO):  # YAML reads `no` as false
+                setattr(self, name, "no")
+                if self.load_best_model_at_end:
+                    logger.warning(f"{name}: no: no checkpoint can be chosen, and the last step is the model.")
+                    self.load_best_model_at_end = False
         super().__post_init__()
         self._refuse_what_has_no_effect()
         if self.context_loss not in ("attributes", "id", "none"):
