@@ -168,6 +168,15 @@ def test_defaults_are_the_documented_ones(tmp_path):
     assert not {name for name in own if name not in documented} - {"metric_for_best_model"}
 
 
+@pytest.mark.parametrize("strategy", ["eval_strategy", "save_strategy"])
+@pytest.mark.parametrize("no", ["no", False])
+def test_without_evaluations_or_checkpoints_the_last_step_is_the_model(tmp_path, caplog, strategy, no):
+    """YAML reads `no` as false."""
+    args = UniMPTrainingArguments(str(tmp_path), use_cpu=True, **{strategy: no})
+    assert getattr(args, strategy) == "no" and not args.load_best_model_at_end
+    assert f"{strategy}: no: no checkpoint can be chosen" in caplog.text
+
+
 def test_every_option_says_what_it_is():
     for group in (DataArguments, ModelArguments, UniMPTrainingArguments):
         for name, option in group.__dataclass_fields__.items():

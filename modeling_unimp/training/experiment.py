@@ -197,6 +197,7 @@ def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataA
     return split
 
 
+@told("the codec cannot be used")
 def image_codec_of(
     catalogue: Catalogue, data_args: DataArguments, model_args: ModelArguments, args: UniMPTrainingArguments
 ) -> tuple[ImageCodec | None, dict[str, Any] | None]:
@@ -276,6 +277,7 @@ def frozen_features(
         )
 
 
+@told("the model cannot be made")
 def processor_of(
     catalogue: Catalogue, split: Split, codec: ImageCodec | None, data_args: DataArguments, model_args: ModelArguments
 ) -> UniMPProcessor:
@@ -302,6 +304,7 @@ def processor_of(
     )
 
 
+@told("the model cannot be made")
 def model_of(
     processor: UniMPProcessor, codec: ImageCodec | None, model_args: ModelArguments, args: UniMPTrainingArguments
 ) -> tuple[UniMPForConditionalGeneration, FeatureStore | None]:
