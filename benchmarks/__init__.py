@@ -8,6 +8,7 @@ Accuracy:
     rating_baselines.py         of stars
     text_baselines.py           of explanations
     walking_shop.py             a made-up shop that no default was chosen on
+    taste_shop.py               another, of tastes alone, where linear models are strong
     transformer_baselines.py    SASRec, eSASRec, BERT4Rec and HSTU through RecTools
     cold_items.py               items that are added after the training
     refit.py                    what training again on all interactions is worth

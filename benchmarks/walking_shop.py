@@ -11,6 +11,7 @@ a category and a price, which says nothing.
 
 import argparse
 import csv
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +29,11 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 11) -> 
     rng.shuffle(popularity)
     following = rng.integers(0, CATEGORIES, (CATEGORIES, 3))
     of_category = [np.flatnonzero(categories == category) for category in range(CATEGORIES)]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "items.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["item_id", "brand", "category", "price"])
-        for item, (brand, category) in enumerate(zip(brands, categories, strict=True)):
-            price = round(float(np.exp(rng.normal(3, 0.7))), 2)
-            rows.writerow([f"A{item:05d}", f"brand {brand}", f"category {category}", price])
-    number = 0
-    with (folder / "interactions.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["user_id", "item_id", "timestamp"])
+    prices = [round(float(np.exp(rng.normal(3, 0.7))), 2) for _ in range(num_items)]
+    described = zip(brands, categories, prices, strict=True)
+    items = ((f"A{item:05d}", f"brand {b}", f"category {c}", price) for item, (b, c, price) in enumerate(described))
+
+    def interactions() -> Iterator[tuple[str, str, int]]:
         for user in range(num_users):
             liked, own = rng.choice(CATEGORIES, 3, replace=False), rng.choice(BRANDS, 6, replace=False)
             category, second, seen = rng.choice(liked), int(rng.integers(1_600_000_000, 1_700_000_000)), set()
@@ -55,21 +50,35 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 11) -> 
                     continue
                 seen.add(item)
                 second += int(rng.exponential(86_400))
-                rows.writerow([f"U{user}", f"A{item:05d}", second])
-                number += 1
-    return number
+                yield f"U{user}", f"A{item:05d}", second
+
+    return write_tables(folder, items, interactions())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def write_tables(
+    folder: Path, items: Iterable[tuple[str, str, str, float]], interactions: Iterable[tuple[str, str, int]]
+) -> int:
+    """items.csv and interactions.csv; returns how many interactions there are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "items.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("item_id", "brand", "category", "price"), *items])
+    rows = list(interactions)
+    with (folder / "interactions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("user_id", "item_id", "timestamp"), *rows])
+    return len(rows)
+
+
+def make(write: Callable[[Path, int, int, int], int], words: str | None, users: int, items: int, seed: int) -> None:
+    """The command of a made-up shop: its `write` is told what these defaults, or who calls it, say."""
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=12_000)
-    parser.add_argument("--items", type=int, default=4_000)
-    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--users", type=int, default=users)
+    parser.add_argument("--items", type=int, default=items)
+    parser.add_argument("--seed", type=int, default=seed)
     chosen = parser.parse_args()
-    number = write_shop(chosen.output_dir, chosen.users, chosen.items, chosen.seed)
+    number = write(chosen.output_dir, chosen.users, chosen.items, chosen.seed)
     print(f"{chosen.users:,} shoppers, {chosen.items:,} items, {number:,} interactions in {chosen.output_dir}")
 
 
 if __name__ == "__main__":
-    main()
+    make(write_shop, __doc__, users=12_000, items=4_000, seed=11)

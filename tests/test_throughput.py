@@ -6,10 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import throughput
+from benchmarks import taste_shop, throughput, walking_shop
 from benchmarks.savings import savings
 from benchmarks.techniques import pictures_apart, techniques
-from benchmarks.walking_shop import write_shop
 from processing_unimp import Catalogue, Histories
 
 MEASURED = {"threads": 1, "torch": "2", "load": 1.25}
@@ -97,7 +96,8 @@ def test_pictures_apart_by_hand():
     assert apart["vision_features"].tolist() == [[10.0], [20.0], [20.0], [30.0]]
 
 
-def test_a_walking_shop_is_a_shop_and_the_same_each_time(tmp_path):
+@pytest.mark.parametrize("write_shop", [walking_shop.write_shop, taste_shop.write_shop])
+def test_a_made_up_shop_is_a_shop_and_the_same_each_time(tmp_path, write_shop):
     for name in ("one", "other"):
         number = write_shop(tmp_path / name, num_users=30, num_items=600)
     assert (tmp_path / "one/interactions.csv").read_bytes() == (tmp_path / "other/interactions.csv").read_bytes()

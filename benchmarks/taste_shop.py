@@ -1,0 +1,48 @@
+"""A made-up shop in which all that counts is who likes what: what linear models such as EASE are made for.
+
+python -m benchmarks.taste_shop --output_dir runs/tastes
+python train.py --items runs/tastes/items.csv --interactions runs/tastes/interactions.csv --use_cpu true
+python -m benchmarks.baselines --items runs/tastes/items.csv --interactions runs/tastes/interactions.csv
+
+Items and shoppers are points of a space of tastes; items of a category are near to one another. A shopper takes items
+by their popularity and by how near they are, in an order that says nothing. There are four times as many interactions
+an item as in the walking shop. Brand and price say nothing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .walking_shop import make, write_tables
+
+CATEGORIES, BRANDS, TASTES = 12, 40, 6
+OF_ITEM = 0.8  # how far items of a category are from one another, where categories are at a distance of 1
+
+
+def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 12) -> int:
+    """items.csv and interactions.csv; returns how many interactions there are."""
+    rng = np.random.default_rng(seed)
+    categories, brands = rng.integers(0, CATEGORIES, num_items), rng.integers(0, BRANDS, num_items)
+    prices = np.exp(rng.normal(3, 0.7, num_items)).round(2).tolist()
+    log_popularity = -np.log(rng.permutation(num_items) + 5.0)
+    points = rng.normal(size=(CATEGORIES, TASTES))[categories] + OF_ITEM * rng.normal(size=(num_items, TASTES))
+    described = zip(brands, categories, prices, strict=True)
+    items = ((f"A{item:05d}", f"brand {b}", f"category {c}", price) for item, (b, c, price) in enumerate(described))
+
+    def interactions() -> Iterator[tuple[str, str, int]]:
+        for user in range(num_users):
+            likes = log_popularity + points @ rng.normal(size=TASTES)
+            size = 5 + int(rng.poisson(4))
+            # The largest of scores with Gumbel noise are a draw without replacement (https://huggingface.co/papers/1903.06059).
+            taken = np.argsort(-(likes + rng.gumbel(size=num_items)))[:size]
+            second = int(rng.integers(1_600_000_000, 1_700_000_000))
+            for item in rng.permutation(taken).tolist():
+                second += 1 + int(rng.exponential(86_400))
+                yield f"U{user}", f"A{item:05d}", second
+
+    return write_tables(folder, items, interactions())
+
+
+if __name__ == "__main__":
+    make(write_shop, __doc__, users=12_000, items=1_000, seed=12)
