@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers.trainer import TRAINER_STATE_NAME
 
 from hub_cards.run_record import CASES, RESULTS
 
@@ -23,6 +24,7 @@ from .experiments import NETWORK, TASKS_OF_NUMBERS, ratio_of
 CLOSED_FORM, BLEND, USUAL = "closed form alone", "best blend", "EASE + same attribute"
 SINGLE = 2  # baselines beside that one
 DIGITS = 2
+HEADLINES = ("recommend_ndcg@10", "search_ndcg@10", "rate_rmse", "select_f1")
 LIST_MEASURES = ("coverage@10", "novelty@10", "diversity@10")
 COLUMNS = (
     *("task", "cases (skipped)", "metric", "UniMP", "network alone", "closed form alone: ratio [95 %]", "trivial"),
@@ -56,6 +58,26 @@ def networks(part: str, runs: Sequence[Path]) -> str:
     files = [run / CASES for run in runs]
     ratios = {task: ratio_of(files, files, part, task, NETWORK, CLOSED_FORM, DIGITS) for task in TASKS_OF_NUMBERS}
     return "; ".join(f"{task} {ratio}" for task, ratio in ratios.items() if ratio)
+
+
+def curves(runs: Sequence[Path]) -> str:
+    """Markdown: what each evaluation of the training found on validation, of the network alone; a run that kept no
+    checkpoint is left out."""
+    lines: list[str] = []
+    for run in runs:
+        kept = sorted(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))
+        if not kept:
+            continue
+        history = json.loads((kept[-1] / TRAINER_STATE_NAME).read_text())["log_history"]
+        found: dict[str, list[str]] = {}
+        for entry in history:
+            for name in HEADLINES:
+                if f"eval_{name}" in entry:
+                    found.setdefault(name, []).append(f"{entry[f'eval_{name}']:.4f}")
+        lines += [f"| {run.name} | {name} | {', '.join(values)} |" for name, values in found.items()]
+    return "\n".join(
+        ["| run | validation, network alone | one evaluation after the other |", "| --- | --- | --- |", *lines]
+    )
 
 
 def cells(
@@ -109,6 +131,7 @@ def main() -> None:
     for part in json.loads((chosen.runs[0] / RESULTS).read_text())["results"]:
         print(f"*{part}*\n\n{table(part, chosen.runs, chosen.baselines)}")
         print(f"Network alone / closed form alone: {networks(part, chosen.runs)}.\n")
+    print(f"*learning curves*\n\n{curves(chosen.runs)}")
 
 
 if __name__ == "__main__":

@@ -87,3 +87,19 @@ def test_networks_beside_all_cheap_answers(runs):
 def test_cheap_answers_to_other_cases_are_not_compared(runs, baselines):
     save_by_case(baselines / BASELINE_CASES, {("test", "recommend", "EASE"): np.full(3, 0.2)})
     assert "EASE 0.2000: other cases" in headlines.table("test", runs, baselines)
+
+
+def test_curves_are_of_the_latest_checkpoint_and_of_all_before_it(runs):
+    for step, seen in ((90, 1), (100, 2)):
+        folder = runs[0] / f"checkpoint-{step}"
+        folder.mkdir()
+        history = [
+            {"loss": 1.0},
+            {"eval_recommend_ndcg@10": 0.125, "eval_rate_rmse": 1.5},
+            {"eval_recommend_ndcg@10": 0.25, "eval_rate_rmse": 1.25},
+        ]
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": history[: seen + 1]}))
+    assert headlines.curves(runs).splitlines()[2:] == [
+        "| a | recommend_ndcg@10 | 0.1250, 0.2500 |",
+        "| a | rate_rmse | 1.5000, 1.2500 |",
+    ]
