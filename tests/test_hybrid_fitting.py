@@ -22,11 +22,10 @@ from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training import hybrid_fitting
 from modeling_unimp.training.evaluation import closed_form_outputs, evaluate_model, fit_in_words, rows_of
 from modeling_unimp.training.hybrid_fitting import (
-    best_single,
     closed_form_scores,
+    fit_closed,
     fit_closed_form,
     fit_hybrid,
-    fit_ranking,
     fit_softmax,
     term_indices,
 )
@@ -560,12 +559,11 @@ def test_many_shoppers_are_answered_as_by_the_pipeline(fitted, tmp_path, monkeyp
 def test_a_blend_that_is_behind_its_best_score_gives_way_to_it():
     """The first score finds 12 of 20 and is surer where it is wrong; the second leaves out half of the items, and puts
     others first. For the mean over all items they are best together; for the first ten the first is, alone."""
-    features = np.zeros((20, 3, 40), dtype=np.float32)
-    features[:12, 1, 0], features[12:, 1, 1] = 0.1, 1.0
-    features[:, 2, :20], features[:, 2, 2:14] = 1.0, 1.5
+    features = np.zeros((20, 2, 40), dtype=np.float32)
+    features[:12, 0, 0], features[12:, 0, 1] = 0.1, 1.0
+    features[:, 1, :20], features[:, 1, 2:14] = 1.0, 1.5
     cases = features, np.zeros(20, dtype=np.int64), np.zeros((20, 40), dtype=np.float32)
-    network, first, second = fit_softmax(*cases)
+    first, second = fit_softmax(*cases)
     assert 0.5 * second > 0.1 * first  # so that the right item is not the first
-    assert best_single(*cases) == 1
-    _, first, second = fit_ranking(*cases)
+    first, second = fit_closed(*cases)
     assert first > 0 and second == 0

@@ -161,11 +161,8 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
     for task in RANKINGS:
         if task in by_task:
             requests = _sample(by_task[task].requests)
-            features, truth, added = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
-            blend = fit_softmax(features, truth, added)
-            single = fit_some(features, truth, added, [best_single(features, truth, added)])
-            best = max((blend, single), key=lambda each: _ndcg(features, truth, added, each))
-            weights[task] = _with_popularity(hybrid, [0.0, *best])
+            features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
+            weights[task] = _with_popularity(hybrid, [0.0, *fit_closed(*features)])
     if "select" in by_task and "recommend" in weights:
         requests = _sample(by_task["select"].requests)
         nothing = itertools.repeat(np.zeros(len(catalogue), dtype=np.float32))
@@ -375,34 +372,31 @@ def _rmse(probabilities: torch.Tensor, requests: Sequence[Any]) -> float:
 
 
 def fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
-    """Weights by cross-entropy, with all of the weight that the network gets by it or half, beside all closed-form
-    scores or the best of them, or the network alone, whichever has the highest NDCG@10: most of the cross-entropy is
-    about items far down, of which the network knows more than of the first ten, and a blend may be worse than its best
-    part."""
+    """Weights by cross-entropy, with all of the weight that the network gets by it or half, or the network alone,
+    whichever has the highest NDCG@10: most of the cross-entropy is about items far down, of which the network knows
+    more than of the first ten, and in a small shop a blend may be worse than its best part."""
     weights = fit_softmax(features, truth, added)
     bounds = [(weights[0] / 2, weights[0] / 2), *[(0.0, None)] * (len(weights) - 1)]
     halved = fit_softmax(features, truth, added, bounds)
-    pair = fit_some(features, truth, added, [0, 1 + best_single(features[:, 1:], truth, added)])
     alone = np.eye(1, len(weights))[0]
-    best = max((halved, weights, pair, alone), key=lambda each: _ndcg(features, truth, added, each))
+    best = max((halved, weights, alone), key=lambda each: _ndcg(features, truth, added, each))
     found: list[float] = best.tolist()
     return found
 
 
-def best_single(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> int:
-    """The place of the score that has the highest NDCG@10 by itself."""
-    return max(range(features.shape[1]), key=lambda place: _ndcg(features[:, [place]], truth, added, [1.0]))
+def fit_closed(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
+    """Weights of the scores without a network: the best blend by cross-entropy, or the best of them alone, whichever
+    has the higher NDCG@10."""
+    weights = fit_softmax(features, truth, added)
+    best = max(range(len(weights)), key=lambda place: _ndcg(features[:, [place]], truth, added, [1.0]))
+    single = np.zeros(len(weights))
+    single[best] = fit_softmax(features[:, [best]], truth, added)[0]
+    found: list[float] = max((weights, single), key=lambda each: _ndcg(features, truth, added, each)).tolist()
+    return found
 
 
-def fit_some(features: np.ndarray, truth: np.ndarray, added: np.ndarray, places: Sequence[int]) -> np.ndarray:
-    """[`fit_softmax`] of some of the scores; the others count for nothing."""
-    weights = np.zeros(features.shape[1])
-    weights[places] = fit_softmax(features[:, places], truth, added)
-    return weights
-
-
-def _with_popularity(hybrid: HybridScores, weights: Sequence[float]) -> list[float]:
-    of_scores = zip(map(float, weights[1:]), hybrid.scores, strict=True)
+def _with_popularity(hybrid: HybridScores, weights: list[float]) -> list[float]:
+    of_scores = zip(weights[1:], hybrid.scores, strict=True)
     least = (max(weight, LEAST_POPULARITY) if score.source == POPULARITY else weight for weight, score in of_scores)
     return [weights[0], *least]
 
