@@ -128,7 +128,7 @@ def trainer_of(shop: Shop) -> UniMPTrainer:
         vision_features=shop.features,
     )
     return UniMPTrainer(
-        shop.model, shop.args, task_names=TASK_NAMES, train_dataset=mixture, data_collator=collator,
+        shop.model, shop.args, train_dataset=mixture, data_collator=collator,
         processing_class=shop.processor, vision_features=shop.features,
     )  # fmt: skip
 

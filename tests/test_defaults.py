@@ -187,3 +187,9 @@ def test_names_on_the_command_line(monkeypatch):
     assert given_on_command_line() == {"items", "learning_rate", "history_format"}
     monkeypatch.setattr(sys, "argv", ["train.py", "--config=recipe.yaml"])
     assert given_on_command_line() == {"config"}
+
+
+def test_without_workers_none_stay_alive(tmp_path):
+    args = UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, dataloader_num_workers=0)
+    found = fill_from_data(DataArguments(), ModelArguments(), args, {"dataloader_num_workers"}, *shop_of(300, 8))[2]
+    assert (found.dataloader_num_workers, found.dataloader_persistent_workers) == (0, False)

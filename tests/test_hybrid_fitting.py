@@ -516,7 +516,7 @@ def test_the_parts_stand_beside_the_model(split, tmp_path):
     arguments = UniMPTrainingArguments(
         str(tmp_path), use_cpu=True, report_to="none", eval_strategy="no", load_best_model_at_end=False
     )
-    trainer = UniMPTrainer(model=model, args=arguments, task_names=TASKS, processing_class=processor)
+    trainer = UniMPTrainer(model=model, args=arguments, processing_class=processor)
     assert "network alone" not in evaluate_model(trainer, test, split.train)["recommend"]["parts"]
     network = {cases.task.name: summarise(cases.task, trainer.score_cases([cases])[cases.task.name]) for cases in test}
     hybrid = closed_form_scores(split.train, None, "category", True)

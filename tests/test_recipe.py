@@ -52,8 +52,30 @@ def test_dicts(parse):
     assert model.config_fields == {"num_latents": 8, "fusion": "late"} and args.task_weights == {"rate": 2}
     _, model, args = parse("--unimp", '{"num_latents": 4}', "--task_weights", '{"rate": 2, "explain": 0.5}')
     assert model.config_fields == {"num_latents": 4} and args.task_weights == {"rate": 2, "explain": 0.5}
-    # The command line replaces a dict of the recipe as a whole.
-    assert parse("--unimp", '{"num_latents": 4}', recipe=recipe)[1].config_fields == {"num_latents": 4}
+    # The command line changes of a dict of the recipe what it names; an empty one leaves none of it.
+    assert parse("--unimp", '{"num_latents": 4}', recipe=recipe)[1].config_fields == {
+        "num_latents": 4,
+        "fusion": "late",
+    }
+    assert parse("--task_weights", '{"explain": 3}', recipe=recipe)[2].task_weights == {"rate": 2, "explain": 3}
+    assert parse("--task_weights", "{}", recipe=recipe)[2].task_weights == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--do_train", "false"), "do_train: no effect"),
+        (("--learning_rate", "-1"), "learning_rate=-1.0: expected 0 or more"),
+        (("--seed", "-1"), "seed=-1: expected 0 or more"),
+        (("--per_device_train_batch_size", "0"), "expected at least 1"),
+        (("--accelerator_config", '{"x": 1}'), "cannot be read"),
+        (("--dataloader_persistent_workers", "true"), "there are no workers"),
+        (("--deepspeed", "nowhere.json"), "cannot be read"),
+    ],
+)
+def test_values_that_no_run_can_have_are_told_at_once(parse, words, message):
+    with pytest.raises(SystemExit, match=message):
+        parse(*words)
 
 
 def test_arguments_made_in_python_take_json_too(tmp_path):

@@ -259,7 +259,7 @@ def test_a_task_without_validation_cases_chooses_nothing(tmp_path):
         args = UniMPTrainingArguments(
             output_dir=str(tmp_path / "made"), use_cpu=True, max_steps=1, report_to="none", **options
         )
-        return UniMPTrainer(args=args, task_names=TASK_NAMES, evaluation_cases=cases, **parts)
+        return UniMPTrainer(args=args, evaluation_cases=cases, **parts)
 
     # The first task has none: the next chooses.
     assert made([empty[0], *trainer.evaluation_cases[1:]]).args.metric_for_best_model == "search_ndcg@10"
@@ -379,7 +379,7 @@ def test_options_that_nothing_would_come_of_are_refused(tmp_path, option):
 def test_arguments_that_nothing_would_come_of_are_refused(tmp_path, name):
     trainer = make_trainer(tmp_path)
     with pytest.raises(ValueError, match=f"{name} has no effect"):
-        UniMPTrainer(trainer.model, trainer.args, task_names=TASK_NAMES, **{name: [{}]})
+        UniMPTrainer(trainer.model, trainer.args, **{name: [{}]})
 
 
 def test_weights_that_nothing_could_restore_are_not_left_out(tmp_path):
@@ -393,9 +393,9 @@ def test_weights_that_nothing_could_restore_are_not_left_out(tmp_path):
         save_strategy="no", load_best_model_at_end=False,
     )  # fmt: skip
     with pytest.raises(ValueError, match="nothing could restore it"):
-        UniMPTrainer(frozen, args, task_names=TASK_NAMES, processing_class=processor)
+        UniMPTrainer(frozen, args, processing_class=processor)
     with pytest.raises(ValueError, match="do not go together"):
-        UniMPTrainer(add_lora(frozen, r=2, alpha=4), args, task_names=TASK_NAMES, processing_class=processor)
+        UniMPTrainer(add_lora(frozen, r=2, alpha=4), args, processing_class=processor)
 
 
 def train_and_tell(folder, batch_size):

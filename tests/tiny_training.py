@@ -9,7 +9,7 @@ import torch
 from shop import make_histories, make_model, make_model_processor
 
 from modeling_unimp import UniMPTrainer, UniMPTrainingArguments
-from processing_unimp import TASK_NAMES, EvaluationCases, ExampleSource, TaskMixture, UniMPCollator, leave_last_out
+from processing_unimp import EvaluationCases, ExampleSource, TaskMixture, UniMPCollator, leave_last_out
 
 TASKS = ["recommend", "search", "rate", "explain", "select"]
 DEFAULTS = {
@@ -68,7 +68,6 @@ def make_trainer(
     return UniMPTrainer(
         model=model,
         args=args,
-        task_names=TASK_NAMES,
         train_dataset=TaskMixture(split.train, processor.catalogue, TASKS, repeats=repeats, **source),
         evaluation_cases=cases if evaluate else (),
         data_collator=UniMPCollator(processor, context="attributes", next_item=True),

@@ -14,7 +14,7 @@ import numpy as np
 from processing_unimp import Catalogue, Histories, k_core
 
 from ..term_index import query_texts
-from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments, check_config_fields
+from .recipe import DICTS, DataArguments, ModelArguments, UniMPTrainingArguments, check_config_fields
 
 logger = logging.getLogger("train")
 
@@ -26,7 +26,6 @@ NEXT_ITEM_WEIGHT = 20.0
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 SHARES = {"search": 0.25, "rate": 0.3}
 SHARE_OF_RANKED = 0.02  # of select, where the ranking selects: candidates are written in full and take long
-DICTS = ("unimp", "task_shares")
 LEAST_TRAINED = 0.01  # of the interactions, with stars or an explanation: a task of fewer is not learnt
 MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
 OFTEN_AGAIN = 0.1  # of what shoppers take; from here on a recommendation may be what they had
@@ -63,6 +62,9 @@ def fill_from_data(
     groups: list[Any] = [data_args, model_args, args]
     # Of what is a dict, the parts that were given stay, and the others are chosen all the same.
     chosen[1]["unimp"] |= model_args.config_fields
+    chosen[2]["task_weights"] |= args.task_weights
+    if "dataloader_num_workers" in given and not args.dataloader_num_workers:
+        chosen[2]["dataloader_persistent_workers"] = False
     shares = {name: share for name, share in SHARES.items() if name in tasks}
     if {"recommend", "select"} <= {*tasks} and model_args.hybrid == "fitted":
         shares["select"] = SHARE_OF_RANKED

@@ -21,7 +21,6 @@ from PIL import Image
 from transformers import PreTrainedModel, set_seed
 
 from processing_unimp import (
-    TASK_NAMES,
     TASKS,
     Catalogue,
     EvaluationCases,
@@ -30,7 +29,6 @@ from processing_unimp import (
     Split,
     Targets,
     TaskMixture,
-    UniMPCollator,
     UniMPProcessor,
     by_time,
     hold_out_domain,
@@ -390,6 +388,7 @@ def evaluation_cases_of(
     ]
 
 
+@told("this cannot be trained")
 def trainer_of(
     model: UniMPForConditionalGeneration,
     processor: UniMPProcessor,
@@ -403,12 +402,8 @@ def trainer_of(
     return UniMPTrainer(
         model=model,
         args=args,
-        task_names=TASK_NAMES,
         train_dataset=mixture,
         evaluation_cases=validation,
-        data_collator=UniMPCollator(
-            processor, context=args.context_loss, next_item=args.next_item_weight > 0, vision_features=features
-        ),
         processing_class=processor,
         vision_features=features,
         competing_items=None if split.new_items is None else torch.from_numpy(~split.new_items),

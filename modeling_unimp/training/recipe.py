@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
@@ -23,6 +24,8 @@ from ..backbones import TEXT_SIZES, VISION_SIZES
 from ..configuration_unimp import UniMPConfig
 
 logger = logging.getLogger("train")
+# Dicts of which the command line changes what it names.
+DICTS = frozenset({"unimp", "task_shares", "task_weights"})
 
 
 def _option(default: Any, help: str) -> Any:
@@ -270,6 +273,13 @@ class UniMPTrainingArguments(TrainingArguments):
             self.report_to = ["tensorboard"] if _tensorboard_is_installed() else "none"
         if self.gradient_accumulation_steps < 1:
             raise ValueError(f"gradient_accumulation_steps={self.gradient_accumulation_steps}: expected at least 1.")
+        if self.per_device_train_batch_size < 1 or self.per_device_eval_batch_size < 1:
+            raise ValueError("per_device_train_batch_size, per_device_eval_batch_size: expected at least 1.")
+        for name in ("learning_rate", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        if self.dataloader_persistent_workers and not self.dataloader_num_workers:
+            raise ValueError("dataloader_persistent_workers: there are no workers (dataloader_num_workers=0).")
         for name in ("eval_strategy", "save_strategy"):
             if getattr(self, name) in (False, "no", IntervalStrategy.NO):  # YAML reads `no` as false
                 setattr(self, name, "no")
@@ -329,10 +339,21 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
             # Its own reading of a dict on the command line is `dict(text)`, which no text passes.
             action.type = json_object
     argv = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    given = given_on_command_line()
     try:
         data_args, model_args, args, unread = parser.parse_args_and_config(argv, return_remaining_strings=True)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        recipe = yaml.safe_load(Path(argv[argv.index("--config") + 1]).read_text()) if "--config" in argv else None
+    except (OSError, ValueError, TypeError, ImportError, yaml.YAMLError) as error:
         raise SystemExit(f"The recipe cannot be read: {error}") from error
+    if unread_steps := sorted({"do_train", "do_eval", "do_predict"} & {*given, *(recipe or {})}):
+        raise SystemExit(f"{', '.join(unread_steps)}: no effect, for a run trains, evaluates and tests. Leave it out.")
+    for group in (data_args, model_args, args):
+        for name in DICTS & given & vars(group).keys():
+            named, of_recipe = getattr(group, name), (recipe or {}).get(name)
+            if isinstance(of_recipe, str):
+                of_recipe = json_object(of_recipe)
+            if named and isinstance(of_recipe, dict):  # an empty one leaves none
+                setattr(group, name, of_recipe | named)
     check_names(
         [word.lstrip("-").split("=")[0] for word in unread if word.startswith("--")] or unread,
         {action.dest for action in parser._actions},
@@ -352,7 +373,7 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
         )
     for name, value in model_args.config_fields.items():
         _check_type(f"unimp.{name}", value, UniMPConfig.__annotations__[name])
-    if "config" in given_on_command_line():  # else the data say what was not given
+    if "config" in given:  # else the data say what was not given
         check_config_fields(model_args)
     return data_args, model_args, args
 

@@ -17,7 +17,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
-from processing_unimp import EvaluationCases
+from processing_unimp import TASK_NAMES, EvaluationCases, UniMPCollator, UniMPProcessor
 from processing_unimp.metrics.summary import more_is_better, summarise
 from processing_unimp.task import Scores
 
@@ -60,11 +60,11 @@ class UniMPTrainer(Trainer):
     Args:
         model (`UniMPForConditionalGeneration` or its `PeftModel`)
         args (`UniMPTrainingArguments`)
-        processing_class (`UniMPProcessor`)
+        processing_class (`UniMPProcessor`): the model's own.
         evaluation_cases (`Sequence[EvaluationCases]`, *optional*): what an evaluation during training answers.
         vision_features (`FeatureStore`, *optional*): frozen features of the catalogue's pictures.
         competing_items (`torch.BoolTensor` of shape `(N,)`, *optional*): what the loss may lower; without it all.
-        task_names (`Sequence[str]`): names that `task_ids` of a batch index.
+        data_collator (`UniMPCollator`, *optional*): made from the other arguments where it is left out.
         kwargs (*optional*): the other arguments of `Trainer`, but those that would have no effect.
 
     Logs, beside the Trainer's own: `loss/{task}_{kind}` (mean focal loss of a labelled token since the last line),
@@ -81,8 +81,9 @@ class UniMPTrainer(Trainer):
         self,
         model: nn.Module | None = None,
         args: UniMPTrainingArguments | None = None,
+        data_collator: Any = None,
         *,
-        task_names: Sequence[str],
+        processing_class: UniMPProcessor | None = None,
         evaluation_cases: Sequence[EvaluationCases] = (),
         vision_features: FeatureStore | None = None,
         competing_items: torch.Tensor | None = None,
@@ -95,13 +96,21 @@ class UniMPTrainer(Trainer):
                     "evaluation_cases, whose task says how outputs are scored. Leave it out."
                 )
         args = UniMPTrainingArguments() if args is None else args
+        if not isinstance(args, UniMPTrainingArguments):
+            raise ValueError(f"args is a {type(args).__name__}: expected UniMPTrainingArguments.")
+        if not isinstance(processing_class, UniMPProcessor):
+            raise ValueError(f"processing_class is a {type(processing_class).__name__}: expected a UniMPProcessor.")
+        if data_collator is None:
+            data_collator = UniMPCollator(
+                processing_class, args.context_loss, args.next_item_weight > 0, vision_features=vision_features
+            )
         if args.fp16 and args.device.type == "cpu":
             raise ValueError("fp16: a CPU computes in float32 or bfloat16. Leave it out, or say bf16.")
         # A JSON text was made a dict by TrainingArguments.
         weight_of: Any = args.task_weights
-        unknown = set(weight_of) - set(task_names)
+        unknown = set(weight_of) - set(TASK_NAMES)
         if unknown:
-            raise ValueError(f"task_weights names {sorted(unknown)}; expected some of {', '.join(task_names)}.")
+            raise ValueError(f"task_weights names {sorted(unknown)}; expected some of {', '.join(TASK_NAMES)}.")
         if strange := {name: weight for name, weight in weight_of.items() if not 0 <= weight < math.inf}:
             raise ValueError(f"task_weights: {strange}: expected finite numbers from 0.")
         if args.save_only_trained:
@@ -127,7 +136,15 @@ class UniMPTrainer(Trainer):
             chosen = str(args.metric_for_best_model).removeprefix("eval_")
             args.greater_is_better = more_is_better(chosen, [task.name for task in usable])
         # The Trainer requires an `eval_dataset` to evaluate at all; `evaluate` takes `evaluation_cases`.
-        super().__init__(model=model, args=args, eval_dataset=list(evaluation_cases) or None, **kwargs)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            processing_class=processing_class,  # type: ignore[arg-type]
+            eval_dataset=list(evaluation_cases) or None,
+            **kwargs,
+        )
+        self.bare_model.check_processor(processing_class)
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingBar)
@@ -140,11 +157,10 @@ class UniMPTrainer(Trainer):
             choose_units(self.accelerator.state.fsdp_plugin, self.bare_model)
             self.add_callback(ShardedTraining())
         self.model_accepts_loss_kwargs = True
-        self.task_names = list(task_names)
         self.evaluation_cases = list(evaluation_cases)
         self.vision_features = vision_features
         self.competing_items = None if competing_items is None else competing_items.to(args.device)
-        self.task_weights = torch.tensor([float(weight_of.get(name, 1.0)) for name in task_names])
+        self.task_weights = torch.tensor([float(weight_of.get(name, 1.0)) for name in TASK_NAMES])
         self.kind_weights = torch.tensor([1.0, args.context_weight, args.next_item_weight])
         self.last_results: dict[str, dict[str, float]] | None = None
         self._whole_frozen: dict[str, torch.Tensor] = {}
@@ -153,7 +169,7 @@ class UniMPTrainer(Trainer):
     def _forget_window(self) -> None:
         """Reset the sums of the log, after each of its lines."""
         device = self.args.device
-        self._loss_sums = torch.zeros(len(self.task_names), NUM_KINDS, dtype=torch.float64, device=device)
+        self._loss_sums = torch.zeros(len(TASK_NAMES), NUM_KINDS, dtype=torch.float64, device=device)
         self._loss_counts = torch.zeros_like(self._loss_sums)
         self._tokens = torch.zeros((), dtype=torch.float64, device=device)
         self._since = time.perf_counter()
@@ -190,12 +206,12 @@ class UniMPTrainer(Trainer):
         drawn = {name for name, share in getattr(self.train_dataset, "probabilities", {}).items() if share}
         if not drawn:
             return
-        learnt = {name for name, weight in zip(self.task_names, self.task_weights, strict=True) if weight} & drawn
+        learnt = {name for name, weight in zip(TASK_NAMES, self.task_weights, strict=True) if weight} & drawn
         if self.args.next_item_weight and self.processing_class.history_format == "compact":
             learnt.add("recommend")  # it asks nothing more than what follows each item of a history
         config = self.bare_model.config
         known = {*(config.trained_tasks or ()), *learnt}
-        config.trained_tasks = [name for name in self.task_names if name in known]
+        config.trained_tasks = [name for name in TASK_NAMES if name in known]
 
     @contextlib.contextmanager
     def _frozen_as_multiplied(self) -> Iterator[None]:
@@ -349,7 +365,7 @@ class UniMPTrainer(Trainer):
         seconds = time.perf_counter() - self._since
         logs = {
             f"loss/{name}_{KIND_NAMES[kind]}": (sums[task, kind - 1] / counts[task, kind - 1]).item()
-            for task, name in enumerate(self.task_names)
+            for task, name in enumerate(TASK_NAMES)
             for kind in KIND_NAMES
             if counts[task, kind - 1] > 0
         }
