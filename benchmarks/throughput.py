@@ -46,7 +46,7 @@ from modeling_unimp.training.experiment import (
 )
 from modeling_unimp.training.feature_store import FeatureStore
 from modeling_unimp.training.recipe import DataArguments, UniMPTrainingArguments, parse_recipe
-from processing_unimp import TASK_NAMES, Catalogue, Split, UniMPCollator, UniMPProcessor
+from processing_unimp import TASK_NAMES, Catalogue, Split, UniMPProcessor
 
 from . import peer
 from .savings import savings
@@ -96,8 +96,7 @@ def shop_of(recipe: str, folder: str, tasks: Sequence[str], options: Mapping[str
     """The shop of a recipe with those of its tasks that are named, and with other options."""
     read = yaml.safe_load(Path(recipe).read_text())
     tasks = [name for name in read["tasks"] if name in tasks]
-    shares = {name: share for name, share in read.get("task_shares", {}).items() if name in tasks}
-    given = {"config": recipe, "output_dir": folder, "task_shares": json.dumps(shares)}
+    given = {"config": recipe, "output_dir": folder}
     given |= {
         "dataloader_num_workers": "0",
         "dataloader_persistent_workers": "false",
@@ -121,16 +120,9 @@ def shop_of(recipe: str, folder: str, tasks: Sequence[str], options: Mapping[str
 def trainer_of(shop: Shop) -> UniMPTrainer:
     """What trains the model of a shop on its own mixture of tasks."""
     mixture = mixture_of(shop.split, shop.catalogue, shop.data_args, shop.args.seed)
-    collator = UniMPCollator(
-        shop.processor,
-        shop.args.context_loss,
-        next_item=shop.args.next_item_weight > 0,
-        vision_features=shop.features,
-    )
     return UniMPTrainer(
-        shop.model, shop.args, train_dataset=mixture, data_collator=collator,
-        processing_class=shop.processor, vision_features=shop.features,
-    )  # fmt: skip
+        shop.model, shop.args, train_dataset=mixture, processing_class=shop.processor, vision_features=shop.features
+    )
 
 
 @contextmanager

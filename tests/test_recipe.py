@@ -59,6 +59,10 @@ def test_dicts(parse):
     }
     assert parse("--task_weights", '{"explain": 3}', recipe=recipe)[2].task_weights == {"rate": 2, "explain": 3}
     assert parse("--task_weights", "{}", recipe=recipe)[2].task_weights == {}
+    # Of tasks that the command line leaves out nothing is drawn, whatever their share was.
+    recipe = "tasks: [recommend, search, rate]\ntask_shares: {search: 0.5, rate: 0.25}\n"
+    data = parse("--tasks", "recommend", "rate", recipe=recipe)[0]
+    assert (data.tasks, data.task_shares) == (["recommend", "rate"], {"rate": 0.25})
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,8 @@ def test_a_codec_alone(tmp_path):
         (["--initial_model", "no/such-model"], "initial_model='no/such-model' cannot be read"),
         (["--initial_model", "LM"], "is a gpt2: expected the folder or Hub name of a UniMP"),
         (["--k_core", "1000"], "the shop cannot be split: no interaction of"),
+        (["--metric_for_best_model", "recommend_hr@7"], "this cannot be trained: "),
+        (["--report_to", "comet_ml"], "this cannot be trained: "),
         (["--items", "TABLE", "--interactions", "TABLE"], "the tables cannot be used: "),
     ],
 )

@@ -10,14 +10,14 @@ import torch
 from processes import start, start_ranks
 from shop import make_model, make_model_processor
 from tiny_training import THREE_EPOCHS, Seen, assert_close, losses, make_trainer, norms, weights_of
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.testing_utils import CaptureLogger
 from transformers.utils import logging
 
 from modeling_unimp import UniMPTrainer, UniMPTrainingArguments
 from modeling_unimp.focal_loss import focal
 from modeling_unimp.training.feature_store import tower_fingerprint
-from processing_unimp import TASK_NAMES
+from processing_unimp import TASK_NAMES, Catalogue
 
 
 @pytest.mark.parametrize("reduction", ["token", "sample"])
@@ -380,6 +380,27 @@ def test_arguments_that_nothing_would_come_of_are_refused(tmp_path, name):
     trainer = make_trainer(tmp_path)
     with pytest.raises(ValueError, match=f"{name} has no effect"):
         UniMPTrainer(trainer.model, trainer.args, **{name: [{}]})
+
+
+def test_a_trainer_makes_the_collator_of_its_arguments(tmp_path):
+    given = make_trainer(tmp_path / "given", context_loss="attributes", next_item_weight=1.0)
+    made = make_trainer(tmp_path / "made", context_loss="attributes", next_item_weight=1.0)
+    made = UniMPTrainer(
+        made.model, made.args, train_dataset=made.train_dataset, processing_class=made.processing_class
+    )
+    assert given.train().training_loss == made.train().training_loss
+
+
+def test_arguments_and_processors_of_another_kind_or_shop_are_told(tmp_path):
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(ValueError, match="args is a TrainingArguments: expected UniMPTrainingArguments"):
+        UniMPTrainer(trainer.model, TrainingArguments(str(tmp_path), use_cpu=True))
+    for strange in (None, trainer.processing_class.tokenizer):
+        with pytest.raises(ValueError, match=r"processing_class is a .*: expected a UniMPProcessor"):
+            UniMPTrainer(trainer.model, trainer.args, processing_class=strange)
+    other = make_model_processor(catalogue=Catalogue.from_items([{"item_id": "another", "title": "one"}]))
+    with pytest.raises(ValueError, match="catalogue"):
+        UniMPTrainer(trainer.model, trainer.args, processing_class=other)
 
 
 def test_weights_that_nothing_could_restore_are_not_left_out(tmp_path):

@@ -65,11 +65,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
-    """An error of somebody's data ends the program in words, not in a traceback."""
+def told(what: str, kinds: tuple[type[Exception], ...] = (ValueError, OSError)) -> Iterator[None]:
+    """An error of somebody's data or arguments ends the program in words, not in a traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except kinds as error:
         raise SystemExit(f"{what}: {error}") from error
 
 
@@ -388,7 +388,7 @@ def evaluation_cases_of(
     ]
 
 
-@told("this cannot be trained")
+@told("this cannot be trained", (ValueError, OSError, ImportError, RuntimeError))  # a tracker is not installed
 def trainer_of(
     model: UniMPForConditionalGeneration,
     processor: UniMPProcessor,

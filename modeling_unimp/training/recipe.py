@@ -348,12 +348,18 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
     if unread_steps := sorted({"do_train", "do_eval", "do_predict"} & {*given, *(recipe or {})}):
         raise SystemExit(f"{', '.join(unread_steps)}: no effect, for a run trains, evaluates and tests. Leave it out.")
     for group in (data_args, model_args, args):
-        for name in DICTS & given & vars(group).keys():
-            named, of_recipe = getattr(group, name), (recipe or {}).get(name)
+        for name in DICTS & vars(group).keys():
+            of_recipe = (recipe or {}).get(name)
             if isinstance(of_recipe, str):
                 of_recipe = json_object(of_recipe)
-            if named and isinstance(of_recipe, dict):  # an empty one leaves none
-                setattr(group, name, of_recipe | named)
+            if not isinstance(of_recipe, dict):
+                continue
+            if name == "task_shares" and "tasks" in given:  # of the recipe's other tasks nothing is drawn
+                left_out = {*TASK_NAMES} - {*data_args.tasks}
+                of_recipe = {task: share for task, share in of_recipe.items() if task not in left_out}
+            named = getattr(group, name) if name in given else None
+            # An empty one leaves none of the recipe's.
+            setattr(group, name, named if named == {} else of_recipe | (named or {}))
     check_names(
         [word.lstrip("-").split("=")[0] for word in unread if word.startswith("--")] or unread,
         {action.dest for action in parser._actions},
