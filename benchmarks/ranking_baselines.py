@@ -100,30 +100,25 @@ def tuned_knn(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
             yield {"shrinkage": shrinkage} | parameters, scorer
 
 
-def tuned_ease(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
+def tuned_ease(train: Histories, tie_break: np.ndarray, **content: Any) -> Iterator[Variant]:
     """EASE, the linear item-to-item model in closed form (https://huggingface.co/papers/1905.03375), the 1,000 largest
-    weights."""
+    weights: all of them, or those above 0. `content` is that of [`ease`]."""
     for penalty in EASE_PENALTIES:
-        found = ease(train, penalty, NEIGHBOURS[-1])
+        found = ease(train, penalty, NEIGHBOURS[-1], **content)
         if found is None:
             logger.info(f"EASE is left out: {len(train.catalogue)} items, and it is made for {MOST_DENSE_ITEMS}")
             return
-        for parameters, scorer in nearest(found, tie_break, NEIGHBOURS[-1:]):
-            yield {"lambda": penalty} | parameters, scorer
+        for signs, values in (("both", found.values), ("above 0", np.maximum(found.values, 0))):
+            for parameters, scorer in nearest(Neighbours(found.items, values), tie_break, NEIGHBOURS[-1:]):
+                yield {"lambda": penalty, "signs": signs} | parameters, scorer
 
 
 def ease_with_content(
     train: Histories, terms: sparse.csr_matrix | None, pictures: np.ndarray | None, tie_break: np.ndarray
 ) -> Iterator[Variant]:
     """EASE to which items that are alike in terms and pictures are items that more users have both of."""
-    if terms is None and pictures is None:
-        return
-    for penalty in EASE_PENALTIES:
-        found = ease(train, penalty, NEIGHBOURS[-1], terms=terms, pictures=pictures)
-        if found is None:
-            return
-        for parameters, scorer in nearest(found, tie_break, NEIGHBOURS[-1:]):
-            yield {"lambda": penalty} | parameters, scorer
+    if terms is not None or pictures is not None:
+        yield from tuned_ease(train, tie_break, terms=terms, pictures=pictures)
 
 
 def pair(first: Variant, second: Variant) -> Iterator[Variant]:
