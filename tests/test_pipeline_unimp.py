@@ -15,7 +15,14 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from shop import make_imagining_model, make_model, make_model_processor, picture
-from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, GenerationConfig, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    GenerationConfig,
+    SequenceBiasLogitsProcessor,
+    pipeline,
+)
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
@@ -433,6 +440,18 @@ def test_datasets_are_answered_lazily(unimp):
     assert iter(found) is iter(found) and close(list(found), expected)
     plain = [{"task": "recommend", "history": ["m1", "s2"], "query": None}, REQUESTS["search"] | {"history": ["m1"]}]
     assert close(list(unimp(Dataset.from_list(plain))), unimp(plain))
+
+
+@pytest.mark.parametrize("lazily", [iter, lambda rows: KeyDataset([{"ask": row} for row in rows], "ask")])
+def test_arguments_that_can_be_read_once_hold_for_all_requests(unimp, lazily):
+    allowed = ("s1", "h2")
+    ranked = list(unimp(lazily([RECOMMEND] * 3), batch_size=1, allowed=iter(allowed)))
+    assert [{item["item_id"] for item in answer["items"]} for answer in ranked] == [set(allowed)] * 3
+    asked = [REQUESTS["explain"], {"task": "explain", "history": ["m1"], "item": "h1"}]
+    end = unimp.processor.tokenizer.eos_token_id
+    ends = iter([SequenceBiasLogitsProcessor({(end,): 1e6})])
+    silent = unimp(lazily(asked), batch_size=1, max_new_tokens=4, logits_processor=ends)
+    assert [answer["text"] for answer in silent] == ["", ""]
 
 
 def test_a_pipeline_is_pickled(unimp):
