@@ -95,15 +95,11 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
         self.post_init()
         self.generation_config.pad_token_id = config.padding_token_id
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """As [`UniMPPreTrainedModel.save_pretrained`], with the image codec, if there is one, in `image_codec/`, and
-        the closed-form scores in hybrid_scores.safetensors."""
-        if is_main_process:
-            save_codec_beside(self, save_directory)
-            save_hybrid_beside(self.hybrid_scores, save_directory)
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+    def save_beside(self, save_directory: str | os.PathLike) -> None:
+        """Save the image codec, if there is one, in `image_codec/`, and the closed-form scores in
+        hybrid_scores.safetensors."""
+        save_codec_beside(self, save_directory)
+        save_hybrid_beside(self.hybrid_scores, save_directory)
 
     @classmethod
     def from_pretrained(

@@ -115,7 +115,12 @@ class PersonalizationPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads. What ran the code of a
-        published folder saves that code too."""
+        published folder saves that code too.
+
+        Raises:
+            ValueError: a model with adapters of peft; nothing is saved then. Build the pipeline on what
+                `merge_and_unload()` returns.
+        """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
         if type(self).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
