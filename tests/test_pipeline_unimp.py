@@ -331,6 +331,44 @@ def test_arguments_of_generate_reach_it(unimp, monkeypatch, where):
     assert reached["eos_token_id"] == unimp.processor.tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_what_the_model_says_of_generation_holds_unless_the_call_says_otherwise(unimp, tmp_path, saved):
+    asked, tokenizer = REQUESTS["explain"], unimp.processor.tokenizer
+    unimp = PersonalizationPipeline(model=copy.deepcopy(unimp.model), processor=unimp.processor, device="cpu")
+
+    def written(**given) -> list[int]:
+        """What was last before each word was written."""
+        last = []
+
+        def note(input_ids, scores):
+            last.append(input_ids[0, -1].item())
+            return scores
+
+        ours(asked, logits_processor=[note], **given)
+        return last
+
+    def length(**given):
+        return len(written(**given))
+
+    def set_up(**chosen):
+        unimp.model.generation_config = GenerationConfig(**chosen)
+        if not saved:
+            return unimp
+        unimp.save_pretrained(tmp_path)
+        return pipeline("personalization", model=str(tmp_path), device="cpu")
+
+    no_end = {"bad_words_ids": [[tokenizer.eos_token_id]]}
+    ours = set_up(max_new_tokens=4, **no_end)
+    assert length() == 4 and length(max_new_tokens=6) == 6
+    assert length(generation_config=GenerationConfig(max_new_tokens=5)) == 5
+    read = len(unimp.processor(requests=[asked])["input_ids"][0])
+    assert length(max_length=read + 3) == 3
+    ours = set_up(max_length=read + 2, **no_end)
+    assert length() == 2 and length(max_new_tokens=6) == 6
+    ours = set_up(max_new_tokens=4, eos_token_id=written()[1])
+    assert length() == 1
+
+
 def test_an_explanation_may_be_searched_for_or_sampled(unimp):
     assert isinstance(unimp(REQUESTS["explain"], num_beams=3, max_new_tokens=4)["text"], str)
     texts = []
