@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -34,6 +34,10 @@ from .network import UniMPModel
 from .partial_training import check_left_out, freeze_backbones, gate_openings, trained_state_dict
 from .pretrained_unimp import UniMPPreTrainedModel, mark_initialised
 from .ranking import check_numbers, rank_items
+
+if TYPE_CHECKING:
+    # transformers saves the code of a published model by such lines: config.json names the pipeline, too.
+    from .pipeline_unimp import PersonalizationPipeline  # noqa: F401
 
 
 @dataclass

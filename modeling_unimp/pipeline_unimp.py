@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias, cas
 import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
-from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .answering import answer, answering, as_read, finds_nothing, is_untrained, split
 from .attribution import because as parts_of_scores
@@ -123,8 +121,6 @@ class PersonalizationPipeline(Pipeline):
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-        if type(self).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
-            custom_object_save(self, save_directory)
 
     def add_items(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
         """Add items to the catalogue and give them a token; they can be read and ranked at once, without training.
