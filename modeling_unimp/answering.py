@@ -292,4 +292,5 @@ def _generate_arguments(
         config.update(**{name: value for name, value in ours.items() if getattr(config, name) is None})
         given, ours = given | {"generation_config": config}, {}
     written = [WordsOnly(processor.first_token_id), *given.get("logits_processor", ())]
-    return ours | given | {"logits_processor": written}
+    # Strings at which to stop are looked up with it.
+    return ours | given | {"logits_processor": written, "tokenizer": processor.tokenizer}

@@ -331,6 +331,17 @@ def test_arguments_of_generate_reach_it(unimp, monkeypatch, where):
     assert reached["eos_token_id"] == unimp.processor.tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("as_config", [False, True])
+def test_an_explanation_stops_at_a_string(unimp, as_config):
+    word = unimp.processor.tokenizer("hat")["input_ids"][0]
+    written = unimp.processor.tokenizer.decode([word])
+    always = {"logits_processor": [SequenceBiasLogitsProcessor({(word,): 1e6})]}
+    given = {"max_new_tokens": 3, "stop_strings": [written]}
+    given = {"generation_config": GenerationConfig(**given)} if as_config else given
+    assert unimp(REQUESTS["explain"], max_new_tokens=3, **always)["text"] == written * 3
+    assert unimp(REQUESTS["explain"], **given, **always)["text"] == written
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_what_the_model_says_of_generation_holds_unless_the_call_says_otherwise(unimp, tmp_path, saved):
     asked, tokenizer = REQUESTS["explain"], unimp.processor.tokenizer
