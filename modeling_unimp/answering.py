@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor
+from transformers import GenerationConfig, LogitsProcessor
 from transformers.utils import logging
 
 from .hybrid_scores import HybridScores, StandIn, numbers_of
@@ -162,8 +162,9 @@ def answer(
             processor made `inputs` of what [`as_read`] makes of them.
         inputs (`Mapping[str, torch.Tensor]`): of the processor, on any device.
         index (`PictureIndex`, *optional*): what pictures are compared with, for codes.
-        generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 if not among them) and
-            codes (see `UniMPForConditionalGeneration.imagine`); `seed` is for codes alone.
+        generate_kwargs (*optional*): arguments of `generate`, for words (`max_new_tokens` is 64 where neither these
+            nor `model.generation_config` have a length) and codes (see `UniMPForConditionalGeneration.imagine`);
+            `seed` is for codes alone.
 
     Returns:
         `torch.FloatTensor` `(B, N)` logits of the items, `(B, 5)` probabilities of stars, `(B, K)` of the candidates,
@@ -192,7 +193,7 @@ def answer(
         return model.decisions(max(len(request["candidates"]) for request in requests), **own)
     if answer_group == "words":
         options = {name: value for name, value in generate_kwargs.items() if name != "seed"}
-        written = model.generate(**own, answer_group="words", **_generate_arguments(processor, options))
+        written = model.generate(**own, answer_group="words", **_generate_arguments(model, processor, options))
         return written[:, own["input_ids"].shape[1] :]
     assert answer_group == "codes" and index is not None, answer_group
     pictures = codec_of(model).decode(model.imagine(**own, **generate_kwargs))
@@ -267,19 +268,29 @@ def answering(model: "UniMPForConditionalGeneration") -> Iterator[None]:
             model.train()
 
 
-def _generate_arguments(processor: Processor, given: dict[str, Any]) -> dict[str, Any]:
-    """The caller's arguments of `generate`, with our defaults for those not given."""
-    ours = {
+def _generate_arguments(
+    model: "UniMPForConditionalGeneration", processor: Processor, given: dict[str, Any]
+) -> dict[str, Any]:
+    """The caller's arguments of `generate`, with our defaults for what neither these nor the model's own say."""
+    ours: dict[str, Any] = {
         "max_new_tokens": MAX_NEW_TOKENS,
         "eos_token_id": processor.tokenizer.eos_token_id,
         "pad_token_id": processor.control.pad,
     }
+    # What transformers took over from the language model's config nobody chose for explanations.
+    own, taken_over = model.generation_config, GenerationConfig.from_model_config(model.config)
+    chosen = {name for name in (*ours, "max_length") if getattr(own, name) not in (None, getattr(taken_over, name))}
+    if "max_length" in chosen:
+        chosen.add("max_new_tokens")
+    ours = {name: value for name, value in ours.items() if name not in chosen}
     config = copy.deepcopy(given.get("generation_config"))
     if given.get("max_length") is not None or (config is not None and config.max_length is not None):
-        del ours["max_new_tokens"]
+        # Beside a number of new tokens, also of the model's own, a length counts for nothing.
+        ours["max_new_tokens"] = None
     if config is not None:
         # transformers does not want a config and single values at once.
         config.update(**{name: value for name, value in ours.items() if getattr(config, name) is None})
         given, ours = given | {"generation_config": config}, {}
     written = [WordsOnly(processor.first_token_id), *given.get("logits_processor", ())]
-    return ours | given | {"logits_processor": written}
+    # Strings at which to stop are looked up with it.
+    return ours | given | {"logits_processor": written, "tokenizer": processor.tokenizer}

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -34,6 +34,10 @@ from .network import UniMPModel
 from .partial_training import check_left_out, freeze_backbones, gate_openings, trained_state_dict
 from .pretrained_unimp import UniMPPreTrainedModel, mark_initialised
 from .ranking import check_numbers, rank_items
+
+if TYPE_CHECKING:
+    # transformers saves the code of a published model by such lines: config.json names the pipeline, too.
+    from .pipeline_unimp import PersonalizationPipeline  # noqa: F401
 
 
 @dataclass
@@ -95,15 +99,11 @@ class UniMPForConditionalGeneration(UniMPPreTrainedModel, UniMPGenerationMixin):
         self.post_init()
         self.generation_config.pad_token_id = config.padding_token_id
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | os.PathLike, is_main_process: bool = True, *args: Any, **kwargs: Any
-    ) -> None:
-        """As [`UniMPPreTrainedModel.save_pretrained`], with the image codec, if there is one, in `image_codec/`, and
-        the closed-form scores in hybrid_scores.safetensors."""
-        if is_main_process:
-            save_codec_beside(self, save_directory)
-            save_hybrid_beside(self.hybrid_scores, save_directory)
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+    def save_beside(self, save_directory: str | os.PathLike) -> None:
+        """Save the image codec, if there is one, in `image_codec/`, and the closed-form scores in
+        hybrid_scores.safetensors."""
+        save_codec_beside(self, save_directory)
+        save_hybrid_beside(self.hybrid_scores, save_directory)
 
     @classmethod
     def from_pretrained(

@@ -6,13 +6,11 @@ import itertools
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
-from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .answering import answer, answering, as_read, finds_nothing, is_untrained, split
 from .attribution import because as parts_of_scores
@@ -28,6 +26,9 @@ from .weights_version import WeightsVersion, weights_fingerprint
 
 if TYPE_CHECKING:
     from .modeling_unimp import UniMPForConditionalGeneration
+
+# Of `preprocess`, of `_forward` and of `postprocess`.
+Arguments: TypeAlias = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
 class PersonalizationPipeline(Pipeline):
@@ -112,11 +113,14 @@ class PersonalizationPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads. What ran the code of a
-        published folder saves that code too."""
+        published folder saves that code too.
+
+        Raises:
+            ValueError: a model with adapters of peft; nothing is saved then. Build the pipeline on what
+                `merge_and_unload()` returns.
+        """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-        if type(self).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
-            custom_object_save(self, save_directory)
 
     def add_items(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
         """Add items to the catalogue and give them a token; they can be read and ranked at once, without training.
@@ -304,6 +308,9 @@ class PersonalizationPipeline(Pipeline):
         for name in ("max_new_tokens", "num_beams"):
             if generate_kwargs.get(name) is not None:
                 generate_kwargs[name] = _at_least_one(generate_kwargs[name], name)
+        for name in ("logits_processor", "stopping_criteria"):
+            if isinstance(generate_kwargs.get(name), Iterator):
+                generate_kwargs[name] = list(generate_kwargs[name])
         own = ["top_k", "exclude_seen", "allowed", "because", "batch_size", "vision_features", "seed"]
         known = [*own, *vars(GenerationConfig()), *inspect.signature(GenerationMixin.generate).parameters]
         if "num_workers" in generate_kwargs:
@@ -328,25 +335,27 @@ class PersonalizationPipeline(Pipeline):
                 "{'task': 'recommend', 'history': [...]}, or a list of them."
             )
         size = _at_least_one(batch_size if batch_size is not None else self._batch_size or 32, "batch_size")
+        # Once a call, also where it is answered lazily: what is an iterator can be read only once.
+        arguments = self.call_arguments(**kwargs)
         if isinstance(requests, (list, tuple)):
-            return self._answer_all(requests, size, kwargs)
-        return self._answer_lazily(iter(requests), size, kwargs)
+            return self._answer_all(requests, size, arguments)
+        return self._answer_lazily(iter(requests), size, arguments)
 
-    def _answer_lazily(self, requests: Iterator[Any], size: int, kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _answer_lazily(self, requests: Iterator[Any], size: int, arguments: Arguments) -> Iterator[dict[str, Any]]:
         first = 0
         while chunk := list(itertools.islice(requests, size)):
-            yield from self._answer_all(chunk, size, kwargs, first)
+            yield from self._answer_all(chunk, size, arguments, first)
             first += len(chunk)
 
     def _answer_all(
-        self, requests: Sequence[Any], size: int, kwargs: dict[str, Any], first: int = 0
+        self, requests: Sequence[Any], size: int, arguments: Arguments, first: int = 0
     ) -> list[dict[str, Any]]:
         """Batches of equal answer group, answers in the order of the requests, which errors count from `first`."""
         with self.processor.catalogue.lock.answering():
-            return self._answer_consistently(requests, size, kwargs, first)
+            return self._answer_consistently(requests, size, arguments, first)
 
     def _answer_consistently(
-        self, requests: Sequence[Any], size: int, kwargs: dict[str, Any], first: int
+        self, requests: Sequence[Any], size: int, arguments: Arguments, first: int
     ) -> list[dict[str, Any]]:
         # Also a catalogue that grew since: the model would have no token for its new items.
         self.model.check_processor(self.processor)
@@ -359,7 +368,6 @@ class PersonalizationPipeline(Pipeline):
                 raise ValueError(f"request {number}: {error}") from error
             given = request["history"] if isinstance(request.get("history"), UserState) else None
             asked.append(_Asked(number, group, read, self._still_valid(given)))
-        arguments = self.call_arguments(**kwargs)
         answers: dict[int, dict[str, Any]] = {}
         for part in self._parts(asked, size, arguments[0]):
             for group in dict.fromkeys(each.group for each in part):
@@ -415,7 +423,7 @@ class PersonalizationPipeline(Pipeline):
             "index": index,
         }
 
-    def call_arguments(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def call_arguments(self, **kwargs: Any) -> Arguments:
         """Arguments of a call, with those of the pipeline's construction: of `preprocess` (`vision_features`), of
         `_forward` (those of `generate`), of `postprocess` (`top_k`, `exclude_seen`, `allowed`, `because`)."""
         reading, generating, ranking = self._sanitize_parameters(**kwargs)

@@ -1,6 +1,7 @@
 """What every UniMP model has in common: first values of its weights, saving with a manifest, loading with a check."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,16 @@ class UniMPPreTrainedModel(PreTrainedModel):
         push_to_hub: bool = False,
         **kwargs: Any,
     ) -> None:
-        """As `PreTrainedModel.save_pretrained`; a manifest.json says what the weights and the config are."""
+        """As `PreTrainedModel.save_pretrained`; a manifest.json says what the weights and the config are.
+
+        Raises:
+            ValueError: a model inside a `PeftModel`; nothing is saved then.
+        """
+        if not getattr(self, "_hf_peft_config_loaded", False):
+            # Of adapters that transformers itself added it saves these alone.
+            _refuse_adapters(dict(self.named_parameters()) if state_dict is None else state_dict)
+        if is_main_process:
+            self.save_beside(save_directory)
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
         if is_main_process:
             whole, index = Path(save_directory, SAFE_WEIGHTS_NAME), Path(save_directory, SAFE_WEIGHTS_INDEX_NAME)
@@ -78,6 +88,9 @@ class UniMPPreTrainedModel(PreTrainedModel):
             )
             given = {name: kwargs[name] for name in known if name in kwargs}
             self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **given)
+
+    def save_beside(self, save_directory: str | os.PathLike) -> None:
+        """Save what a model keeps in files of its own, before its weights."""
 
     @classmethod
     def from_pretrained(
@@ -174,6 +187,17 @@ class UniMPPreTrainedModel(PreTrainedModel):
                     init.zeros_(content)
         else:
             super()._init_weights(module)
+
+
+def _refuse_adapters(weights: Iterable[str]) -> None:
+    """Refuse names that peft gave to weights: a folder of them is no model and no adapters."""
+    renamed = next((name for name in weights if ".base_layer." in name or ".modules_to_save." in name), None)
+    if renamed is not None:
+        raise ValueError(
+            f"the model has adapters of peft in its layers, such as beside {renamed}, and a folder of these weights "
+            "would not load. Save what merge_and_unload() of the PeftModel returns, or the adapters alone with "
+            "save_pretrained of the PeftModel."
+        )
 
 
 def mark_initialised(module: nn.Module) -> None:

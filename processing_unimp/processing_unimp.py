@@ -4,6 +4,7 @@ One processor serves training, evaluation and serving, so that requests are enco
 carries the catalogue: a saved model folder answers without any training data.
 """
 
+import difflib
 import inspect
 import numbers
 import os
@@ -292,6 +293,9 @@ class UniMPProcessor(ProcessorMixin):
         if (requests is None) == (text is None and images is None):
             raise ValueError("pass requests, or text and images for a model to go on with; not both and not neither.")
         if requests is None:
+            given = images if isinstance(images, list | tuple) else [images]
+            if any(isinstance(each, Mapping) for each in given):
+                raise ValueError("a dict came as a picture: requests are given by name, processor(requests=[...]).")
             return self._free(text, images, kwargs)
         known = [name for name in inspect.signature(type(self).__call__).parameters if name not in ("self", "kwargs")]
         check_arguments(kwargs, known)
@@ -517,9 +521,15 @@ class UniMPProcessor(ProcessorMixin):
                 saved; settings that are not are told.
 
         Raises:
-            ValueError: one of them was damaged or exchanged.
+            ValueError: one of them was damaged or exchanged, or a setting whose name is misspelt.
             FileNotFoundError: one of them is not there.
         """
+        own = [name for name in inspect.signature(cls).parameters if name not in ("image_processor", "tokenizer")]
+        for name in kwargs:
+            # Others may be of tokenizer, image processor or transformers; only what is nearly one of ours is none.
+            near = difflib.get_close_matches(name, own, n=1, cutoff=0.85)
+            if near and name not in own:
+                raise ValueError(f"the processor has no setting {name!r}: did you mean {near[0]}?")
         hub = {
             name: kwargs[name]
             for name in ("cache_dir", "revision", "subfolder", "token", "local_files_only")

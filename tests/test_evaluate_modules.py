@@ -117,6 +117,12 @@ def test_selection_is_select(seed):
 # --- by hand ---
 
 
+@pytest.mark.parametrize("k", [5.0, "5", 0, True, None, [5, 2.5]])
+def test_a_length_that_is_no_whole_number(k):
+    with pytest.raises(ValueError, match=r"k=.*: expected a whole number of at least 1"):
+        load("ranking").compute(predictions=[["a"]], references=["a"], k=k)
+
+
 def test_ranking_by_hand():
     ranking = load("ranking")
     lists, truth = [["a", "b", "c"], ["b", "a", "c"], ["c"], []], ["a", "a", "a", "a"]
@@ -126,6 +132,8 @@ def test_ranking_by_hand():
         "mrr@2": 0.375,
     }
     assert ranking.compute(predictions=lists, references=truth, k=[3, 1, 1])["hr@1"] == 0.25
+    for k in (np.int64(3), np.array([1, 3])):
+        assert ranking.compute(predictions=lists, references=truth, k=k)["hr@3"] == 0.5
     # Items of equal score, and one that does not compete.
     tied = load("ranking", "scores").compute(predictions=[[1, 1, 1], [0, 5, -np.inf]], references=[0, 0], k=2)
     assert tied == {"hr@2": 0.5, "ndcg@2": 0.5 / np.log2(3), "mrr@2": 0.25}

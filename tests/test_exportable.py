@@ -98,14 +98,21 @@ sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(fi
 sys.path = [folder for folder in sys.path if folder not in ("", {root!r})]
 assert not importlib.util.find_spec("modeling_unimp") and not importlib.util.find_spec("processing_unimp")
 from transformers import AutoModel, AutoProcessor, pipeline
-unimp = pipeline("personalization", model="unimp", trust_remote_code=True, device="cpu")
-for thing in (unimp, unimp.model, unimp.processor):
-    assert type(thing).__module__.startswith("transformers_modules."), type(thing)
-print("FOUND", unimp({{"task": "recommend", "history": ["m1"]}}, top_k=1)["items"][0]["item_id"])
+for auto in (AutoModel, AutoProcessor):
+    auto.from_pretrained("unimp", trust_remote_code=True).save_pretrained("again")
+pipeline("personalization", model="again", trust_remote_code=True, device="cpu").save_pretrained("third")
+answers = []
+for folder in ("unimp", "again", "third"):
+    unimp = pipeline("personalization", model=folder, trust_remote_code=True, device="cpu")
+    for thing in (unimp, unimp.model, unimp.processor):
+        assert type(thing).__module__.startswith("transformers_modules."), type(thing)
+    answers.append(unimp({{"task": "recommend", "history": ["m1"]}}))
+assert answers[0] == answers[1] == answers[2]
+print("FOUND", answers[0]["items"][0]["item_id"])
 """
 
 
-def test_a_folder_with_the_files_answers_without_the_packages(tmp_path):
+def test_a_folder_with_the_files_answers_and_is_saved_again_without_the_packages(tmp_path):
     folder = tmp_path / "unimp"
     processor = make_model_processor()
     make_model(processor).save_pretrained(folder)

@@ -107,6 +107,29 @@ def test_a_pipeline_takes_the_model_with_its_adapters():
     assert pipeline("personalization", model=model, processor=processor)(request) == expected
 
 
+def test_a_pipeline_is_saved_once_its_adapters_are_merged(tmp_path):
+    processor = make_model_processor()
+    model = add_lora(make_model(processor).freeze_backbones("new"), r=2, alpha=4)
+    unimp = PersonalizationPipeline(model=model, processor=processor, device="cpu")
+    unimp.add_items([{"item_id": "later", "title": "Green hat"}])
+    for save in (
+        unimp.save_pretrained,
+        model.get_base_model().save_pretrained,
+        model.get_base_model().model.save_pretrained,
+    ):
+        with pytest.raises(ValueError, match=r"adapters of peft in its layers.*merge_and_unload\(\)"):
+            save(tmp_path)
+        assert not list(tmp_path.iterdir())
+    request = {"task": "recommend", "history": ["m1", "later"]}
+    expected = unimp(request)
+    PersonalizationPipeline(model=model.merge_and_unload(), processor=processor, device="cpu").save_pretrained(
+        tmp_path
+    )
+    items = pipeline("personalization", model=str(tmp_path), device="cpu")(request)["items"]
+    assert [item["item_id"] for item in items] == [item["item_id"] for item in expected["items"]]
+    assert [item["score"] for item in items] == pytest.approx([item["score"] for item in expected["items"]], abs=1e-5)
+
+
 def test_nothing_is_kept_from_other_adapters():
     """States, pictures and rows: of an adapter that is switched off, exchanged, weighed otherwise or merged."""
     processor = make_model_processor()

@@ -15,7 +15,14 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from shop import make_imagining_model, make_model, make_model_processor, picture
-from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, GenerationConfig, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    GenerationConfig,
+    SequenceBiasLogitsProcessor,
+    pipeline,
+)
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
@@ -324,6 +331,55 @@ def test_arguments_of_generate_reach_it(unimp, monkeypatch, where):
     assert reached["eos_token_id"] == unimp.processor.tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("as_config", [False, True])
+def test_an_explanation_stops_at_a_string(unimp, as_config):
+    word = unimp.processor.tokenizer("hat")["input_ids"][0]
+    written = unimp.processor.tokenizer.decode([word])
+    always = {"logits_processor": [SequenceBiasLogitsProcessor({(word,): 1e6})]}
+    given = {"max_new_tokens": 3, "stop_strings": [written]}
+    given = {"generation_config": GenerationConfig(**given)} if as_config else given
+    assert unimp(REQUESTS["explain"], max_new_tokens=3, **always)["text"] == written * 3
+    assert unimp(REQUESTS["explain"], **given, **always)["text"] == written
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_what_the_model_says_of_generation_holds_unless_the_call_says_otherwise(unimp, tmp_path, saved):
+    asked, tokenizer = REQUESTS["explain"], unimp.processor.tokenizer
+    unimp = PersonalizationPipeline(model=copy.deepcopy(unimp.model), processor=unimp.processor, device="cpu")
+
+    def written(**given) -> list[int]:
+        """What was last before each word was written."""
+        last = []
+
+        def note(input_ids, scores):
+            last.append(input_ids[0, -1].item())
+            return scores
+
+        ours(asked, logits_processor=[note], **given)
+        return last
+
+    def length(**given):
+        return len(written(**given))
+
+    def set_up(**chosen):
+        unimp.model.generation_config = GenerationConfig(**chosen)
+        if not saved:
+            return unimp
+        unimp.save_pretrained(tmp_path)
+        return pipeline("personalization", model=str(tmp_path), device="cpu")
+
+    no_end = {"bad_words_ids": [[tokenizer.eos_token_id]]}
+    ours = set_up(max_new_tokens=4, **no_end)
+    assert length() == 4 and length(max_new_tokens=6) == 6
+    assert length(generation_config=GenerationConfig(max_new_tokens=5)) == 5
+    read = len(unimp.processor(requests=[asked])["input_ids"][0])
+    assert length(max_length=read + 3) == 3
+    ours = set_up(max_length=read + 2, **no_end)
+    assert length() == 2 and length(max_new_tokens=6) == 6
+    ours = set_up(max_new_tokens=4, eos_token_id=written()[1])
+    assert length() == 1
+
+
 def test_an_explanation_may_be_searched_for_or_sampled(unimp):
     assert isinstance(unimp(REQUESTS["explain"], num_beams=3, max_new_tokens=4)["text"], str)
     texts = []
@@ -433,6 +489,18 @@ def test_datasets_are_answered_lazily(unimp):
     assert iter(found) is iter(found) and close(list(found), expected)
     plain = [{"task": "recommend", "history": ["m1", "s2"], "query": None}, REQUESTS["search"] | {"history": ["m1"]}]
     assert close(list(unimp(Dataset.from_list(plain))), unimp(plain))
+
+
+@pytest.mark.parametrize("lazily", [iter, lambda rows: KeyDataset([{"ask": row} for row in rows], "ask")])
+def test_arguments_that_can_be_read_once_hold_for_all_requests(unimp, lazily):
+    allowed = ("s1", "h2")
+    ranked = list(unimp(lazily([RECOMMEND] * 3), batch_size=1, allowed=iter(allowed)))
+    assert [{item["item_id"] for item in answer["items"]} for answer in ranked] == [set(allowed)] * 3
+    asked = [REQUESTS["explain"], {"task": "explain", "history": ["m1"], "item": "h1"}]
+    end = unimp.processor.tokenizer.eos_token_id
+    ends = iter([SequenceBiasLogitsProcessor({(end,): 1e6})])
+    silent = unimp(lazily(asked), batch_size=1, max_new_tokens=4, logits_processor=ends)
+    assert [answer["text"] for answer in silent] == ["", ""]
 
 
 def test_a_pipeline_is_pickled(unimp):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from shop import make_catalogue, make_image_processor, make_processor, picture, readable
+from transformers import AutoProcessor
 
 from processing_unimp import Catalogue, UniMPProcessor
 from processing_unimp.byte_level_bpe import END_OF_TEXT
@@ -282,6 +283,21 @@ def test_save_and_load_give_the_same_tensors(processor, tmp_path):
     for name in before:
         assert torch.equal(before[name], after[name]), name
     assert again.catalogue.item_ids == processor.catalogue.item_ids
+
+
+def test_a_misspelt_setting_is_told_at_loading(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    for load in (UniMPProcessor.from_pretrained, AutoProcessor.from_pretrained):
+        with pytest.raises(ValueError, match="no setting 'historylength': did you mean history_length?"):
+            load(tmp_path, historylength=2)
+    again = UniMPProcessor.from_pretrained(tmp_path, history_length=2, model_max_length=99, do_resize=False)
+    assert again.history_length == 2 and again.tokenizer.model_max_length == 99 and not again.image_processor.do_resize
+
+
+def test_requests_without_their_name_are_told_from_pictures(processor):
+    for given in ([{"task": "recommend", "history": ["m1"]}], {"task": "recommend", "history": ["m1"]}):
+        with pytest.raises(ValueError, match=r"requests are given by name, processor\(requests="):
+            processor(given)
 
 
 def test_checkpoints_can_leave_the_pictures_out(processor, tmp_path):

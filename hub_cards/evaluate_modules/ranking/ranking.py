@@ -66,9 +66,16 @@ class Ranking(evaluate.Metric):
         ranks = np.array(
             [rank(row, true, case) for case, (row, true) in enumerate(zip(predictions, references, strict=True))]
         )
-        lengths = [k] if isinstance(k, int) else sorted(set(k))
+        lengths = sorted({whole_number(each) for each in (k if isinstance(k, Iterable) else [k])})
         metrics = {"hr": hit_rate, "ndcg": ndcg, "mrr": mrr}
         return {f"{name}@{length}": metric(ranks, length) for length in lengths for name, metric in metrics.items()}
+
+
+def whole_number(k: Any) -> int:
+    """A length of the list, also as numpy has it."""
+    if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k={k!r}: expected a whole number of at least 1, such as 10, or a list of them.")
+    return int(k)
 
 
 def rank_in_list(ranked: list[str], true: str, case: int) -> float:
