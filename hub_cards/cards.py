@@ -119,6 +119,8 @@ def write_model_card(
         raise ValueError(f"{str(model_dir)!r} holds no catalogue.parquet: expected a folder that train.py saved.")
     shop, whole = (_Shop(table, processor.get("query_attribute")) for table in (tables[0], tables[-1]))
     made_up = "data" in recipe and options["items"] is None
+    refit = options["refit"]
+    own_name = "model before refit" if refit else "this model"
     data_name = (
         dataset_id.split("/")[-1] if dataset_id else "Made-up shop" if made_up else _data_name(options["items"])
     )
@@ -140,7 +142,7 @@ def write_model_card(
         tags=["unimp", "personalization", "recommendation", "sequential-recommendation"]
         + ["multimodal"] * reads_pictures,
         model_name=one_line(address.split("/")[-1]),
-        eval_results=_eval_results(found, protocol, data_name, dataset_id, dataset_revision) or None,
+        eval_results=_eval_results(found, protocol, data_name, dataset_id, dataset_revision, refit) or None,
     )
     if not data.eval_results:
         data.model_name = None  # only means something together with results
@@ -156,9 +158,10 @@ def write_model_card(
         tasks=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in options["tasks"]),
         trained_tasks=options["tasks"],
         pictures_left_out=reads_pictures and whole.has_pictures and not shop.has_pictures,
-        results="\n\n".join(_results_table(part, by_task) for part, by_task in found.items() if by_task),
+        refit=refit,
+        results="\n\n".join(_results_table(part, by_task, own_name) for part, by_task in found.items() if by_task),
         trivial_wins=_trivial_wins(found),
-        all_metrics=_metrics_table(found),
+        all_metrics=_metrics_table(found, own_name),
         fit=[
             f"{inline(task)}: {inline(fit_in_words(task, of_task))}."
             for task, of_task in (record.get("fit") or {}).items()
@@ -176,7 +179,7 @@ def write_model_card(
         history_length=processor.get("history_length", 5),
         item_rows=item_rows,
         has_report=(folder / "report.html").is_file(),
-        weights_hold=_weights_hold(item_rows, options["k_core"]),
+        weights_hold=_weights_hold(item_rows, options["k_core"], refit),
         own_tokenizer=config.get("text_model") is None,
         contents=_contents(folder, shop, code),
         licence=licence_words(license, "model"),
@@ -185,7 +188,7 @@ def write_model_card(
     path = folder / "README.md"
     card.save(path)
     if dataset_id and found:
-        write_eval_results(folder, found, protocol, dataset_id, dataset_revision, repo_id)
+        write_eval_results(folder, found, protocol, dataset_id, dataset_revision, repo_id, refit=refit)
     return path
 
 
@@ -196,11 +199,13 @@ def write_eval_results(
     dataset_id: str,
     dataset_revision: str | None = None,
     repo_id: str | None = None,
+    *,
+    refit: bool = False,
 ) -> Path:
     """Write the headline of every task as `.eval_results/<data set>.yaml`, as the Hub reads it.
 
     A task of the test part is the task of the same name in the data set's `eval.yaml`; one of another part has the
-    part before it: `new_users_recommend`.
+    part before it: `new_users_recommend`. With `refit` the notes say that the numbers are of the model before it.
     """
     entries = [
         EvalResultEntry(
@@ -211,7 +216,8 @@ def write_eval_results(
             source_url=f"https://huggingface.co/{repo_id}" if repo_id else None,
             source_name="Model card" if repo_id else None,
             notes=f"{of_task['headline']}, {of_task['cases']} cases, {split}"
-            + _interval_words(of_task, ", 95 % interval {}"),
+            + _interval_words(of_task, ", 95 % interval {}")
+            + (", of the model before it was trained again on all interactions (refit)" if refit else ""),
         )
         for part, task, of_task in each_task(results)
         if number(of_task["model"][of_task["headline"]]) is not None
@@ -307,7 +313,7 @@ def as_python(value: Any) -> str:
     return text if '"' in text or "\\" in text else text.replace("'", '"')
 
 
-def _results_table(part: str, by_task: Mapping[str, TaskResult]) -> str:
+def _results_table(part: str, by_task: Mapping[str, TaskResult], own_name: str) -> str:
     """One row a task: the headline of the model with its interval, beside every trivial baseline."""
     rows = []
     for task, of_task in by_task.items():
@@ -328,7 +334,7 @@ def _results_table(part: str, by_task: Mapping[str, TaskResult]) -> str:
             ]
         )
     about = f": {PARTS[part]}" if part in PARTS else ""
-    head = ["task", "cases", "metric", "this model (95 % interval)", "trivial baselines", "better than all of them"]
+    head = ["task", "cases", "metric", f"{own_name} (95 % interval)", "trivial baselines", "better than all of them"]
     return f"**{inline(part).capitalize()}**{about}.\n\n{table(head, rows)}"
 
 
@@ -353,10 +359,10 @@ def _trivial_wins(results: Results) -> str:
     return listed(lost)
 
 
-def _metrics_table(results: Results) -> str:
+def _metrics_table(results: Results, own_name: str) -> str:
     rows = []
     for part, task, of_task in each_task(results):
-        for who, metrics in rows_of(of_task, "this model").items():
+        for who, metrics in rows_of(of_task, own_name).items():
             numbers = ", ".join(f"{inline(name)} {_decimal(value)}" for name, value in metrics.items())
             rows.append([inline(part), task, inline(who), numbers])
     return table(["part", "task", "answers by", "metrics"], rows)
@@ -368,8 +374,10 @@ def _eval_results(
     data_name: str,
     dataset_id: str | None,
     revision: str | None,
+    refit: bool,
 ) -> list[EvalResult]:
     """Every metric of the model, for the `model-index` of the card."""
+    before = ", before refit" if refit else ""
     return [
         EvalResult(
             task_type=task,
@@ -381,7 +389,7 @@ def _eval_results(
             dataset_args={"protocol": split, "cases": of_task["cases"]},
             metric_type=metric,
             metric_value=value,
-            metric_name=metric
+            metric_name=f"{metric}{before}"
             + (_interval_words(of_task, " (95 % interval {})") if metric == of_task["headline"] else ""),
         )
         for part, task, of_task in each_task(results)
@@ -411,10 +419,14 @@ def _split_words(name: str, data: Mapping[str, Any]) -> str:
     if data.get("held_out_domain") is not None:
         words += f"; the domain {inline(data['held_out_domain'])} was held out"
     core = f" Shoppers and items with at least {data['k_core']} interactions each." if data.get("k_core") else ""
-    return f"{words}.{core}"
+    again = (
+        " This is the training that the numbers are of; after the test the model was trained again on all of these "
+        "interactions (`refit`)."
+    )
+    return f"{words}.{core}{again if data['refit'] else ''}"
 
 
-def _weights_hold(item_rows: str, k_core: int) -> str:
+def _weights_hold(item_rows: str, k_core: int, refit: bool) -> str:
     own = (
         "the trained layers hold" if item_rows == "content" else "the vector of each item and the trained layers hold"
     )
@@ -423,8 +435,13 @@ def _weights_hold(item_rows: str, k_core: int) -> str:
         if k_core > 1
         else "Here that can be a single person (`k_core` was not set)."
     )
+    learnt = (
+        "all shoppers did together, with all that was held out for validation and test (`refit`)"
+        if refit
+        else "all shoppers of the training part did together"
+    )
     return (
-        f"{own} what all shoppers of the training part did together. An item that few people took tells something "
+        f"{own} what {learnt}. An item that few people took tells something "
         f"about those few. {least} Whether single histories can be drawn out of the weights was not tested."
     )
 

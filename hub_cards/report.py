@@ -80,6 +80,7 @@ def write_report(
     results: Results,
     codec: Mapping[str, Any] | None = None,
     fit: Fit | None = None,
+    refit: bool = False,
 ) -> Path:
     """Write `report.html`.
 
@@ -93,6 +94,8 @@ def write_report(
         codec (`Mapping`, *optional*): what turns codes into pictures: its `"metrics"`, as `measure_codec` returns
             them, and as `"pictures"` pairs of a picture and the same picture rebuilt from its codes.
         fit (`Mapping`, *optional*): by task what the fit of the closed-form scores found, see `fit_hybrid`.
+        refit (`bool`, *optional*, defaults to `False`): whether what is saved in the end is trained again on all
+            interactions; the page says then that it is of the model before.
 
     Returns:
         `Path`: the file written.
@@ -125,6 +128,7 @@ def write_report(
             {"user_id": shopper["user_id"], "panels": _panels(views, shopper["requests"], given)}
             for shopper, given in zip(shoppers, answers_of, strict=True)
         ],
+        refit=refit,
         fit={task: fit_in_words(task, of_task) for task, of_task in (fit or {}).items()},
         codec=None if codec is None else _codec(codec),
     )

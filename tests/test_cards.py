@@ -282,6 +282,31 @@ def test_what_the_network_earns_is_told(folder):
     assert items[1].endswith("the network does not earn its weight here, and gets none.")
 
 
+def test_of_a_refit_model_the_card_says_whose_numbers_they_are(folder):
+    """What was tested is not what is published, which has learnt the test, too."""
+    before = "numbers are of the model before it was trained again on all interactions"
+    plain = card_of(folder)
+    assert before not in plain.text and "refit" not in plain.text
+    assert "what all shoppers of the training part did together" in plain.text
+
+    write_record(folder, new_users=0.1, refit=True)
+    card = card_of(folder, dataset_id="shop/mugs-2025")
+    results = card.text.split("## Results")[1].split("## Data and split")[0]
+    assert before in results and "this model" not in results
+    assert ["test", "rate", "model before refit", "mae 0.800, rmse 1.500"] in cells(card)
+    private = card.text.split("- **In the weights:**")[1].split("\n")[0]
+    assert "with all that was held out for validation and test" in private and "training part" not in private
+    split = card.text.split("## Data and split")[1].split("## Recipe")[0]
+    assert "10% of the shoppers were left out altogether" in split
+    assert "after the test the model was trained again on all of these interactions" in split
+    assert {each.metric_name.split(" (")[0] for each in card.data.eval_results if each.task_type == "rate"} == {
+        "mae, before refit",
+        "rmse, before refit",
+    }
+    entries = parse_eval_result_entries(yaml.safe_load((folder / ".eval_results" / "mugs-2025.yaml").read_text()))
+    assert all("of the model before it was trained again" in entry.notes for entry in entries)
+
+
 def test_protocol_and_recipe(folder):
     write_record(
         folder, new_users=0.25, k_core=3, query_attribute="category", unimp={"num_latents": 2}, items="a/b.csv"

@@ -439,6 +439,14 @@ def test_what_the_fit_found_is_told(tmp_path):
     assert "closed form" not in without.text
 
 
+def test_of_a_refit_model_the_report_begins_with_whose_answers_it_shows(tmp_path):
+    said = "Numbers and answers are of the model before it was trained again on all interactions"
+    for refit in (True, False):
+        path = write_report(tmp_path, None, make_catalogue(), [], IMAGINED, refit=refit)
+        above, results, _ = Page(path.read_text(encoding="utf-8")).text.partition("UniMP beside trivial baselines")
+        assert results and (said in above) == refit
+
+
 NAN = float("nan")
 METRICS = ("gain", "similarity", "similarity_to_other", "frechet", "diversity", "nll")
 IMAGINED = {
