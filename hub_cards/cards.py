@@ -131,6 +131,10 @@ def write_model_card(
     address = repo_id or folder.resolve().name
     reads_pictures = config.get("vision_config") is not None
     item_rows = config.get("item_rows", "free")
+    # It starts from pictures of the catalogue.
+    refuses_imagine = "imagine" in options["tasks"] and not shop.has_pictures
+    tasks = [task for task in options["tasks"] if not (task == "imagine" and refuses_imagine)]
+    asked = (tasks or options["tasks"])[0]
     code = [path.name for path in folder.glob("*.py")]
 
     data = ModelCardData(
@@ -150,14 +154,17 @@ def write_model_card(
         data,
         template_path=str(TEMPLATE),
         title=inline(address.split("/")[-1]),
-        summary=_model_summary(options["tasks"], shop, processor, reads_pictures),
+        summary=_model_summary(tasks, shop, processor, reads_pictures),
         backbones=_backbones(config),
         has_code=bool(code),
-        usage_remote=fenced(_usage(address, shop, options["tasks"][0], remote=True), "python"),
-        usage_package=fenced(_usage(address, shop, options["tasks"][0], remote=False), "python"),
-        tasks=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in options["tasks"]),
+        usage_remote=fenced(_usage(address, shop, asked, remote=True), "python"),
+        usage_package=fenced(_usage(address, shop, asked, remote=False), "python"),
+        task_list=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in tasks) or "none without its pictures",
+        tasks=tasks,
         trained_tasks=options["tasks"],
-        pictures_left_out=reads_pictures and whole.has_pictures and not shop.has_pictures,
+        reads_pictures=reads_pictures,
+        refuses_imagine=refuses_imagine,
+        pictures_left_out=(reads_pictures or refuses_imagine) and whole.has_pictures and not shop.has_pictures,
         refit=refit,
         results="\n\n".join(_results_table(part, by_task, own_name) for part, by_task in found.items() if by_task),
         trivial_wins=_trivial_wins(found),
@@ -262,7 +269,7 @@ def _count_pictures(metadata: Any) -> int | None:
 def _model_summary(tasks: Sequence[str], shop: _Shop, processor: Mapping, reads_pictures: bool) -> str:
     read = processor.get("attributes") or shop.attributes
     seen = "pictures, text, numbers and ids" if reads_pictures else "text, numbers and ids"
-    does = listed([TASK_PHRASES[task] for task in tasks])
+    does = listed([TASK_PHRASES[task] for task in tasks]) or "answers nothing without pictures of the items"
     return (
         f"One model reads the latest {processor.get('history_length', 5)} items of a shopper's history ({seen}) and "
         f"{does}, among the {shop.num_items:,} items of its own catalogue. Of an "

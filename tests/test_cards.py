@@ -418,6 +418,28 @@ def test_what_the_folder_holds_is_said(folder, trained):
     assert "The pictures of the items" not in card_of(folder).text
 
 
+@pytest.mark.parametrize("reads_pictures", [True, False])
+def test_what_needs_the_pictures_is_not_promised_without_them(folder, trained, tmp_path, reads_pictures):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    if not reads_pictures:
+        edit(run / "config.json", vision_config=None, fusion="none")
+    write_record(run, tasks=["imagine", "recommend"])
+    drawing = "draws a picture"
+    whole = ModelCard.load(write_model_card(folder, run)).text
+    assert whole.count(drawing) == 2 and "is refused" not in whole and "A picture it draws shows" in whole
+
+    Catalogue.load(trained).save(folder, images=False)
+    card = ModelCard.load(write_model_card(folder, run))
+    assert drawing not in card.text and "A picture it draws shows" not in card.text
+    (left_out,) = [line for line in card.text.split("\n") if line.startswith("**The pictures of the items are not")]
+    assert "`imagine` is refused" in left_out and ("are read by their text" in left_out) == reads_pictures
+    assert '"task": "recommend"' in blocks(card, "python")[0]
+
+    write_record(run, tasks=["imagine"])
+    card = ModelCard.load(write_model_card(folder, run))
+    assert "answers nothing without pictures of the items" in card.text and drawing not in card.text
+
+
 def test_shoppers_words_in_the_tokenizer(folder):
     assert "`tokenizer.json` can hold a rare word, such as a name" in card_of(folder).text
     edit(folder / "config.json", text_model="gpt2")

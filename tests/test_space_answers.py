@@ -256,6 +256,17 @@ def test_a_model_without_codec_does_not_offer_to_imagine():
         answers.imagine(["m1"], "hat")
 
 
+def test_a_shop_without_pictures_does_not_offer_to_imagine(tmp_path):
+    """As it is published by default."""
+    model, processor = make_imagining_model()
+    processor.catalogue.save(tmp_path, images=False)
+    processor.catalogue = Catalogue.load(tmp_path)
+    answers = answers_of(model, processor)
+    assert answers.tasks == list(TASK_NAMES[:-1])
+    with pytest.raises(ValueError, match="cannot imagine: no item of its catalogue has a picture.* Ask for recommend"):
+        answers.imagine(["m1"], "hat")
+
+
 def test_tasks_that_were_not_trained_are_left_out():
     answers = answers_of(*make_imagining_model(), trained=["recommend", "explain"])
     assert answers.tasks == ["recommend", "explain"]

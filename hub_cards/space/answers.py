@@ -45,6 +45,8 @@ class Answers:
         self.missing = {task: f"it was not trained to {task}" for task in TASK_NAMES if task not in trained}
         if pipeline.model.image_codec is None:
             self.missing["imagine"] = "it has no image codec, so it cannot imagine pictures"
+        elif not any(map(self.catalogue.has_picture, self.catalogue.item_ids)):
+            self.missing["imagine"] = "no item of its catalogue has a picture, and it starts from pictures of items"
 
     @property
     def tasks(self) -> list[str]:
