@@ -20,7 +20,7 @@ from huggingface_hub import (
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from modeling_unimp import DataArguments
+from modeling_unimp import DataArguments, UniMPTrainingArguments
 from modeling_unimp.training.evaluation import fit_in_words, rows_of
 from processing_unimp import TASKS
 from processing_unimp.catalogue import SPECIAL_COLUMNS
@@ -114,6 +114,7 @@ def write_model_card(
     )
     found, recipe, split = record["results"], record.get("recipe") or {}, record.get("split") or {}
     options = vars(DataArguments()) | recipe.get("data", {})
+    training = recipe.get("training", {})  # what differs from the defaults
     tables = [each / "catalogue.parquet" for each in (folder, model_dir) if (each / "catalogue.parquet").is_file()]
     if not tables:
         raise ValueError(f"{str(model_dir)!r} holds no catalogue.parquet: expected a folder that train.py saved.")
@@ -161,7 +162,10 @@ def write_model_card(
         usage_package=fenced(_usage(address, shop, asked, remote=False), "python"),
         task_list=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in tasks) or "none without its pictures",
         tasks=tasks,
-        trained_tasks=options["tasks"],
+        verbs=listed(tasks),
+        ranks=not {"recommend", "search", "select"}.isdisjoint(tasks),
+        has_rankings=any(task in ("recommend", "search") for _, task, _ in each_task(found)),
+        is_chosen=training.get("load_best_model_at_end", UniMPTrainingArguments.load_best_model_at_end),
         reads_pictures=reads_pictures,
         refuses_imagine=refuses_imagine,
         pictures_left_out=(reads_pictures or refuses_imagine) and whole.has_pictures and not shop.has_pictures,

@@ -14,13 +14,13 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from modeling_unimp.training.evaluation import Fit, fit_in_words, rows_of
-from processing_unimp import Catalogue, EvaluationCases
+from processing_unimp import TASK_NAMES, Catalogue, EvaluationCases
 from processing_unimp.metrics.summary import LOWER_IS_BETTER, NEITHER_IS_BETTER
 from processing_unimp.picture import UnreadablePicture, open_picture
 
 from .html_pieces import TEMPLATES, counted, data_uri, percent, thumbnail, title_of
 from .run_record import PARTS, Results, TaskResult, number, standing
-from .untrusted_text import one_line
+from .untrusted_text import listed, one_line
 
 STYLE = Path(__file__).with_name("report.css")
 PICTURE_SIDE = 192  # pixels; shown at half of that, which is sharp on a phone
@@ -113,6 +113,7 @@ def write_report(
         answers_of[place][task] = given
 
     views = _ItemViews(catalogue)
+    asked_of = [*results.values(), *(shopper["requests"] for shopper in shoppers)]
     page = TEMPLATES.get_template("report.html").render(
         style=Markup(STYLE.read_text(encoding="utf-8")),
         num_items=len(catalogue),
@@ -128,6 +129,7 @@ def write_report(
             {"user_id": shopper["user_id"], "panels": _panels(views, shopper["requests"], given)}
             for shopper, given in zip(shoppers, answers_of, strict=True)
         ],
+        tasks=listed([task for task in TASK_NAMES if any(task in each for each in asked_of)]),
         refit=refit,
         fit={task: fit_in_words(task, of_task) for task, of_task in (fit or {}).items()},
         codec=None if codec is None else _codec(codec),

@@ -440,6 +440,27 @@ def test_what_needs_the_pictures_is_not_promised_without_them(folder, trained, t
     assert "answers nothing without pictures of the items" in card.text and drawing not in card.text
 
 
+def test_what_a_model_does_not_do_is_not_said_of_it(folder):
+    edit(folder / "config.json", item_rows="both")
+    ranked, rate = RESULTS["test"]["recommend"], RESULTS["test"]["rate"]
+    write_record(folder, {"test": {"recommend": ranked, "rate": rate}}, tasks=["recommend", "rate", "explain"])
+    text = card_of(folder).text
+    for words in (
+        "Rankings are over the whole catalogue; ties count against the model. Validation chose the checkpoint; the",
+        "For requests to recommend, rate and explain, about the catalogue",
+        "explanations above all.",
+        "A new item is known by its text and picture, not",
+        "What was popular in the training data is recommended more",
+    ):
+        assert words in text, words
+    edit(folder / "config.json", vision_config=None, fusion="none")
+    write_record(folder, {"test": {"rate": rate}}, tasks=["rate"], load_best_model_at_end=False)
+    text = card_of(folder).text
+    assert "Rankings are over" not in text and "is recommended more" not in text and "explanations above" not in text
+    assert "The checkpoint is the last one of the training, validation chose none; the test was touched" in text
+    assert "For requests to rate, about" in text and "A new item is known by its text, not" in text
+
+
 def test_shoppers_words_in_the_tokenizer(folder):
     assert "`tokenizer.json` can hold a rare word, such as a name" in card_of(folder).text
     edit(folder / "config.json", text_model="gpt2")

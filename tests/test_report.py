@@ -398,6 +398,7 @@ def test_results_are_compared_honestly(tmp_path):
     assert "behind: everything" in select and "1,200 cases" in select and "3 left out" in select
     assert "ahead of every trivial baseline" in new_users
     page = Page(text)
+    assert "answers requests to recommend, rate and select, over a catalogue of 6 items" in page.text
     assert "On 1 of 3 tasks it is ahead" in page.text and "No shopper to show" in page.text
 
 
