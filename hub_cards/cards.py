@@ -21,6 +21,7 @@ from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from modeling_unimp import DataArguments, UniMPTrainingArguments
+from modeling_unimp.hybrid_scores import HYBRID_FILE, MAX_HISTORY
 from modeling_unimp.training.evaluation import fit_in_words, rows_of
 from processing_unimp import TASKS
 from processing_unimp.catalogue import SPECIAL_COLUMNS
@@ -188,6 +189,8 @@ def write_model_card(
         versions=pairs(record.get("versions", {})),
         codec=_codec_words(record.get("image_codec")),
         history_length=processor.get("history_length", 5),
+        closed_form_length=MAX_HISTORY if (folder / HYBRID_FILE).is_file() else None,
+        has_closed_stars=bool((record.get("fit") or {}).get("rate")),
         item_rows=item_rows,
         has_report=(folder / "report.html").is_file(),
         weights_hold=_weights_hold(item_rows, options["k_core"], refit),
@@ -275,7 +278,7 @@ def _model_summary(tasks: Sequence[str], shop: _Shop, processor: Mapping, reads_
     seen = "pictures, text, numbers and ids" if reads_pictures else "text, numbers and ids"
     does = listed([TASK_PHRASES[task] for task in tasks]) or "answers nothing without pictures of the items"
     return (
-        f"One model reads the latest {processor.get('history_length', 5)} items of a shopper's history ({seen}) and "
+        f"One model reads a shopper's history ({seen}) and "
         f"{does}, among the {shop.num_items:,} items of its own catalogue. Of an "
         f"item it reads {listed([inline(name) for name in read]) or 'no attribute'}."
     )

@@ -321,7 +321,7 @@ def test_protocol_and_recipe(folder):
         "Cases to train on: recommend 4.",
         "Trained in 12.34 minutes",
         "device cpu",
-        "Of a longer history only the latest 5 items are read",
+        "Of a longer history the network reads the latest 5 items.",
         "Before the split, each item and each shopper had at least 3 interactions.",
         "Trained and tested on b: 6 items, 5 of them with a picture.",
     ):
@@ -482,6 +482,15 @@ def test_pictures_as_answers(folder):
     assert "A picture it draws shows nothing that can be bought" in card.text
     assert "calibrated" not in card.text
     assert ["test", "imagine", "random item", "gain 0.010, similarity 0.500, nll -"] in cells(card)
+
+
+def test_how_much_of_a_history_counts(folder):
+    (folder / "hybrid_scores.safetensors").touch()
+    of_network = "Of a longer history the network reads the latest 5 items, and closed-form scores the latest 200"
+    assert f"{of_network}." in card_of(folder).text
+    fit = {"metric": "rmse", "cases": 9, "network": 1, "closed_form": 1, "together": 1, "asked": "rate", "weight": 1}
+    write_record(folder, fit={"rate": fit})
+    assert f"{of_network} (those of stars the whole history)." in card_of(folder).text
 
 
 def test_a_run_without_evaluation(folder):
