@@ -115,7 +115,9 @@ def main() -> None:
         answer = partial(unimp, exclude_seen=data_args.exclude_seen)
         # Cases cut to max_test_cases are other shoppers for every task; the report shows all tasks of a few.
         shown = cases_of(split.test.sample(24, data_args.split_seed), max_cases=None)
-        report = write_report(output_dir, answer, catalogue, shoppers_of(shown), results, codec_results, fit)
+        report = write_report(
+            output_dir, answer, catalogue, shoppers_of(shown), results, codec_results, fit, data_args.refit
+        )
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
     if data_args.refit:
         trainer = refit(trainer, histories, codec, data_args, model_args)

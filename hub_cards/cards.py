@@ -20,7 +20,8 @@ from huggingface_hub import (
 from huggingface_hub.constants import EVAL_RESULTS_FOLDER
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-from modeling_unimp import DataArguments
+from modeling_unimp import DataArguments, UniMPTrainingArguments
+from modeling_unimp.hybrid_scores import HYBRID_FILE, MAX_HISTORY
 from modeling_unimp.training.evaluation import fit_in_words, rows_of
 from processing_unimp import TASKS
 from processing_unimp.catalogue import SPECIAL_COLUMNS
@@ -114,11 +115,14 @@ def write_model_card(
     )
     found, recipe, split = record["results"], record.get("recipe") or {}, record.get("split") or {}
     options = vars(DataArguments()) | recipe.get("data", {})
+    training = recipe.get("training", {})  # what differs from the defaults
     tables = [each / "catalogue.parquet" for each in (folder, model_dir) if (each / "catalogue.parquet").is_file()]
     if not tables:
         raise ValueError(f"{str(model_dir)!r} holds no catalogue.parquet: expected a folder that train.py saved.")
     shop, whole = (_Shop(table, processor.get("query_attribute")) for table in (tables[0], tables[-1]))
     made_up = "data" in recipe and options["items"] is None
+    refit = options["refit"]
+    own_name = "model before refit" if refit else "this model"
     data_name = (
         dataset_id.split("/")[-1] if dataset_id else "Made-up shop" if made_up else _data_name(options["items"])
     )
@@ -129,6 +133,10 @@ def write_model_card(
     address = repo_id or folder.resolve().name
     reads_pictures = config.get("vision_config") is not None
     item_rows = config.get("item_rows", "free")
+    # It starts from pictures of the catalogue.
+    refuses_imagine = "imagine" in options["tasks"] and not shop.has_pictures
+    tasks = [task for task in options["tasks"] if not (task == "imagine" and refuses_imagine)]
+    asked = (tasks or options["tasks"])[0]
     code = [path.name for path in folder.glob("*.py")]
 
     data = ModelCardData(
@@ -140,7 +148,7 @@ def write_model_card(
         tags=["unimp", "personalization", "recommendation", "sequential-recommendation"]
         + ["multimodal"] * reads_pictures,
         model_name=one_line(address.split("/")[-1]),
-        eval_results=_eval_results(found, protocol, data_name, dataset_id, dataset_revision) or None,
+        eval_results=_eval_results(found, protocol, data_name, dataset_id, dataset_revision, refit) or None,
     )
     if not data.eval_results:
         data.model_name = None  # only means something together with results
@@ -148,17 +156,24 @@ def write_model_card(
         data,
         template_path=str(TEMPLATE),
         title=inline(address.split("/")[-1]),
-        summary=_model_summary(options["tasks"], shop, processor, reads_pictures),
+        summary=_model_summary(tasks, shop, processor, reads_pictures),
         backbones=_backbones(config),
         has_code=bool(code),
-        usage_remote=fenced(_usage(address, shop, options["tasks"][0], remote=True), "python"),
-        usage_package=fenced(_usage(address, shop, options["tasks"][0], remote=False), "python"),
-        tasks=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in options["tasks"]),
-        trained_tasks=options["tasks"],
-        pictures_left_out=reads_pictures and whole.has_pictures and not shop.has_pictures,
-        results="\n\n".join(_results_table(part, by_task) for part, by_task in found.items() if by_task),
+        usage_remote=fenced(_usage(address, shop, asked, remote=True), "python"),
+        usage_package=fenced(_usage(address, shop, asked, remote=False), "python"),
+        task_list=", ".join(f"`{task}` ({TASK_PHRASES[task]})" for task in tasks) or "none without its pictures",
+        tasks=tasks,
+        verbs=listed(tasks),
+        ranks=not {"recommend", "search", "select"}.isdisjoint(tasks),
+        has_rankings=any(task in ("recommend", "search") for _, task, _ in each_task(found)),
+        is_chosen=training.get("load_best_model_at_end", UniMPTrainingArguments.load_best_model_at_end),
+        reads_pictures=reads_pictures,
+        refuses_imagine=refuses_imagine,
+        pictures_left_out=(reads_pictures or refuses_imagine) and whole.has_pictures and not shop.has_pictures,
+        refit=refit,
+        results="\n\n".join(_results_table(part, by_task, own_name) for part, by_task in found.items() if by_task),
         trivial_wins=_trivial_wins(found),
-        all_metrics=_metrics_table(found),
+        all_metrics=_metrics_table(found, own_name),
         fit=[
             f"{inline(task)}: {inline(fit_in_words(task, of_task))}."
             for task, of_task in (record.get("fit") or {}).items()
@@ -174,9 +189,11 @@ def write_model_card(
         versions=pairs(record.get("versions", {})),
         codec=_codec_words(record.get("image_codec")),
         history_length=processor.get("history_length", 5),
+        closed_form_length=MAX_HISTORY if (folder / HYBRID_FILE).is_file() else None,
+        has_closed_stars=bool((record.get("fit") or {}).get("rate")),
         item_rows=item_rows,
         has_report=(folder / "report.html").is_file(),
-        weights_hold=_weights_hold(item_rows, options["k_core"]),
+        weights_hold=_weights_hold(item_rows, options["k_core"], refit),
         own_tokenizer=config.get("text_model") is None,
         contents=_contents(folder, shop, code),
         licence=licence_words(license, "model"),
@@ -185,7 +202,7 @@ def write_model_card(
     path = folder / "README.md"
     card.save(path)
     if dataset_id and found:
-        write_eval_results(folder, found, protocol, dataset_id, dataset_revision, repo_id)
+        write_eval_results(folder, found, protocol, dataset_id, dataset_revision, repo_id, refit=refit)
     return path
 
 
@@ -196,11 +213,13 @@ def write_eval_results(
     dataset_id: str,
     dataset_revision: str | None = None,
     repo_id: str | None = None,
+    *,
+    refit: bool = False,
 ) -> Path:
     """Write the headline of every task as `.eval_results/<data set>.yaml`, as the Hub reads it.
 
     A task of the test part is the task of the same name in the data set's `eval.yaml`; one of another part has the
-    part before it: `new_users_recommend`.
+    part before it: `new_users_recommend`. With `refit` the notes say that the numbers are of the model before it.
     """
     entries = [
         EvalResultEntry(
@@ -211,7 +230,8 @@ def write_eval_results(
             source_url=f"https://huggingface.co/{repo_id}" if repo_id else None,
             source_name="Model card" if repo_id else None,
             notes=f"{of_task['headline']}, {of_task['cases']} cases, {split}"
-            + _interval_words(of_task, ", 95 % interval {}"),
+            + _interval_words(of_task, ", 95 % interval {}")
+            + (", of the model before it was trained again on all interactions (refit)" if refit else ""),
         )
         for part, task, of_task in each_task(results)
         if number(of_task["model"][of_task["headline"]]) is not None
@@ -256,9 +276,9 @@ def _count_pictures(metadata: Any) -> int | None:
 def _model_summary(tasks: Sequence[str], shop: _Shop, processor: Mapping, reads_pictures: bool) -> str:
     read = processor.get("attributes") or shop.attributes
     seen = "pictures, text, numbers and ids" if reads_pictures else "text, numbers and ids"
-    does = listed([TASK_PHRASES[task] for task in tasks])
+    does = listed([TASK_PHRASES[task] for task in tasks]) or "answers nothing without pictures of the items"
     return (
-        f"One model reads the latest {processor.get('history_length', 5)} items of a shopper's history ({seen}) and "
+        f"One model reads a shopper's history ({seen}) and "
         f"{does}, among the {shop.num_items:,} items of its own catalogue. Of an "
         f"item it reads {listed([inline(name) for name in read]) or 'no attribute'}."
     )
@@ -307,7 +327,7 @@ def as_python(value: Any) -> str:
     return text if '"' in text or "\\" in text else text.replace("'", '"')
 
 
-def _results_table(part: str, by_task: Mapping[str, TaskResult]) -> str:
+def _results_table(part: str, by_task: Mapping[str, TaskResult], own_name: str) -> str:
     """One row a task: the headline of the model with its interval, beside every trivial baseline."""
     rows = []
     for task, of_task in by_task.items():
@@ -328,7 +348,7 @@ def _results_table(part: str, by_task: Mapping[str, TaskResult]) -> str:
             ]
         )
     about = f": {PARTS[part]}" if part in PARTS else ""
-    head = ["task", "cases", "metric", "this model (95 % interval)", "trivial baselines", "better than all of them"]
+    head = ["task", "cases", "metric", f"{own_name} (95 % interval)", "trivial baselines", "better than all of them"]
     return f"**{inline(part).capitalize()}**{about}.\n\n{table(head, rows)}"
 
 
@@ -353,10 +373,10 @@ def _trivial_wins(results: Results) -> str:
     return listed(lost)
 
 
-def _metrics_table(results: Results) -> str:
+def _metrics_table(results: Results, own_name: str) -> str:
     rows = []
     for part, task, of_task in each_task(results):
-        for who, metrics in rows_of(of_task, "this model").items():
+        for who, metrics in rows_of(of_task, own_name).items():
             numbers = ", ".join(f"{inline(name)} {_decimal(value)}" for name, value in metrics.items())
             rows.append([inline(part), task, inline(who), numbers])
     return table(["part", "task", "answers by", "metrics"], rows)
@@ -368,8 +388,10 @@ def _eval_results(
     data_name: str,
     dataset_id: str | None,
     revision: str | None,
+    refit: bool,
 ) -> list[EvalResult]:
     """Every metric of the model, for the `model-index` of the card."""
+    before = ", before refit" if refit else ""
     return [
         EvalResult(
             task_type=task,
@@ -381,7 +403,7 @@ def _eval_results(
             dataset_args={"protocol": split, "cases": of_task["cases"]},
             metric_type=metric,
             metric_value=value,
-            metric_name=metric
+            metric_name=f"{metric}{before}"
             + (_interval_words(of_task, " (95 % interval {})") if metric == of_task["headline"] else ""),
         )
         for part, task, of_task in each_task(results)
@@ -411,10 +433,14 @@ def _split_words(name: str, data: Mapping[str, Any]) -> str:
     if data.get("held_out_domain") is not None:
         words += f"; the domain {inline(data['held_out_domain'])} was held out"
     core = f" Shoppers and items with at least {data['k_core']} interactions each." if data.get("k_core") else ""
-    return f"{words}.{core}"
+    again = (
+        " This is the training that the numbers are of; after the test the model was trained again on all of these "
+        "interactions (`refit`)."
+    )
+    return f"{words}.{core}{again if data['refit'] else ''}"
 
 
-def _weights_hold(item_rows: str, k_core: int) -> str:
+def _weights_hold(item_rows: str, k_core: int, refit: bool) -> str:
     own = (
         "the trained layers hold" if item_rows == "content" else "the vector of each item and the trained layers hold"
     )
@@ -423,8 +449,13 @@ def _weights_hold(item_rows: str, k_core: int) -> str:
         if k_core > 1
         else "Here that can be a single person (`k_core` was not set)."
     )
+    learnt = (
+        "all shoppers did together, with all that was held out for validation and test (`refit`)"
+        if refit
+        else "all shoppers of the training part did together"
+    )
     return (
-        f"{own} what all shoppers of the training part did together. An item that few people took tells something "
+        f"{own} what {learnt}. An item that few people took tells something "
         f"about those few. {least} Whether single histories can be drawn out of the weights was not tested."
     )
 

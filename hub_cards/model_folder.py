@@ -179,13 +179,13 @@ class ModelFolder:
         return remarks
 
     def _without_pictures(self) -> str:
+        refused = " `imagine` starts from pictures of the catalogue and is refused." * bool(self.config["num_codes"])
         if self.config.get("vision_config") is None:
-            return "This model does not look at any: its answers are the same."
+            return f"This model reads none in a history: its answers are the same.{refused}"
         return (
             "The model was trained and evaluated with them. Without, it reads the items of a history by their text, "
             "ratings and item tokens and does not see how they look: its answers and results are others than those "
-            "that were measured."
-            + (" `imagine` starts from pictures of the catalogue and is refused." if self.config["num_codes"] else "")
+            f"that were measured.{refused}"
         )
 
 

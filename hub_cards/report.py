@@ -14,13 +14,13 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from modeling_unimp.training.evaluation import Fit, fit_in_words, rows_of
-from processing_unimp import Catalogue, EvaluationCases
+from processing_unimp import TASK_NAMES, Catalogue, EvaluationCases
 from processing_unimp.metrics.summary import LOWER_IS_BETTER, NEITHER_IS_BETTER
 from processing_unimp.picture import UnreadablePicture, open_picture
 
 from .html_pieces import TEMPLATES, counted, data_uri, percent, thumbnail, title_of
 from .run_record import PARTS, Results, TaskResult, number, standing
-from .untrusted_text import one_line
+from .untrusted_text import listed, one_line
 
 STYLE = Path(__file__).with_name("report.css")
 PICTURE_SIDE = 192  # pixels; shown at half of that, which is sharp on a phone
@@ -80,6 +80,7 @@ def write_report(
     results: Results,
     codec: Mapping[str, Any] | None = None,
     fit: Fit | None = None,
+    refit: bool = False,
 ) -> Path:
     """Write `report.html`.
 
@@ -93,6 +94,8 @@ def write_report(
         codec (`Mapping`, *optional*): what turns codes into pictures: its `"metrics"`, as `measure_codec` returns
             them, and as `"pictures"` pairs of a picture and the same picture rebuilt from its codes.
         fit (`Mapping`, *optional*): by task what the fit of the closed-form scores found, see `fit_hybrid`.
+        refit (`bool`, *optional*, defaults to `False`): whether what is saved in the end is trained again on all
+            interactions; the page says then that it is of the model before.
 
     Returns:
         `Path`: the file written.
@@ -110,6 +113,7 @@ def write_report(
         answers_of[place][task] = given
 
     views = _ItemViews(catalogue)
+    asked_of = [*results.values(), *(shopper["requests"] for shopper in shoppers)]
     page = TEMPLATES.get_template("report.html").render(
         style=Markup(STYLE.read_text(encoding="utf-8")),
         num_items=len(catalogue),
@@ -125,6 +129,8 @@ def write_report(
             {"user_id": shopper["user_id"], "panels": _panels(views, shopper["requests"], given)}
             for shopper, given in zip(shoppers, answers_of, strict=True)
         ],
+        tasks=listed([task for task in TASK_NAMES if any(task in each for each in asked_of)]),
+        refit=refit,
         fit={task: fit_in_words(task, of_task) for task, of_task in (fit or {}).items()},
         codec=None if codec is None else _codec(codec),
     )

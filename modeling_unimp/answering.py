@@ -128,15 +128,21 @@ def as_read(
 
 
 def is_untrained(model: "UniMPForConditionalGeneration", task: str) -> bool:
-    """Whether a model is asked what it was never trained for, and closed-form scores do not answer."""
+    """Whether a model was never trained for a task, and closed-form scores do not answer it."""
     trained, hybrid = model.config.trained_tasks, model.hybrid_scores
-    if trained is None or task in trained or (hybrid is not None and hybrid.answers(task)):
-        return False
-    logger.warning_once(
-        f"This model was trained to {', '.join(trained)} and never to {task}: its answers say little. Train it "
-        "with this task among `tasks`."
-    )
-    return True
+    return not (trained is None or task in trained or (hybrid is not None and hybrid.answers(task)))
+
+
+def warn_if_untrained(model: "UniMPForConditionalGeneration", task: str) -> bool:
+    """[`is_untrained`] of a task that is asked for, which is told in the log."""
+    found = is_untrained(model, task)
+    if found:
+        trained = ", ".join(model.config.trained_tasks or ())
+        logger.warning_once(
+            f"This model was trained to {trained} and never to {task}: its answers say little. Train it with this "
+            "task among `tasks`."
+        )
+    return found
 
 
 def finds_nothing(model: "UniMPForConditionalGeneration", request: Request) -> bool:

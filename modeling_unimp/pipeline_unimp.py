@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, GenerationMixin, Pipeline
 
-from .answering import answer, answering, as_read, finds_nothing, is_untrained, split
+from .answering import answer, answering, as_read, finds_nothing, split, warn_if_untrained
 from .attribution import because as parts_of_scores
 from .hybrid_scores import PICTURES, TEXT, HybridScores
 from .imagining import PictureIndex, retrieve
@@ -503,7 +503,7 @@ class PersonalizationPipeline(Pipeline):
         marks = {
             "without_history": not request["history"],
             "without_match": finds_nothing(self.model, request),
-            "untrained": is_untrained(self.model, request["task"]),
+            "untrained": warn_if_untrained(self.model, request["task"]),
         }
         return {name: is_so for name, is_so in marks.items() if is_so}
 

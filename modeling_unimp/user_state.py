@@ -33,9 +33,10 @@ CACHE_OPTIONS = (
 class UserState:
     """A history as a model has read it; [`PersonalizationPipeline.read`] makes one.
 
-    It stands wherever a history does. No answer changes it; it can be pickled, and used by another process that
-    has the same model. It is a saving alone: what a state does not hold, or holds of other weights, is read again.
-    What it holds is taken for its own requests alone. To unpickle one runs what is in it: load none of a stranger's.
+    It stands wherever a history does. No answer changes it; it can be pickled, and used by another process that has
+    the same model. It is a saving alone: what a state does not hold, or holds of other weights, is read again (weights
+    that were written through `.data` seem to be the same: see `WeightsVersion`). What it holds is taken for its own
+    requests alone. To unpickle one runs what is in it: load none of a stranger's.
 
     Args:
         history (`list`): as it was given.

@@ -27,9 +27,10 @@ class WeightsVersion:
     """Equals another for as long as no weight or buffer was replaced or changed in place, and they are used alike, by
     adapters and autocast; for this process alone.
 
-    A step of any `torch.optim.Optimizer` changes weights in place. What is written through `weight.data` does not
-    count itself: set the weight itself, under `torch.no_grad`. Of a tensor of inference mode it is not known whether
-    it was changed: with one of them it equals nothing.
+    A step of any `torch.optim.Optimizer` changes weights in place, and so does `load_state_dict`. What is written
+    through `weight.data`, as by diffusers' `EMAModel.copy_to`, does not count itself: set the weight itself, under
+    `torch.no_grad`, or call `torch.autograd.graph.increment_version(model.parameters())` after it. Of a tensor of
+    inference mode it is not known whether it was changed: with one of them it equals nothing.
 
     Args:
         modules (`nn.Module`): any number of them.

@@ -72,7 +72,7 @@ class UniMPProcessor(ProcessorMixin):
             attributes (the paper); `"compact"` one of the catalogue as `[IMG] <item> [EOC]`, its stars before the
             `[EOC]`: its words and picture are in its row. What a request asks about is written in full all the same;
             recommend asks nothing, and its answer follows the last `[EOC]`, as each item follows the one before.
-        history_length (`int`, *optional*, defaults to 5): items of a history that are read, the latest ones.
+        history_length (`int`, *optional*, defaults to 5): items of a history that the network reads, the latest ones.
         max_words (`int`, *optional*, defaults to 12): words kept of each attribute value.
         max_length (`int`, *optional*, defaults to 2048): tokens of a sequence; older items give way.
         query_attribute (`str`, *optional*): attribute the search queries of training were made from.

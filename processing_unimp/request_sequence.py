@@ -120,7 +120,8 @@ def _latest(processor: "UniMPProcessor", request: Request) -> list[ItemEntry]:
         )
     if len(history) > length:
         logger.warning_once(
-            f"Some histories are longer than history_length={length} items: of these only the latest are read."
+            f"Some histories are longer than history_length={length} items: of these the network reads only the "
+            "latest; closed-form scores, where the model has them, have a limit of their own."
         )
     entries = [processor.item_text.resolve(item, f"history item {number}") for number, item in enumerate(history)]
     return entries[-length:]
@@ -145,8 +146,8 @@ def _blocks(
         )
     if len(blocks) < len(entries):
         logger.warning_once(
-            f"Some histories do not fit into max_length={processor.max_length} tokens: of these only the latest items "
-            "that fit are read."
+            f"Some histories do not fit into max_length={processor.max_length} tokens: of these the network reads "
+            "only the latest items that fit; closed-form scores, where the model has them, are not limited by it."
         )
     return blocks[::-1]
 

@@ -282,6 +282,31 @@ def test_what_the_network_earns_is_told(folder):
     assert items[1].endswith("the network does not earn its weight here, and gets none.")
 
 
+def test_of_a_refit_model_the_card_says_whose_numbers_they_are(folder):
+    """What was tested is not what is published, which has learnt the test, too."""
+    before = "numbers are of the model before it was trained again on all interactions"
+    plain = card_of(folder)
+    assert before not in plain.text and "refit" not in plain.text
+    assert "what all shoppers of the training part did together" in plain.text
+
+    write_record(folder, new_users=0.1, refit=True)
+    card = card_of(folder, dataset_id="shop/mugs-2025")
+    results = card.text.split("## Results")[1].split("## Data and split")[0]
+    assert before in results and "this model" not in results
+    assert ["test", "rate", "model before refit", "mae 0.800, rmse 1.500"] in cells(card)
+    private = card.text.split("- **In the weights:**")[1].split("\n")[0]
+    assert "with all that was held out for validation and test" in private and "training part" not in private
+    split = card.text.split("## Data and split")[1].split("## Recipe")[0]
+    assert "10% of the shoppers were left out altogether" in split
+    assert "after the test the model was trained again on all of these interactions" in split
+    assert {each.metric_name.split(" (")[0] for each in card.data.eval_results if each.task_type == "rate"} == {
+        "mae, before refit",
+        "rmse, before refit",
+    }
+    entries = parse_eval_result_entries(yaml.safe_load((folder / ".eval_results" / "mugs-2025.yaml").read_text()))
+    assert all("of the model before it was trained again" in entry.notes for entry in entries)
+
+
 def test_protocol_and_recipe(folder):
     write_record(
         folder, new_users=0.25, k_core=3, query_attribute="category", unimp={"num_latents": 2}, items="a/b.csv"
@@ -296,7 +321,7 @@ def test_protocol_and_recipe(folder):
         "Cases to train on: recommend 4.",
         "Trained in 12.34 minutes",
         "device cpu",
-        "Of a longer history only the latest 5 items are read",
+        "Of a longer history the network reads the latest 5 items.",
         "Before the split, each item and each shopper had at least 3 interactions.",
         "Trained and tested on b: 6 items, 5 of them with a picture.",
     ):
@@ -393,6 +418,49 @@ def test_what_the_folder_holds_is_said(folder, trained):
     assert "The pictures of the items" not in card_of(folder).text
 
 
+@pytest.mark.parametrize("reads_pictures", [True, False])
+def test_what_needs_the_pictures_is_not_promised_without_them(folder, trained, tmp_path, reads_pictures):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    if not reads_pictures:
+        edit(run / "config.json", vision_config=None, fusion="none")
+    write_record(run, tasks=["imagine", "recommend"])
+    drawing = "draws a picture"
+    whole = ModelCard.load(write_model_card(folder, run)).text
+    assert whole.count(drawing) == 2 and "is refused" not in whole and "A picture it draws shows" in whole
+
+    Catalogue.load(trained).save(folder, images=False)
+    card = ModelCard.load(write_model_card(folder, run))
+    assert drawing not in card.text and "A picture it draws shows" not in card.text
+    (left_out,) = [line for line in card.text.split("\n") if line.startswith("**The pictures of the items are not")]
+    assert "`imagine` is refused" in left_out and ("are read by their text" in left_out) == reads_pictures
+    assert '"task": "recommend"' in blocks(card, "python")[0]
+
+    write_record(run, tasks=["imagine"])
+    card = ModelCard.load(write_model_card(folder, run))
+    assert "answers nothing without pictures of the items" in card.text and drawing not in card.text
+
+
+def test_what_a_model_does_not_do_is_not_said_of_it(folder):
+    edit(folder / "config.json", item_rows="both")
+    ranked, rate = RESULTS["test"]["recommend"], RESULTS["test"]["rate"]
+    write_record(folder, {"test": {"recommend": ranked, "rate": rate}}, tasks=["recommend", "rate", "explain"])
+    text = card_of(folder).text
+    for words in (
+        "Rankings are over the whole catalogue; ties count against the model. Validation chose the checkpoint; the",
+        "For requests to recommend, rate and explain, about the catalogue",
+        "explanations above all.",
+        "A new item is known by its text and picture, not",
+        "What was popular in the training data is recommended more",
+    ):
+        assert words in text, words
+    edit(folder / "config.json", vision_config=None, fusion="none")
+    write_record(folder, {"test": {"rate": rate}}, tasks=["rate"], load_best_model_at_end=False)
+    text = card_of(folder).text
+    assert "Rankings are over" not in text and "is recommended more" not in text and "explanations above" not in text
+    assert "The checkpoint is the last one of the training, validation chose none; the test was touched" in text
+    assert "For requests to rate, about" in text and "A new item is known by its text, not" in text
+
+
 def test_shoppers_words_in_the_tokenizer(folder):
     assert "`tokenizer.json` can hold a rare word, such as a name" in card_of(folder).text
     edit(folder / "config.json", text_model="gpt2")
@@ -414,6 +482,15 @@ def test_pictures_as_answers(folder):
     assert "A picture it draws shows nothing that can be bought" in card.text
     assert "calibrated" not in card.text
     assert ["test", "imagine", "random item", "gain 0.010, similarity 0.500, nll -"] in cells(card)
+
+
+def test_how_much_of_a_history_counts(folder):
+    (folder / "hybrid_scores.safetensors").touch()
+    of_network = "Of a longer history the network reads the latest 5 items, and closed-form scores the latest 200"
+    assert f"{of_network}." in card_of(folder).text
+    fit = {"metric": "rmse", "cases": 9, "network": 1, "closed_form": 1, "together": 1, "asked": "rate", "weight": 1}
+    write_record(folder, fit={"rate": fit})
+    assert f"{of_network} (those of stars the whole history)." in card_of(folder).text
 
 
 def test_a_run_without_evaluation(folder):

@@ -214,7 +214,7 @@ def test_a_long_history_is_cut_to_the_latest_and_said(caplog):
     with caplog.at_level(logging.WARNING):
         for history in (["m1", "m2", "s1"], ["m1", "m2", "s1", "h1"]):
             batch = processor(requests=[{"task": "recommend", "history": history}])
-    assert caplog.text.count("only the latest are read") == 1
+    assert caplog.text.count("the network reads only the latest; closed-form scores, where") == 1
     text = readable_row(processor, batch)
     assert "<item_2>" in text and "<item_4>" in text and "<item_0>" not in text
 

@@ -398,6 +398,7 @@ def test_results_are_compared_honestly(tmp_path):
     assert "behind: everything" in select and "1,200 cases" in select and "3 left out" in select
     assert "ahead of every trivial baseline" in new_users
     page = Page(text)
+    assert "answers requests to recommend, rate and select, over a catalogue of 6 items" in page.text
     assert "On 1 of 3 tasks it is ahead" in page.text and "No shopper to show" in page.text
 
 
@@ -437,6 +438,14 @@ def test_what_the_fit_found_is_told(tmp_path):
     assert "Rate: without validation cases and ratings no closed-form scores could be fitted" in page.text
     without = Page(write_report(tmp_path, None, make_catalogue(), [], {}).read_text(encoding="utf-8"))
     assert "closed form" not in without.text
+
+
+def test_of_a_refit_model_the_report_begins_with_whose_answers_it_shows(tmp_path):
+    said = "Numbers and answers are of the model before it was trained again on all interactions"
+    for refit in (True, False):
+        path = write_report(tmp_path, None, make_catalogue(), [], IMAGINED, refit=refit)
+        above, results, _ = Page(path.read_text(encoding="utf-8")).text.partition("UniMP beside trivial baselines")
+        assert results and (said in above) == refit
 
 
 NAN = float("nan")

@@ -24,8 +24,9 @@ HISTORY = [{"item_id": "m1", "rating": 5.0}, {"item_id": "s2", "rating": None}]
 EVIL = '<script>alert("x")</script>'
 
 
-def answers_of(model, processor, **options) -> Answers:
-    return Answers(PersonalizationPipeline(model=model, processor=processor), **options)
+def answers_of(model, processor, trained=None) -> Answers:
+    model.config.trained_tasks = trained
+    return Answers(PersonalizationPipeline(model=model, processor=processor))
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +257,17 @@ def test_a_model_without_codec_does_not_offer_to_imagine():
         answers.imagine(["m1"], "hat")
 
 
+def test_a_shop_without_pictures_does_not_offer_to_imagine(tmp_path):
+    """As it is published by default."""
+    model, processor = make_imagining_model()
+    processor.catalogue.save(tmp_path, images=False)
+    processor.catalogue = Catalogue.load(tmp_path)
+    answers = answers_of(model, processor)
+    assert answers.tasks == list(TASK_NAMES[:-1])
+    with pytest.raises(ValueError, match="cannot imagine: no item of its catalogue has a picture.* Ask for recommend"):
+        answers.imagine(["m1"], "hat")
+
+
 def test_tasks_that_were_not_trained_are_left_out():
     answers = answers_of(*make_imagining_model(), trained=["recommend", "explain"])
     assert answers.tasks == ["recommend", "explain"]
@@ -264,6 +276,17 @@ def test_tasks_that_were_not_trained_are_left_out():
     answers = answers_of(*make_imagining_model(), trained=["explain"])
     *_, sheet = Panels(answers).sheet(HISTORY, "h1", {})
     assert "gives items no score" in sheet
+
+
+def test_what_closed_forms_answer_is_offered(caplog):
+    """A selection follows the ranking, so it was never trained and is as good."""
+    model, processor = make_imagining_model()
+    nobody = HybridScores({}, {}, torch.zeros(6), [Score("popularity")], {})
+    model.hybrid_scores = nobody.with_weights({"recommend": [1.0, 1.0]}, None)
+    answers = answers_of(model, processor, trained=["recommend", "rate"])
+    assert answers.tasks == ["recommend", "rate", "select"] and "trained" not in caplog.text
+    assert "untrained" not in answers.select(["m1"], ["h1", "s1"])
+    assert "not trained to search" in answers.missing["search"]
 
 
 def test_a_model_without_vision_has_reasons_without_heat(blind):

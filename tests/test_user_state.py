@@ -1,6 +1,7 @@
 """A history that is read once: every answer is that of the whole sequence, and nothing is read twice."""
 
 import contextlib
+import copy
 import pickle
 
 import pytest
@@ -271,6 +272,22 @@ def test_a_shop_or_model_that_has_changed_is_read_anew(item_rows):
     answers.append(check())
     ratings = [answer[1]["stars"] for answer in answers]
     assert len(set(ratings)) == 5
+
+
+@pytest.mark.parametrize("item_rows", ["free", "content"])
+def test_weights_that_were_written_through_data_are_noticed_once_that_is_said(item_rows):
+    """As the README says."""
+    processor = make_model_processor()
+    unimp = PersonalizationPipeline(model=make_model(processor, item_rows=item_rows), processor=processor)
+    state = unimp.read(HISTORY)
+    before = unimp(asked(state, "recommend", "rate"))
+    for weight in unimp.model.parameters():
+        weight.data.copy_(weight.data * 1.5)
+    torch.autograd.graph.increment_version(unimp.model.parameters())
+    model = copy.deepcopy(unimp.model)  # which has read nothing with other weights
+    model.load_state_dict(model.state_dict())
+    expected = PersonalizationPipeline(model=model, processor=processor)(asked(HISTORY, "recommend", "rate"))
+    assert close(unimp(asked(state, "recommend", "rate")), expected) and not close(before, expected)
 
 
 def test_what_was_read_under_autocast_is_not_taken_outside_of_it(unimp):

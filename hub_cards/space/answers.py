@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hub_cards.html_pieces import exact_uri
+from modeling_unimp.answering import is_untrained
 from processing_unimp import TASK_NAMES
 from processing_unimp.bounds import short_repr
 
@@ -33,18 +34,22 @@ class Answers:
     """Answers of one model over its shop.
 
     Args:
-        pipeline (`PersonalizationPipeline`)
-        trained (`Sequence[str]`, *optional*): the tasks it was trained for; all six by default.
+        pipeline (`PersonalizationPipeline`): of the tasks, those that it answers without the mark `"untrained"` are
+            offered.
     """
 
-    def __init__(self, pipeline: Any, trained: Any = TASK_NAMES) -> None:
+    def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
         self.catalogue = pipeline.processor.catalogue
         self._words: tuple[Any, list[str]] = (None, [])
         self._states: OrderedDict[Any, Any] = OrderedDict()
-        self.missing = {task: f"it was not trained to {task}" for task in TASK_NAMES if task not in trained}
+        self.missing = {
+            task: f"it was not trained to {task}" for task in TASK_NAMES if is_untrained(pipeline.model, task)
+        }
         if pipeline.model.image_codec is None:
             self.missing["imagine"] = "it has no image codec, so it cannot imagine pictures"
+        elif not any(map(self.catalogue.has_picture, self.catalogue.item_ids)):
+            self.missing["imagine"] = "no item of its catalogue has a picture, and it starts from pictures of items"
 
     @property
     def tasks(self) -> list[str]:

@@ -7,7 +7,6 @@ python -m hub_cards.space.app --model ORG/NAME     a folder, or a name on the Hu
 import argparse
 import contextlib
 import functools
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from gradio.context import LocalContext
 from mcp.types import CallToolRequest
 from starlette.middleware import Middleware
 from transformers import pipeline
-from transformers.utils import cached_file
 
 import modeling_unimp  # noqa: F401  registers the pipeline
 from hub_cards.space.answers import Answers
@@ -42,7 +40,6 @@ from hub_cards.space.request_limits import RequestLimits
 from hub_cards.space.shoppers import ready_shoppers
 from hub_cards.space.stopping import stoppable
 from hub_cards.space.tabs import choose_tab, imagine_tab, recommend_tab, search_tab, shop_tab
-from processing_unimp import TASK_NAMES
 
 STYLE = Path(__file__).with_name("style.css")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif"]
@@ -77,10 +74,8 @@ def load_answers(model: str) -> Answers:
     Args:
         model (`str`): a folder that `train.py` wrote, or a name on the Hub.
     """
-    record = cached_file(model, "results.json", _raise_exceptions_for_missing_entries=False)
-    trained = json.loads(Path(record).read_text())["recipe"]["data"]["tasks"] if record else TASK_NAMES
-    unimp = pipeline("personalization", model=model)  # type: ignore[call-overload]  # transformers lists its own tasks
-    return Answers(unimp, trained)
+    # transformers lists its own tasks
+    return Answers(pipeline("personalization", model=model))  # type: ignore[call-overload]
 
 
 def make_page(answers: Answers, shoppers: list[History]) -> gr.Blocks:

@@ -60,7 +60,7 @@ class Panels:
         return HTML.shoppers(latest, chosen)
 
     def history(self, history: Sequence[Entry]) -> Markup:
-        """The latest first; items too old to be read are pale."""
+        """The latest first; items that the network is not shown are pale."""
         if not history:
             return HTML.note("Nothing yet. Press + on any item of the shop.")
         events = [(self.cards.view_of(entry["item_id"]), entry.get("rating")) for entry in reversed(list(history))]

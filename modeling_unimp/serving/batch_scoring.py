@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoProcessor
 
-from ..answering import as_read, finds_nothing, is_untrained
+from ..answering import as_read, finds_nothing, warn_if_untrained
 from ..item_embeddings import item_logits
 from ..modeling_unimp import UniMPForConditionalGeneration
 from ..ranking import rank_items
@@ -298,7 +298,7 @@ class Scorer:
         self.model, self.processor, self.vision_features = model, processor, vision_features
         self.has_queries, self.query = has_queries, args.query
         self.task = "search" if has_queries or args.query is not None else "recommend"
-        is_untrained(model, self.task)  # which says so
+        warn_if_untrained(model, self.task)
         self.exclude_seen = args.exclude_seen
         if self.exclude_seen is None:
             self.exclude_seen = processor.leaves_out_seen(self.task)

@@ -63,7 +63,11 @@ class DataArguments:
     history_format: str = _option(
         "full", "full: items of a history with their attributes, as in the paper; compact: as their tokens alone."
     )
-    history_length: int = _option(5, "Latest items of a history that are read, in training and after.")
+    history_length: int = _option(
+        5,
+        "Latest items of a history that the network reads, in training and after; closed-form scores read the latest "
+        "200, those of stars all.",
+    )
     max_words: int = _option(12, "Words kept of each attribute value.")
     max_length: int = _option(2048, "Tokens of a sequence; older items give way.")
     num_candidates: int = _option(8, "Candidates of a select request.")
