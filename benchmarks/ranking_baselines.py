@@ -188,7 +188,9 @@ def matrix_of(neighbours: Neighbours, k: int) -> sparse.csr_matrix:
     items, values = neighbours.items[:, :k], neighbours.values[:, :k]
     num_items, width = items.shape
     starts = np.arange(num_items + 1) * width
-    found = sparse.csr_matrix((values.ravel().astype(np.float64), items.ravel(), starts), shape=(num_items,) * 2)
+    # Of its own: entries that are 0 are taken out in place, and the neighbours are read again.
+    entries = values.ravel().astype(np.float64), items.flatten(), starts
+    found = sparse.csr_matrix(entries, shape=(num_items,) * 2)
     found.eliminate_zeros()
     return found
 

@@ -96,6 +96,16 @@ def test_the_nearest_alone_count(split):
     assert ranking_baselines.matrix_of(neighbours, 2).toarray()[M2, H2] == pytest.approx(1 / np.sqrt(2))
 
 
+def test_variants_of_ease_leave_one_another_alone(split):
+    """All weights, and those above 0, of the same neighbours: each scores the same whichever was made before."""
+    cases = cases_of(split, "recommend", exclude_seen=False)
+    tie_break = np.arange(6) / 6
+    alone = [scores_on(score, cases) for _, score in ranking_baselines.tuned_ease(split.train, tie_break)]
+    together = [scores_on(score, cases) for _, score in [*ranking_baselines.tuned_ease(split.train, tie_break)]]
+    np.testing.assert_array_equal(together, alone)
+    assert not np.array_equal(alone[0], alone[len(ranking_baselines.HALF_LIVES)])  # some weights are below 0
+
+
 def test_blocks_of_cases_change_nothing(split, monkeypatch):
     cases = cases_of(split, "recommend", exclude_seen=False)
     *_, (_, score) = ranking_baselines.tuned_ease(split.train, np.arange(6) / 6)
