@@ -398,6 +398,8 @@ def test_arguments_and_processors_of_another_kind_or_shop_are_told(tmp_path):
     for strange in (None, trainer.processing_class.tokenizer):
         with pytest.raises(ValueError, match=r"processing_class is a .*: expected a UniMPProcessor"):
             UniMPTrainer(trainer.model, trainer.args, processing_class=strange)
+    with pytest.raises(ValueError, match=r"task_names=\['rate'\]: expected \['recommend'"):
+        UniMPTrainer(trainer.model, trainer.args, processing_class=trainer.processing_class, task_names=["rate"])
     other = make_model_processor(catalogue=Catalogue.from_items([{"item_id": "another", "title": "one"}]))
     with pytest.raises(ValueError, match="catalogue"):
         UniMPTrainer(trainer.model, trainer.args, processing_class=other)

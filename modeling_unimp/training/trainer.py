@@ -64,6 +64,7 @@ class UniMPTrainer(Trainer):
         evaluation_cases (`Sequence[EvaluationCases]`, *optional*): what an evaluation during training answers.
         vision_features (`FeatureStore`, *optional*): frozen features of the catalogue's pictures.
         competing_items (`torch.BoolTensor` of shape `(N,)`, *optional*): what the loss may lower; without it all.
+        task_names (`Sequence[str]`, *optional*): what `task_ids` of a batch index, which is always `TASK_NAMES`.
         data_collator (`UniMPCollator`, *optional*): made from the other arguments where it is left out.
         kwargs (*optional*): the other arguments of `Trainer`, but those that would have no effect.
 
@@ -84,6 +85,7 @@ class UniMPTrainer(Trainer):
         data_collator: Any = None,
         *,
         processing_class: UniMPProcessor | None = None,
+        task_names: Sequence[str] = TASK_NAMES,
         evaluation_cases: Sequence[EvaluationCases] = (),
         vision_features: FeatureStore | None = None,
         competing_items: torch.Tensor | None = None,
@@ -100,6 +102,11 @@ class UniMPTrainer(Trainer):
             raise ValueError(f"args is a {type(args).__name__}: expected UniMPTrainingArguments.")
         if not isinstance(processing_class, UniMPProcessor):
             raise ValueError(f"processing_class is a {type(processing_class).__name__}: expected a UniMPProcessor.")
+        if tuple(task_names) != tuple(TASK_NAMES):
+            raise ValueError(
+                f"task_names={list(task_names)}: expected {list(TASK_NAMES)}, which `task_ids` of a batch index. "
+                "Leave it out."
+            )
         if data_collator is None:
             data_collator = UniMPCollator(
                 processing_class, args.context_loss, args.next_item_weight > 0, vision_features=vision_features
