@@ -27,10 +27,8 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 12) -> 
     prices = np.exp(rng.normal(3, 0.7, num_items)).round(2).tolist()
     log_popularity = -np.log(rng.permutation(num_items) + 5.0)
     points = rng.normal(size=(CATEGORIES, TASTES))[categories] + OF_ITEM * rng.normal(size=(num_items, TASTES))
-    described = zip(brands, categories, prices, strict=True)
-    items = ((f"A{item:05d}", f"brand {b}", f"category {c}", price) for item, (b, c, price) in enumerate(described))
 
-    def interactions() -> Iterator[tuple[str, str, int]]:
+    def interactions() -> Iterator[tuple[int, int, int]]:
         for user in range(num_users):
             likes = log_popularity + points @ rng.normal(size=TASTES)
             size = 5 + int(rng.poisson(4))
@@ -39,9 +37,9 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 12) -> 
             second = int(rng.integers(1_600_000_000, 1_700_000_000))
             for item in rng.permutation(taken).tolist():
                 second += 1 + int(rng.exponential(86_400))
-                yield f"U{user}", f"A{item:05d}", second
+                yield user, item, second
 
-    return write_tables(folder, items, interactions())
+    return write_tables(folder, brands, categories, prices, interactions())
 
 
 if __name__ == "__main__":

@@ -30,10 +30,8 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 11) -> 
     following = rng.integers(0, CATEGORIES, (CATEGORIES, 3))
     of_category = [np.flatnonzero(categories == category) for category in range(CATEGORIES)]
     prices = [round(float(np.exp(rng.normal(3, 0.7))), 2) for _ in range(num_items)]
-    described = zip(brands, categories, prices, strict=True)
-    items = ((f"A{item:05d}", f"brand {b}", f"category {c}", price) for item, (b, c, price) in enumerate(described))
 
-    def interactions() -> Iterator[tuple[str, str, int]]:
+    def interactions() -> Iterator[tuple[int, int, int]]:
         for user in range(num_users):
             liked, own = rng.choice(CATEGORIES, 3, replace=False), rng.choice(BRANDS, 6, replace=False)
             category, second, seen = rng.choice(liked), int(rng.integers(1_600_000_000, 1_700_000_000)), set()
@@ -50,19 +48,26 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 11) -> 
                     continue
                 seen.add(item)
                 second += int(rng.exponential(86_400))
-                yield f"U{user}", f"A{item:05d}", second
+                yield user, item, second
 
-    return write_tables(folder, items, interactions())
+    return write_tables(folder, brands, categories, prices, interactions())
 
 
 def write_tables(
-    folder: Path, items: Iterable[tuple[str, str, str, float]], interactions: Iterable[tuple[str, str, int]]
+    folder: Path,
+    brands: Iterable[int],
+    categories: Iterable[int],
+    prices: Iterable[float],
+    interactions: Iterable[tuple[int, int, int]],
 ) -> int:
-    """items.csv and interactions.csv; returns how many interactions there are."""
+    """items.csv and interactions.csv, of the numbers of users and items and seconds; returns how many interactions
+    there are."""
+    described = enumerate(zip(brands, categories, prices, strict=True))
+    items = ((f"A{item:05d}", f"brand {brand}", f"category {kind}", price) for item, (brand, kind, price) in described)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "items.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("item_id", "brand", "category", "price"), *items])
-    rows = list(interactions)
+    rows = [(f"U{user}", f"A{item:05d}", second) for user, item, second in interactions]
     with (folder / "interactions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("user_id", "item_id", "timestamp"), *rows])
     return len(rows)

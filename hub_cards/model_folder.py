@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers.utils import PROCESSOR_NAME
 
 from modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from modeling_unimp.backbones import is_unused_vision_part
@@ -21,8 +20,8 @@ from modeling_unimp.manifest import check_weights
 from processing_unimp import Catalogue
 from processing_unimp.bounds import short_repr
 from processing_unimp.catalogue import CATALOGUE_FILE
-from processing_unimp.processing_unimp import HASHED
-from processing_unimp.processor_manifest import check_hash
+from processing_unimp.processing_unimp import EXACT, HASHED, SETTINGS
+from processing_unimp.processor_manifest import check_all
 
 from .run_record import RESULTS, read_json
 
@@ -93,9 +92,8 @@ class ModelFolder:
         check_weights(self.path)
         check_weights(self.path, HYBRID_FILE.removesuffix(".safetensors"))
         check_weights(self.path, CODEC_WEIGHTS, subfolder=CODEC_FOLDER)
-        for name in HASHED:
-            if name != PROCESSOR_NAME and (self.path / name).is_file():  # which people write by hand
-                check_hash(self.path / name)
+        there = [self.path / name for name in HASHED if (self.path / name).is_file()]
+        check_all(*([file for file in there if file.name in names] for names in (EXACT, SETTINGS)))
 
     def _check_catalogue(self) -> None:
         file = self.path / CATALOGUE_FILE

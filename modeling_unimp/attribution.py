@@ -17,9 +17,10 @@ import torch
 from .hybrid_scores import AGAIN, MAX_HISTORY, PICTURES, POPULARITY, TEXT, HybridScores, Score, StandIn, numbers_of
 from .interfaces import Catalogue, Request
 
-# What the closed-form scores of a history say, in words; of "EASE 100" the first.
+# What the closed-form scores of a history say, in words; of "EASE 100" what is no number.
 SOURCES = {
     "EASE": "taken by the same shoppers, or alike",  # it counts what is alike in words and pictures, too
+    "EASE without content": "taken by the same shoppers",
     "kNN": "taken by the same shoppers",
     "transitions": "taken soon before or after it",
     TEXT: "alike in words",
@@ -95,7 +96,7 @@ def because(
             total_n = raw_Kn.sum(dim=0)
             proportion_Kn = raw_Kn / total_n.where(total_n != 0, torch.ones_like(total_n))
             for place, proportion_n in zip(told_at, proportion_Kn, strict=True):
-                of_history[place, score.source.split()[0]] += part_n * proportion_n
+                of_history[place, _without_number(score.source)] += part_n * proportion_n
     if weight := 1.0 if knows_nothing else hybrid.popularity_weight(task):
         part_n = weight * hybrid.raw(Score(POPULARITY), [()], num_items=num_items)[0, items]
         least = hybrid.popularity.min() + torch.tensor(float(hybrid.num_items)).log()
@@ -118,6 +119,10 @@ def because(
         return _shares({name: float(part_n[row]) for name, part_n in parts.items()}, by_place, named, most)
 
     return [told(row) for row in range(len(items))]
+
+
+def _without_number(source: str) -> str:
+    return " ".join(word for word in source.split() if not word.isdigit())
 
 
 def _in_words(source: str, is_borrowed: bool) -> str:

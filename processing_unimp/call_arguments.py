@@ -1,8 +1,8 @@
-"""Arguments of `UniMPProcessor.__call__`: none is passed over in silence."""
+"""Arguments of `UniMPProcessor`: none is passed over in silence."""
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .bounds import short_repr
@@ -29,6 +29,19 @@ def check_arguments(
             raise ValueError(f"there is no argument {short_repr(name)}: {hint}")
         if name in fixed and value not in fixed[name]:
             raise ValueError(f"{name}={short_repr(value)}: expected {fixed[name][0]!r}; leave it out.")
+
+
+def check_spelling(kwargs: Iterable[str], settings: Sequence[str]) -> None:
+    """Refuse a name that is nearly a setting and none. Any other may be of the tokenizer, of the image processor or of
+    transformers.
+
+    Raises:
+        ValueError: the message names the setting.
+    """
+    for name in kwargs:
+        near = difflib.get_close_matches(name, settings, n=1, cutoff=0.85)
+        if near and name not in settings:
+            raise ValueError(f"the processor has no setting {short_repr(name)}: did you mean {near[0]}?")
 
 
 def sorted_arguments(

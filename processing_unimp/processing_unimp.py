@@ -4,7 +4,6 @@ One processor serves training, evaluation and serving, so that requests are enco
 carries the catalogue: a saved model folder answers without any training data.
 """
 
-import difflib
 import inspect
 import numbers
 import os
@@ -27,7 +26,7 @@ from .all_tasks import TASKS, task_of
 from .batch_pictures import BatchPictures, PixelCache, VisionFeatures
 from .bounds import short_repr
 from .byte_level_bpe import SCRATCH_VOCABULARY_SIZE, train_byte_level_bpe
-from .call_arguments import WITH_PICTURES, check_arguments, sorted_arguments
+from .call_arguments import WITH_PICTURES, check_arguments, check_spelling, sorted_arguments
 from .catalogue import Catalogue
 from .catalogue_file import CATALOGUE_FILE
 from .control_tokens import ControlTokens
@@ -35,7 +34,7 @@ from .grounds import Ground, grounds_of
 from .item_terms import TERMS_FILE, ItemTerms
 from .item_text import ID, RATING, ItemEntry, ItemText, attributes_to_read, describe
 from .picture import open_picture
-from .processor_manifest import PROCESSOR_MANIFEST, check_hash, hash_of, known_hashes, write_hashes
+from .processor_manifest import PROCESSOR_MANIFEST, check_all, check_present, hash_of, write_hashes
 from .request_reading import picture_of_request, read_request
 from .request_sequence import sequence_of
 from .sequence_rows import IGNORED, left_padded, padded_inputs
@@ -45,9 +44,9 @@ from .task_imagine import expand_query
 logger = logging.get_logger(__name__)
 
 TOKENIZER_FILE = "tokenizer.json"
-# What has to be as it was saved, and is hashed.
-TOKENIZER_SETTINGS = "tokenizer_config.json"
-HASHED = (TOKENIZER_FILE, CATALOGUE_FILE, TERMS_FILE, PROCESSOR_NAME, TOKENIZER_SETTINGS)
+EXACT = (TOKENIZER_FILE, CATALOGUE_FILE, TERMS_FILE)  # have to be what was saved
+SETTINGS = (PROCESSOR_NAME, "tokenizer_config.json")  # people write these by hand
+HASHED = (*EXACT, *SETTINGS)
 # The least of each whole number.
 LEAST = {"first_token_id": 1, "num_codes": 0, "num_retrieved": 1, "num_image_tokens": 0}
 LEAST |= {"history_length": 1, "max_words": 1, "max_length": 1}
@@ -524,12 +523,8 @@ class UniMPProcessor(ProcessorMixin):
             ValueError: one of them was damaged or exchanged, or a setting whose name is misspelt.
             FileNotFoundError: one of them is not there.
         """
-        own = [name for name in inspect.signature(cls).parameters if name not in ("image_processor", "tokenizer")]
-        for name in kwargs:
-            # Others may be of tokenizer, image processor or transformers; only what is nearly one of ours is none.
-            near = difflib.get_close_matches(name, own, n=1, cutoff=0.85)
-            if near and name not in own:
-                raise ValueError(f"the processor has no setting {name!r}: did you mean {near[0]}?")
+        _, _, *settings_of_ours = inspect.signature(cls).parameters  # after image processor and tokenizer
+        check_spelling(kwargs, settings_of_ours)
         hub = {
             name: kwargs[name]
             for name in ("cache_dir", "revision", "subfolder", "token", "local_files_only")
@@ -545,22 +540,9 @@ class UniMPProcessor(ProcessorMixin):
         manifest = found(PROCESSOR_MANIFEST)  # from the Hub, to beside the files that it is about
         files = {file_name: found(file_name) for file_name in HASHED}
         tokenizer, catalogue, terms, *settings = files.values()
-        noted = known_hashes(manifest.parent) if verify and manifest is not None else {}
-        for file_name, file in files.items():
-            if file_name in noted and file is None:
-                raise FileNotFoundError(
-                    f"{file_name} is missing beside {manifest}, which says what was saved: copy, download or save the "
-                    "folder again; verify=False loads what is there."
-                )
-        for file in (tokenizer, terms):
-            if verify and file is not None:
-                check_hash(file)
-        for file in settings if verify else ():
-            try:
-                if file is not None:
-                    check_hash(file)
-            except ValueError as error:
-                logger.warning(f"{error} If it was changed by hand, all is well; saving it again ends this warning.")
+        if verify:
+            check_present(files, manifest)
+            check_all((tokenizer, terms), settings)  # the catalogue looks at its own
         name = str(pretrained_model_name_or_path)
         try:
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)

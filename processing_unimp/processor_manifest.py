@@ -2,11 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.utils.sha import sha_fileobj
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 PROCESSOR_MANIFEST = "processor_manifest.json"
 
@@ -64,3 +67,34 @@ def check_hash(file: Path) -> None:
             f"{file} is not what was written: its sha256 is not that of {PROCESSOR_MANIFEST}. It was damaged or "
             "exchanged: copy, download or save it again; verify=False loads it as it is."
         )
+
+
+def check_all(exact: Iterable[Path | None], settings: Iterable[Path | None]) -> None:
+    """Compare files with the manifest beside them, as far as they are there; settings that are not what was written
+    are told in the log, for people write these by hand.
+
+    Raises:
+        ValueError: one of the others is not what was written.
+    """
+    for file in filter(None, exact):
+        check_hash(file)
+    for file in filter(None, settings):
+        try:
+            check_hash(file)
+        except ValueError as error:
+            logger.warning(f"{error} If it was changed by hand, all is well; saving it again ends this warning.")
+
+
+def check_present(files: Mapping[str, Path | None], manifest: Path | None) -> None:
+    """Compare the names of files with a manifest, if there is one.
+
+    Raises:
+        FileNotFoundError: a file that was saved is not there.
+    """
+    noted = {} if manifest is None else known_hashes(manifest.parent)
+    for name, file in files.items():
+        if name in noted and file is None:
+            raise FileNotFoundError(
+                f"{name} is missing beside {manifest}, which says what was saved: copy, download or save the folder "
+                "again; verify=False loads what is there."
+            )

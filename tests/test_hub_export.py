@@ -255,6 +255,16 @@ def of_shoppers(folder: Path) -> None:
     Catalogue.from_items([dict(item, user_id="ada") for item in ITEMS]).save(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "processor_config.json", "tokenizer_config.json"])
+def test_settings_that_were_written_by_hand_are_told_and_published(changed, caplog, monkeypatch, name):
+    """As they are told and loaded."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    content = json.loads((changed / name).read_text())
+    (changed / name).write_text(json.dumps(content | {"noted_by": "hand"}))
+    unimp_push.push(changed, "shop/mugs", dry_run=True)
+    assert "changed by hand" in caplog.text and name in caplog.text
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

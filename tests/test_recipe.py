@@ -82,6 +82,14 @@ def test_values_that_no_run_can_have_are_told_at_once(parse, words, message):
         parse(*words)
 
 
+def test_a_dict_of_a_recipe_may_be_json(parse):
+    few = ("--unimp", '{"num_latents": 4}')
+    _, model, _ = parse(*few, recipe='unimp: \'{"num_latents": 8, "fusion": "late"}\'\n')
+    assert model.config_fields == {"num_latents": 4, "fusion": "late"}
+    with pytest.raises(SystemExit, match="The recipe cannot be read: 'late' is not JSON"):
+        parse(*few, recipe="unimp: late\n")
+
+
 def test_arguments_made_in_python_take_json_too(tmp_path):
     args = UniMPTrainingArguments(output_dir=str(tmp_path), use_cpu=True, task_weights='{"rate": 2}')
     assert args.task_weights == {"rate": 2}

@@ -58,7 +58,6 @@ LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
 LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
 EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
-WITHOUT_CONTENT = "EASE 100 without content"  # where what is alike is no hint of what goes together
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 NUM_FOLDS, FEWEST_STARS = 5, 20  # cases of validation
@@ -94,7 +93,8 @@ def closed_form_scores(
     if not any(found.values()):
         found["kNN"] = item_knn(train)
     elif terms is not None or pictures is not None:
-        found[WITHOUT_CONTENT] = ease(train, EASE_PENALTIES[-1])
+        # Where what is alike is no hint of what goes together.
+        found[f"EASE {EASE_PENALTIES[-1]:g} without content"] = ease(train, EASE_PENALTIES[-1])
     found |= {
         "transitions": windowed_transitions(train),
         TEXT: None if terms is None else text_similarity(terms),

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -353,17 +353,9 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
         raise SystemExit(f"{', '.join(unread_steps)}: no effect, for a run trains, evaluates and tests. Leave it out.")
     for group in (data_args, model_args, args):
         for name in DICTS & vars(group).keys():
-            of_recipe = (recipe or {}).get(name)
-            if isinstance(of_recipe, str):
-                of_recipe = json_object(of_recipe)
-            if not isinstance(of_recipe, dict):
-                continue
-            if name == "task_shares" and "tasks" in given:  # of the recipe's other tasks nothing is drawn
-                left_out = {*TASK_NAMES} - {*data_args.tasks}
-                of_recipe = {task: share for task, share in of_recipe.items() if task not in left_out}
+            left_out = {*TASK_NAMES} - {*data_args.tasks} if name == "task_shares" and "tasks" in given else set()
             named = getattr(group, name) if name in given else None
-            # An empty one leaves none of the recipe's.
-            setattr(group, name, named if named == {} else of_recipe | (named or {}))
+            setattr(group, name, changed((recipe or {}).get(name, getattr(group, name)), named, left_out))
     check_names(
         [word.lstrip("-").split("=")[0] for word in unread if word.startswith("--")] or unread,
         {action.dest for action in parser._actions},
@@ -386,6 +378,21 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
     if "config" in given:  # else the data say what was not given
         check_config_fields(model_args)
     return data_args, model_args, args
+
+
+def changed(of_recipe: Any, named: dict[str, Any] | None, left_out: Set[str]) -> Any:
+    """A dict of a recipe, as it is or as JSON, with what the command line names, of which an empty one leaves none of
+    the recipe's; without the shares of tasks that the command line leaves out, of which nothing is drawn."""
+    if named == {}:
+        return named
+    if isinstance(of_recipe, str):
+        try:
+            of_recipe = json_object(of_recipe)
+        except argparse.ArgumentTypeError as error:
+            raise SystemExit(f"The recipe cannot be read: {error}") from error
+    if not isinstance(of_recipe, dict):
+        return of_recipe  # which the check of types tells
+    return {name: value for name, value in of_recipe.items() if name not in left_out} | (named or {})
 
 
 def _check_types(group: Any) -> None:
