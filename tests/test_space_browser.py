@@ -232,6 +232,7 @@ def test_a_page_shows_what_is_on_sale_when_it_is_loaded(page, answers):
     answers.catalogue.retire([answers.catalogue.item_id(0)])
     try:
         page.reload()
+        page.wait_for_selector("#for-you .product")
         page.get_by_role("tab", name="The shop").click()
         page.locator(first.replace("'0'", "'1'")).wait_for()
         assert page.locator(first).count() == 0

@@ -124,12 +124,19 @@ def test_a_picture_is_not_drawn_on_for_a_client_that_cancels(address, steps):
     check_that_no_step_follows(address, steps)
 
 
+def open_page(browser, address: str):
+    """A page that has its first answers: while it loads, a slow machine may lose a click."""
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_selector("#for-you .product")
+    return page
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 @pytest.mark.parametrize("leave", ["close the page", "press stop", "change the history"])
 def test_a_picture_is_not_drawn_on_for_a_page_that_does_not_want_it(address, browser, steps, leave):
-    page = browser.new_page()
-    page.goto(address)
+    page = open_page(browser, address)
     page.get_by_role("tab", name="Imagine").click()
     page.locator("#imagine textarea, #imagine input").fill("hat")
     page.keyboard.press("Enter")
@@ -149,9 +156,7 @@ def test_a_picture_is_not_drawn_on_for_a_page_that_does_not_want_it(address, bro
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 def test_a_sheet_is_not_filled_on_when_it_is_closed(address, browser, steps):
-    page = browser.new_page()
-    page.goto(address)
-    page.wait_for_selector("#for-you .product")
+    page = open_page(browser, address)
     steps.hold = steps.done + 4  # one forward for the stars, then one a word
     page.locator("#for-you .face").first.click()
     assert steps.reached.wait(30)
