@@ -131,7 +131,9 @@ def load_left_out(model: Any, missing: set[str]) -> set[str]:
         found |= _text_weights(model.config.text_model, model.config.text_config.vocab_size)
     if is_vision and model.config.vision_model is not None:
         found |= _vision_weights(model.config.vision_model)
-    loaded = (is_text | is_vision) & set(found)
+    # One that is tied to another has no memory of its own yet.
+    empty = {key for key in found if key in named and model.get_parameter_or_buffer(named[key]).is_meta}
+    loaded = (is_text | is_vision) & set(found) - empty
     for key in loaded:
         model.get_parameter_or_buffer(named[key]).copy_(found[key])
     if loaded:

@@ -129,7 +129,9 @@ class UniMPPreTrainedModel(PreTrainedModel):
                 "ignore_mismatched_sizes=True draws these weights anew."
             ) from error
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-            is_told = isinstance(error, ValueError) and str(name) in str(error)
+            # Of this folder, or of a backbone that its config names.
+            named = (str(name), "text_model=", "vision_model=")
+            is_told = isinstance(error, ValueError) and any(word in str(error) for word in named)
             # An argument of the caller's that does not exist, such as of a way to quantise.
             if is_told or (isinstance(error, TypeError) and any(f"'{key}'" in str(error) for key in kwargs)):
                 raise
@@ -137,7 +139,6 @@ class UniMPPreTrainedModel(PreTrainedModel):
                 f"the model in {str(name)!r} cannot be loaded ({type(error).__name__}: {error}). It may be "
                 "damaged: copy, download or save it again."
             ) from error
-        info["missing_keys"] -= load_left_out(model, set(info["missing_keys"]))
         tower = "" if model.config.vision_config is None else model.config.vision_config.model_type
         lost = sorted(key for key in info["missing_keys"] if not is_unused_vision_part(key, tower))
         if lost and name is not None and verify and not output_loading_info:
@@ -146,6 +147,13 @@ class UniMPPreTrainedModel(PreTrainedModel):
                 "take their place. Save the whole model again; verify=False loads it as it is."
             )
         return (model, info) if output_loading_info else model
+
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
+        """As `PreTrainedModel.tie_weights`. When a checkpoint was read, weights that it leaves out are taken from the
+        backbones first: otherwise transformers reports them as lost, and their tied ones as a damaged checkpoint."""
+        if missing_keys:
+            missing_keys -= load_left_out(self, missing_keys)
+        super().tie_weights(missing_keys=missing_keys, recompute_mapping=recompute_mapping)
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """The words' embedding as it is: ids of added tokens begin right after the words, so it cannot be resized."""

@@ -1,6 +1,7 @@
 """The whole model on tiny real classes: equivalences, generation, saving, growing, freezing."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from tiny_models import (
     vision_config,
 )
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionModel, MobileNetV1Config
+from transformers.testing_utils import CaptureLogger
+from transformers.utils import logging
 
 from modeling_unimp.backbones import SUPPORTED_TEXT_MODELS
 from modeling_unimp.configuration_unimp import UniMPConfig
@@ -281,10 +284,16 @@ def test_weights_left_out_come_from_the_backbones(tmp_path):
     assert not any("vision_tower" in name and "running" not in name for name in kept)
     assert not any("lm_head" in name or "layers.0" in name for name in kept)
     model.save_pretrained(tmp_path / "unimp", state_dict=kept)
-    loaded, report = UniMPForConditionalGeneration.from_pretrained(tmp_path / "unimp", output_loading_info=True)
+    with CaptureLogger(logging.get_logger("transformers.modeling_utils")) as captured:
+        loaded, report = UniMPForConditionalGeneration.from_pretrained(tmp_path / "unimp", output_loading_info=True)
     assert not report["missing_keys"]
+    assert not captured.out  # nothing of lost or newly drawn weights
     batch = batch_of(model.config, RAGGED)
     assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+    assert loaded.lm_head.weight is loaded.get_input_embeddings().weight
+    shutil.rmtree(tmp_path / "vision")
+    with pytest.raises(ValueError, match="^vision_model='.*vision': there is no such folder"):
+        UniMPForConditionalGeneration.from_pretrained(tmp_path / "unimp")
 
 
 @pytest.mark.parametrize("item_rows", ["free", "content", "both"])
