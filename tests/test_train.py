@@ -180,6 +180,13 @@ def test_a_codec_alone(tmp_path):
         (["--k_core", "1000"], "the shop cannot be split: no interaction of"),
         (["--metric_for_best_model", "recommend_hr@7"], "this cannot be trained: "),
         (["--report_to", "comet_ml"], "this cannot be trained: "),
+        (["--optim", "adamw_torch", "--optim_args", "foo"], "optim: adamw_torch, optim_args: foo: "),
+        (["--optim", "galore_adamw"], "optim: galore_adamw, optim_args: None: You need to install `galore_torch`"),
+        (
+            ["--lr_scheduler_type", "cosine", "--lr_scheduler_kwargs", '{"x": 1}'],
+            "lr_scheduler_type: cosine, lr_scheduler_kwargs: {'x': 1}: ",
+        ),
+        (["--torch_compile", "true", "--torch_compile_mode", "odd"], "torch_compile_mode: odd: Unrecognized mode=odd"),
         (["--items", "TABLE", "--interactions", "TABLE"], "the tables cannot be used: "),
     ],
 )

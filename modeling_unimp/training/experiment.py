@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, get_scheduler, set_seed
 
 from processing_unimp import (
     TASKS,
@@ -399,7 +399,7 @@ def trainer_of(
     validation: Sequence[EvaluationCases] = (),
 ) -> UniMPTrainer:
     """What trains the model on a mixture of the training part of a split."""
-    return UniMPTrainer(
+    trainer = UniMPTrainer(
         model=model,
         args=args,
         train_dataset=mixture,
@@ -408,6 +408,26 @@ def trainer_of(
         vision_features=features,
         competing_items=None if split.new_items is None else torch.from_numpy(~split.new_items),
     )
+    check_optimization(trainer)
+    return trainer
+
+
+def check_optimization(trainer: UniMPTrainer) -> None:
+    """Tell now what the Trainer would stumble over when it begins: packages that are not installed, and options that
+    optimizer, schedule and compiler do not have."""
+    args, kinds = trainer.args, (ValueError, TypeError, ImportError, RuntimeError)
+    optim: Any = args.optim
+    schedule: Any = args.lr_scheduler_type
+    options: Any = args.lr_scheduler_kwargs
+    with told(f"optim: {optim.value}, optim_args: {args.optim_args}", kinds):
+        trainer.get_optimizer_cls_and_kwargs(args, trainer.model)
+    some = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    with told(f"lr_scheduler_type: {schedule.value}, lr_scheduler_kwargs: {options}", kinds):
+        get_scheduler(schedule, some, 1, 2, scheduler_specific_kwargs=options)
+    if args.torch_compile:
+        backend, mode = args.torch_compile_backend, args.torch_compile_mode
+        with told(f"torch_compile_backend: {backend}, torch_compile_mode: {mode}", kinds):
+            torch.compile(torch.nn.Identity(), backend=backend or "inductor", mode=mode)  # compiles nothing yet
 
 
 def closed_forms_of(split: Split, features: FeatureStore | None, data_args: DataArguments) -> HybridScores:
