@@ -9,7 +9,9 @@ accelerate launch train.py --items items.parquet --interactions interactions.par
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from transformers import set_seed
 
@@ -78,8 +80,6 @@ def main() -> None:
                 logger.warning("push_to_hub: a codec alone is not published. Train a model with it and push that.")
         return
     split = split_histories(histories, catalogue, data_args)
-    if data_args.refit:
-        split.leaks += f" {TOLD}"
     if model_args.initial_model is not None:
         split.leaks += f" {leak_of(model_args.initial_model)}"
         logger.warning(leak_of(model_args.initial_model))
@@ -106,22 +106,31 @@ def main() -> None:
         for part, targets in parts.items()
         if targets is not None and len(targets)
     }
-    trainer.save_merged_model(output_dir)
-    if trainer.is_world_process_zero():
-        metrics = None if codec_results is None else codec_results["metrics"]
-        write_results(output_dir, results, split, mixture, data_args, model_args, args, minutes, metrics, fit)
-        trainer.announce(format_table(results))
-        unimp = PersonalizationPipeline(model=trainer.bare_model, processor=processor)
+    metrics = None if codec_results is None else codec_results["metrics"]
+    tested = trainer.bare_model
+
+    def record(is_refit: bool) -> Path:
+        """Write the numbers and the report of the tested model, beside the saved one; returns the report."""
+        options = replace(data_args, refit=is_refit)
+        write_results(output_dir, results, split, mixture, options, model_args, args, minutes, metrics, fit)
+        unimp = PersonalizationPipeline(model=tested, processor=processor)
         answer = partial(unimp, exclude_seen=data_args.exclude_seen)
         # Cases cut to max_test_cases are other shoppers for every task; the report shows all tasks of a few.
-        shown = cases_of(split.test.sample(24, data_args.split_seed), max_cases=None)
-        report = write_report(
-            output_dir, answer, catalogue, shoppers_of(shown), results, codec_results, fit, data_args.refit
-        )
+        shown = shoppers_of(cases_of(split.test.sample(24, data_args.split_seed), max_cases=None))
+        return write_report(output_dir, answer, catalogue, shown, results, codec_results, fit, is_refit)
+
+    trainer.save_merged_model(output_dir)
+    if trainer.is_world_process_zero():
+        report = record(is_refit=False)
+        trainer.announce(format_table(results))
         trainer.announce(f"\nmodel {output_dir}/   report {report}   trained in {minutes:.1f} minutes")
     if data_args.refit:
+        # Only now do the files say so: a run that ends before has saved the tested model.
         trainer = refit(trainer, histories, codec, data_args, model_args)
         trainer.save_merged_model(output_dir)
+        split.leaks += f" {TOLD}"
+        if trainer.is_world_process_zero():
+            record(is_refit=True)
         logger.info(f"model {output_dir}/ is now that of all interactions; the numbers are of the one before")
     if publication is not None and trainer.is_world_process_zero():
         publish(output_dir, publication)

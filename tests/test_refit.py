@@ -14,6 +14,8 @@ from shop import save_demo_shop
 from test_hybrid_fitting import cases_of, split  # noqa: F401  (a fixture)
 from transformers import pipeline
 
+import train
+from modeling_unimp import UniMPForConditionalGeneration
 from modeling_unimp.training.hybrid_fitting import closed_form_scores, fit_closed_form
 from modeling_unimp.training.recipe import DataArguments
 from modeling_unimp.training.refit import refit_closed_form, whole_shop
@@ -68,3 +70,22 @@ def test_what_is_saved_knows_what_was_held_out_and_the_numbers_are_of_the_model_
         learnt = [name for name in checkpoint if "item_embeddings" in name and name.endswith("tokens")]
         assert learnt and not any(torch.equal(checkpoint[name], model.state_dict()[name]) for name in learnt)
     assert not list((tmp_path / "unimp/refit").glob("checkpoint-*"))
+    assert record["recipe"]["data"]["refit"] and "trained again" in (tmp_path / "unimp/report.html").read_text()
+
+
+def test_a_run_that_ends_while_it_trains_again_does_not_say_that_it_did(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    save_demo_shop(tmp_path / "shop", 40, 40)
+    shop, out = str(tmp_path / "shop"), tmp_path / "unimp"
+    argv = ["train.py", "--items", shop, "--interactions", shop, "--output_dir", str(out), "--use_cpu", "true"]
+    argv += ["--report_to", "none", "--max_steps", "1", "--hybrid", "none", "--tasks", "recommend", "--refit", "true"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(train, "refit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train.main()
+    record = json.loads((out / "results.json").read_text())
+    assert not record["recipe"]["data"]["refit"] and "trained again" not in record["split"]["leaks"]
+    assert "trained again" not in (out / "report.html").read_text()
+    assert UniMPForConditionalGeneration.from_pretrained(out).config.num_items == 40
