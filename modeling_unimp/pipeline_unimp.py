@@ -122,6 +122,11 @@ class PersonalizationPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> str:
+        """As `Pipeline.push_to_hub`; what cannot be saved is refused before a repository is made."""
+        self.model.check_can_be_saved()
+        return super().push_to_hub(*args, **kwargs)
+
     def add_items(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
         """Add items to the catalogue and give them a token; they can be read and ranked at once, without training.
 

@@ -63,9 +63,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: a model inside a `PeftModel`; nothing is saved then.
         """
-        if not getattr(self, "_hf_peft_config_loaded", False):
-            # Of adapters that transformers itself added it saves these alone.
-            _refuse_adapters(dict(self.named_parameters()) if state_dict is None else state_dict)
+        self.check_can_be_saved(state_dict)
         if is_main_process:
             self.save_beside(save_directory)
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
@@ -88,6 +86,31 @@ class UniMPPreTrainedModel(PreTrainedModel):
             )
             given = {name: kwargs[name] for name in known if name in kwargs}
             self.push_to_hub(kwargs.get("repo_id", Path(save_directory).name), **given)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
+        """As `PreTrainedModel.push_to_hub`; what cannot be saved is refused before a repository is made."""
+        self.check_can_be_saved()
+        return super().push_to_hub(*args, **kwargs)
+
+    def check_can_be_saved(self, weights: Iterable[str] | None = None) -> None:
+        """Refuse names that peft gave to weights: a folder of them is no model and no adapters.
+
+        Args:
+            weights (`Iterable[str]`, *optional*): names of what is to be saved, by default all parameters.
+
+        Raises:
+            ValueError: a model inside a `PeftModel`.
+        """
+        if getattr(self, "_hf_peft_config_loaded", False):
+            return  # of adapters that transformers itself added it saves these alone
+        names = dict(self.named_parameters()) if weights is None else weights
+        renamed = next((name for name in names if ".base_layer." in name or ".modules_to_save." in name), None)
+        if renamed is not None:
+            raise ValueError(
+                f"the model has adapters of peft in its layers, such as beside {renamed}, and a folder of these "
+                "weights would not load. Save what merge_and_unload() of the PeftModel returns, or the adapters alone "
+                "with save_pretrained of the PeftModel."
+            )
 
     def save_beside(self, save_directory: str | os.PathLike) -> None:
         """Save what a model keeps in files of its own, before its weights."""
@@ -195,17 +218,6 @@ class UniMPPreTrainedModel(PreTrainedModel):
                     init.zeros_(content)
         else:
             super()._init_weights(module)
-
-
-def _refuse_adapters(weights: Iterable[str]) -> None:
-    """Refuse names that peft gave to weights: a folder of them is no model and no adapters."""
-    renamed = next((name for name in weights if ".base_layer." in name or ".modules_to_save." in name), None)
-    if renamed is not None:
-        raise ValueError(
-            f"the model has adapters of peft in its layers, such as beside {renamed}, and a folder of these weights "
-            "would not load. Save what merge_and_unload() of the PeftModel returns, or the adapters alone with "
-            "save_pretrained of the PeftModel."
-        )
 
 
 def mark_initialised(module: nn.Module) -> None:

@@ -120,6 +120,9 @@ def test_a_pipeline_is_saved_once_its_adapters_are_merged(tmp_path):
         with pytest.raises(ValueError, match=r"adapters of peft in its layers.*merge_and_unload\(\)"):
             save(tmp_path)
         assert not list(tmp_path.iterdir())
+    for push in (unimp.push_to_hub, model.get_base_model().push_to_hub):
+        with pytest.raises(ValueError, match="adapters of peft in its layers"):  # before it asks the Hub
+            push("shop/unimp")
     request = {"task": "recommend", "history": ["m1", "later"]}
     expected = unimp(request)
     PersonalizationPipeline(model=model.merge_and_unload(), processor=processor, device="cpu").save_pretrained(
