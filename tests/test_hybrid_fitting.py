@@ -567,3 +567,26 @@ def test_a_blend_that_is_behind_its_best_score_gives_way_to_it():
     assert 0.5 * second > 0.1 * first  # so that the right item is not the first
     first, second = fit_closed(*cases)
     assert first > 0 and second == 0
+
+
+def test_what_was_just_taken_may_be_what_comes_last():
+    """Each shopper needs three things again and again, in turn: what comes next is what they took longest ago."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(120):
+        own = rng.choice(30, 3, replace=False)
+        rows += [{"user_id": str(user), "item_id": f"i{own[time % 3]}", "timestamp": time} for time in range(8)]
+    catalogue = Catalogue.from_items([{"item_id": f"i{number}"} for number in range(30)])
+    split = leave_last_out(Histories.from_interactions(rows, catalogue), new_users=0.1)
+    (validation, test) = (
+        EvaluationCases.of(
+            "recommend", targets, ExampleSource(catalogue, rng, history_length=200), exclude_seen=False
+        )
+        for targets in (split.validation, split.new_users)
+    )
+    fitted = fit_closed_form(closed_form_scores(split.train, None, None, False), [validation], split.train)
+    first = [
+        int(fitted.add("recommend", torch.zeros(1, 30), [numbers_of(request["history"], catalogue)])[0].argmax())
+        for request in test.requests
+    ]
+    assert first == [catalogue.number(request["answer"]) for request in test.requests]

@@ -65,6 +65,7 @@ LEAST_STAR_VARIANCE = 0.25  # as if all were half a star off
 RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
 WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
+Bounds = Sequence[tuple[float | None, float | None]]  # of each weight, the lowest and the highest; None: there is none
 
 
 def closed_form_scores(
@@ -162,7 +163,7 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
         if task in by_task:
             requests = _sample(by_task[task].requests)
             features = _ranking_features(hybrid, task, requests, catalogue, by_task[task].exclude_seen)
-            weights[task] = _with_popularity(hybrid, [0.0, *fit_closed(*features)])
+            weights[task] = _with_popularity(hybrid, [0.0, *fit_closed(*features, bounds=_bounds(hybrid))])
     if "select" in by_task and "recommend" in weights:
         requests = _sample(by_task["select"].requests)
         nothing = itertools.repeat(np.zeros(len(catalogue), dtype=np.float32))
@@ -225,7 +226,7 @@ def fit_hybrid(
             hybrid, task, requests, catalogue, exclude_seen, outputs(requests, "items")
         )
         closed = _ndcg(features, truth, added, alone.weights[task])
-        found = {task: fit_ranking(features, truth, added)}
+        found = {task: fit_ranking(features, truth, added, _bounds(hybrid))}
         reached = {task: _ndcg(features, truth, added, found[task])}
         by_network = _ndcg(features, truth, added, [1.0] + [0.0] * len(hybrid.scores))
         # Wishes such as "teal mug", which validation does not hold, are what the network was taught to search for.
@@ -234,7 +235,7 @@ def fit_hybrid(
             features, truth, added = _ranking_features(
                 hybrid, task, requests, catalogue, exclude_seen, outputs(asked, "items")
             )
-            found["recommend"] = fit_ranking(features, truth, added)
+            found["recommend"] = fit_ranking(features, truth, added, _bounds(hybrid))
             reached["recommend"] = _ndcg(features, truth, added, found["recommend"])
         best = max(reached, key=lambda name: reached[name])
         together[task] = _with_popularity(hybrid, found[best]) if reached[best] > closed else alone.weights[task]
@@ -371,23 +372,38 @@ def _rmse(probabilities: torch.Tensor, requests: Sequence[Any]) -> float:
     return rmse(expected, np.array([request["answer"] for request in requests], dtype=np.float64))
 
 
-def fit_ranking(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
+def _bounds(hybrid: HybridScores) -> Bounds:
+    """Of the weights of the closed-form scores: none is below 0 but those of "again", for what a shopper took last may
+    be what they need least, and what they took before it what they need next."""
+    return [(None if score.source == AGAIN else 0.0, None) for score in hybrid.scores]
+
+
+def fit_ranking(
+    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Bounds | None = None
+) -> list[float]:
     """Weights by cross-entropy, with all of the weight that the network gets by it or half, or the network alone,
     whichever has the highest NDCG@10: most of the cross-entropy is about items far down, of which the network knows
-    more than of the first ten, and in a small shop a blend may be worse than its best part."""
-    weights = fit_softmax(features, truth, added)
-    bounds = [(weights[0] / 2, weights[0] / 2), *[(0.0, None)] * (len(weights) - 1)]
-    halved = fit_softmax(features, truth, added, bounds)
+    more than of the first ten, and in a small shop a blend may be worse than its best part.
+
+    Args:
+        features, truth, added: see [`fit_softmax`]; the network comes first.
+        bounds (`list[tuple]`, *optional*): of the weights of the others; by default none is below 0.
+    """
+    bounds = bounds or [(0.0, None)] * (features.shape[1] - 1)
+    weights = fit_softmax(features, truth, added, [(0.0, None), *bounds])
+    halved = fit_softmax(features, truth, added, [(weights[0] / 2, weights[0] / 2), *bounds])
     alone = np.eye(1, len(weights))[0]
     best = max((halved, weights, alone), key=lambda each: _ndcg(features, truth, added, each))
     found: list[float] = best.tolist()
     return found
 
 
-def fit_closed(features: np.ndarray, truth: np.ndarray, added: np.ndarray) -> list[float]:
+def fit_closed(
+    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Bounds | None = None
+) -> list[float]:
     """Weights of the scores without a network: the best blend by cross-entropy, or the best of them alone, whichever
-    has the higher NDCG@10."""
-    weights = fit_softmax(features, truth, added)
+    has the higher NDCG@10. Arguments are those of [`fit_softmax`]."""
+    weights = fit_softmax(features, truth, added, bounds)
     best = max(range(len(weights)), key=lambda place: _ndcg(features[:, [place]], truth, added, [1.0]))
     single = np.zeros(len(weights))
     single[best] = fit_softmax(features[:, [best]], truth, added)[0]
@@ -402,7 +418,7 @@ def _with_popularity(hybrid: HybridScores, weights: list[float]) -> list[float]:
 
 
 def fit_softmax(
-    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Any = None, ridge: float = RIDGE
+    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Bounds | None = None, ridge: float = RIDGE
 ) -> np.ndarray:
     """Weights that minimise the mean cross-entropy of the softmax over items, plus a small ridge.
 
