@@ -579,9 +579,7 @@ def test_what_was_just_taken_may_be_what_comes_last():
     catalogue = Catalogue.from_items([{"item_id": f"i{number}"} for number in range(30)])
     split = leave_last_out(Histories.from_interactions(rows, catalogue), new_users=0.1)
     (validation, test) = (
-        EvaluationCases.of(
-            "recommend", targets, ExampleSource(catalogue, rng, history_length=200), exclude_seen=False
-        )
+        EvaluationCases.of("recommend", targets, ExampleSource(catalogue, rng, history_length=200), exclude_seen=False)
         for targets in (split.validation, split.new_users)
     )
     fitted = fit_closed_form(closed_form_scores(split.train, None, None, False), [validation], split.train)
