@@ -107,7 +107,6 @@ def main() -> None:
         if targets is not None and len(targets)
     }
     metrics = None if codec_results is None else codec_results["metrics"]
-    tested = trainer.bare_model
 
     def record(is_refit: bool) -> Path:
         """Write the numbers and the report of the tested model, beside the saved one; returns the report."""
@@ -120,6 +119,7 @@ def main() -> None:
         return write_report(output_dir, answer, catalogue, shown, results, codec_results, fit, is_refit)
 
     trainer.save_merged_model(output_dir)
+    tested = trainer.bare_model
     if trainer.is_world_process_zero():
         report = record(is_refit=False)
         trainer.announce(format_table(results))
