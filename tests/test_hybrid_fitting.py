@@ -281,6 +281,17 @@ def test_a_network_that_is_better_than_any_blend_ranks_alone():
     assert hybrid_fitting.fit_ranking(features, truth, added) == [1.0, 0.0]
 
 
+def test_a_network_that_ranks_alone_is_as_sure_as_it_is_right():
+    """It is three times as sure as it should be, and the other score knows nothing, or puts a wrong item first."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(600, 10))
+    truth = np.array([rng.choice(10, p=np.exp(each) / np.exp(each).sum()) for each in logits])
+    added = np.zeros((600, 10))
+    for other in (0 * logits, rng.normal(size=(600, 10))):
+        network, weight = hybrid_fitting.fit_ranking(np.stack([3 * logits, other], axis=1), truth, added)
+        assert network == pytest.approx(1 / 3, abs=0.04) and weight == pytest.approx(0, abs=0.1)
+
+
 def test_probabilities_are_those_among_the_candidates_still_sold(fitted, split, monkeypatch):
     unimp, alone = fitted
     catalogue = Catalogue.from_items([*split.train.catalogue.items()])

@@ -392,8 +392,10 @@ def fit_ranking(
     bounds = bounds or [(0.0, None)] * (features.shape[1] - 1)
     weights = fit_softmax(features, truth, added, [(0.0, None), *bounds])
     halved = fit_softmax(features, truth, added, [(weights[0] / 2, weights[0] / 2), *bounds])
-    alone = np.eye(1, len(weights))[0]
-    best = max((halved, weights, alone), key=lambda each: _ndcg(features, truth, added, each))
+    alone = np.zeros(len(weights))
+    alone[0] = fit_softmax(features[:, :1], truth, added)[0] or 1.0  # so that its probabilities are right as well
+    # Of equals the first, whose probabilities are right.
+    best = max((weights, alone, halved), key=lambda each: _ndcg(features, truth, added, each))
     found: list[float] = best.tolist()
     return found
 
