@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import grocery_shop, taste_shop, throughput, walking_shop
+from benchmarks import fashion_shop, grocery_shop, taste_shop, throughput, walking_shop
 from benchmarks.savings import savings
 from benchmarks.techniques import pictures_apart, techniques
 from processing_unimp import Catalogue, Histories
@@ -96,7 +96,9 @@ def test_pictures_apart_by_hand():
     assert apart["vision_features"].tolist() == [[10.0], [20.0], [20.0], [30.0]]
 
 
-@pytest.mark.parametrize("write_shop", [walking_shop.write_shop, taste_shop.write_shop, grocery_shop.write_shop])
+@pytest.mark.parametrize(
+    "write_shop", [shop.write_shop for shop in (walking_shop, taste_shop, grocery_shop, fashion_shop)]
+)
 def test_a_made_up_shop_is_a_shop_and_the_same_each_time(tmp_path, write_shop):
     for name in ("one", "other"):
         number = write_shop(tmp_path / name, num_users=30, num_items=600)
