@@ -9,6 +9,8 @@ Accuracy:
     text_baselines.py           of explanations
     walking_shop.py             a made-up shop that no default was chosen on
     taste_shop.py               another, of tastes alone, where linear models are strong
+    grocery_shop.py             another, in which most is bought again
+    fashion_shop.py             another, in which things go out of fashion
     transformer_baselines.py    SASRec, eSASRec, BERT4Rec and HSTU through RecTools
     cold_items.py               items that are added after the training
     refit.py                    what training again on all interactions is worth

@@ -4,8 +4,9 @@ python -m benchmarks.fashion_shop --output_dir runs/fashion
 python train.py --items runs/fashion/items.csv --interactions runs/fashion/interactions.csv --use_cpu true
 python -m benchmarks.baselines --items runs/fashion/items.csv --interactions runs/fashion/interactions.csv
 
-An item comes at some moment of two years and is taken less and less from then on. Shoppers take what is in fashion, by
-their taste, in which items of a category are alike, and four times as likely one of their four brands. Price says nothing.
+An item comes at some moment of two years and is taken less and less from then on. Shoppers take what is in fashion by
+their taste, to which items of a category are alike, and four times as likely of one of their four brands. Price says
+nothing.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from .walking_shop import make, write_tables
 CATEGORIES, BRANDS, TASTES = 30, 60, 4
 LASTS = 0.08  # in parts of the two years: after it an item is taken e times less
 OF_ITEM, OF_SHOPPER, OF_BRAND = 0.7, 0.8, 4
-OUT_OF_FASHION = 1e-4  # of what an item is taken at first
+OUT_OF_FASHION = 1e-4  # how much any item is still taken
 
 
 def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 22) -> int:
