@@ -508,7 +508,7 @@ def test_finished_parts_belong_to_one_run(folder, tmp_path):
 @pytest.mark.slow
 def test_killed_and_gone_on_with_by_two_processes(folder, tmp_path):
     """Real processes: kill -9 in the middle of one, then two finish its work; the file is that of a quiet night."""
-    rows = [{"user_id": f"{n:05d}", "history": ROWS[n % 7]["history"][: 1 + n % 5]} for n in range(1000)]
+    rows = [{"user_id": f"{n:05d}", "history": ROWS[n % 7]["history"][: 1 + n % 5]} for n in range(400)]
     histories = write(tmp_path / "histories.parquet", rows)
     small = ["--shoppers_per_part", "20", "--batch_size", "8", "--device", "cpu"]
     quiet = score(folder, histories, *small).rename(tmp_path / "quiet.parquet")
@@ -523,7 +523,7 @@ def test_killed_and_gone_on_with_by_two_processes(folder, tmp_path):
     first.join()
     assert first.exitcode == -signal.SIGKILL and not output.exists()
     finished = {file: file.stat().st_mtime_ns for file in parts.glob("part-*.parquet")}
-    assert 3 <= len(finished) < 50
+    assert 3 <= len(finished) < 20
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     launcher += ["--rdzv_endpoint", "localhost:0", "-m", module[0], *module[1]]
     second = subprocess.run(
