@@ -26,7 +26,7 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 22) -> 
     """items.csv and interactions.csv; returns how many interactions there are."""
     rng = np.random.default_rng(seed)
     categories, brands = rng.integers(0, CATEGORIES, num_items), rng.integers(0, BRANDS, num_items)
-    comes = rng.permutation(np.sort(rng.random(num_items)))
+    comes = rng.random(num_items)
     popularity = rng.gamma(1.2, 1, num_items)
     points = OF_ITEM * rng.normal(size=(num_items, TASTES))
     prices = np.exp(rng.normal(3, 0.6, num_items)).round(2).tolist()
