@@ -67,6 +67,7 @@ from .ranking_baselines import (
     seen_again,
     tuned_ease,
     tuned_knn,
+    tuned_taken_after,
 )
 from .rating_baselines import constant_stars, matrix_factorisation, shoppers_mean, user_and_item
 from .text_baselines import at_random as text_at_random
@@ -304,6 +305,8 @@ def choose_all(
         add("item-kNN", tuned_knn(train, tie_break), rankings)
         linear = add("EASE", tuned_ease(train, tie_break), rankings)
         add("EASE with content", ease_with_content(train, terms, pictures, tie_break), rankings)
+        after = tuned_taken_after(train, tie_break, terms=terms, pictures=pictures)
+        add("taken after (linear)", after, rankings)
         for cases in rankings:
             task = cases.task.name
             if task in same and task in linear:

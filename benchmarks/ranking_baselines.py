@@ -17,7 +17,8 @@ import torch
 from scipy import sparse
 
 from modeling_unimp.term_index import TermIndex, texts_of
-from modeling_unimp.training.item_similarity import MOST_DENSE_ITEMS, Neighbours, ease, item_knn
+from modeling_unimp.training.item_similarity import Neighbours, item_knn
+from modeling_unimp.training.linear_models import MOST_DENSE_ITEMS, ease, inverse_of_users, taken_after
 from processing_unimp import Catalogue, EvaluationCases, Histories, Targets
 
 logger = logging.getLogger("baselines")
@@ -102,12 +103,25 @@ def tuned_knn(train: Histories, tie_break: np.ndarray) -> Iterator[Variant]:
 
 def tuned_ease(train: Histories, tie_break: np.ndarray, **content: Any) -> Iterator[Variant]:
     """EASE, the linear item-to-item model in closed form (https://huggingface.co/papers/1905.03375), the 1,000 largest
-    weights: all of them, or those above 0. `content` is that of [`ease`]."""
+    weights: all of them, or those above 0. `content` is that of [`inverse_of_users`]."""
+    yield from _linear(train, lambda inverse: ease(inverse, NEIGHBOURS[-1]), tie_break, **content)
+
+
+def tuned_taken_after(train: Histories, tie_break: np.ndarray, **content: Any) -> Iterator[Variant]:
+    """What is taken after an item, by the linear model of UniMP's closed form; arguments are those of
+    [`tuned_ease`]."""
+    yield from _linear(train, lambda inverse: taken_after(train, inverse, NEIGHBOURS[-1]), tie_break, **content)
+
+
+def _linear(
+    train: Histories, model: Callable[[np.ndarray], Neighbours], tie_break: np.ndarray, **content: Any
+) -> Iterator[Variant]:
     for penalty in EASE_PENALTIES:
-        found = ease(train, penalty, NEIGHBOURS[-1], **content)
-        if found is None:
-            logger.info(f"EASE is left out: {len(train.catalogue)} items, and it is made for {MOST_DENSE_ITEMS}")
+        inverse = inverse_of_users(train, penalty, **content)
+        if inverse is None:
+            logger.info(f"linear models are left out: {len(train.catalogue)} items, above {MOST_DENSE_ITEMS}")
             return
+        found = model(inverse)
         for signs, values in (("both", found.values), ("above 0", np.maximum(found.values, 0))):
             for parameters, scorer in nearest(Neighbours(found.items, values), tie_break, NEIGHBOURS[-1:]):
                 yield {"lambda": penalty, "signs": signs} | parameters, scorer

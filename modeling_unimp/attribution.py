@@ -14,7 +14,18 @@ from typing import Any
 
 import torch
 
-from .hybrid_scores import AGAIN, MAX_HISTORY, PICTURES, POPULARITY, TEXT, HybridScores, Score, StandIn, numbers_of
+from .hybrid_scores import (
+    AFTER,
+    AGAIN,
+    MAX_HISTORY,
+    PICTURES,
+    POPULARITY,
+    TEXT,
+    HybridScores,
+    Score,
+    StandIn,
+    numbers_of,
+)
 from .interfaces import Catalogue, Request
 
 # What the closed-form scores of a history say, in words; of "EASE 100" what is no number.
@@ -23,6 +34,7 @@ SOURCES = {
     "EASE without content": "taken by the same shoppers",
     "kNN": "taken by the same shoppers",
     "transitions": "taken soon before or after it",
+    AFTER: "taken after it",
     TEXT: "alike in words",
     PICTURES: "alike in pictures",
     AGAIN: "taken again",

@@ -2,9 +2,9 @@
 
 `score(i) = w_0 * log p(i) + sum_f w_f * log1p(3 * max(q_f(i), 0) / r_f)`, where `p` is the network's distribution over
 the items, `q_f(i) = sum over the history of 2^(-age / h_f) * S_f(item, i)` with the age in places, and `r_f` the size
-that `q_f` has at the tenth-best item. The `S_f` are nearest neighbours of each item; in EASE an item may also speak
-against another. Weights are fitted on validation after the training: on what the network was trained on they would
-come out too small.
+that `q_f` has at the tenth-best item. The `S_f` are nearest neighbours of each item; in a linear model an item may
+also speak against another. Weights are fitted on validation after the training: on what the network was trained on
+they would come out too small.
 
 Shapes: B requests, N items, k neighbours a row, F closed-form scores.
 """
@@ -36,6 +36,7 @@ MAX_HISTORY = 200  # items of a history that are looked at, the latest
 # their NDCG@10 is .008, .054, .061 and .073 at 0, .5, .7 and 1 (text similarity: .059), and that of the others on
 # validation .128, .122, .118 and .114.
 SHARE_OF_NEW = 0.75
+AFTER = "taken after"  # neighbours that are taken later
 TEXT, PICTURES = "text", "pictures"  # neighbours that are alike in words, and in their pictures
 POPULARITY, AGAIN = "popularity", "again"  # sources that are no neighbours; the second is the history itself
 QUERIES = "query attribute"  # the index of whole texts of the attribute that queries mostly name

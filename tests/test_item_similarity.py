@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from modeling_unimp.training import item_similarity
+from modeling_unimp.training import item_similarity, linear_models
 from modeling_unimp.training.item_similarity import (
     Neighbours,
-    ease,
     item_knn,
     picture_similarity,
     rated_alike,
@@ -17,6 +16,7 @@ from modeling_unimp.training.item_similarity import (
     users_by_items,
     windowed_transitions,
 )
+from modeling_unimp.training.linear_models import ease, inverse_of_users, pairs_in_order, taken_after
 from processing_unimp import Catalogue, Histories
 
 
@@ -44,11 +44,11 @@ def test_ease_is_the_closed_form(train):
     inverse = np.linalg.inv(x.T @ x + 10 * np.eye(12))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    found = ease(train, 10.0)
+    found = ease(inverse_of_users(train, 10.0))
     np.testing.assert_allclose(dense(found, 12), weights, atol=1e-5)
     assert (found.values < 0).any()  # some speak against one another
     # Of a few the largest by their absolute value, whatever they say.
-    few = ease(train, 10.0, k=3)
+    few = ease(inverse_of_users(train, 10.0), k=3)
     sizes = np.sort(np.abs(weights), axis=1)[:, ::-1]
     np.testing.assert_allclose(np.abs(few.values), sizes[:, :3], atol=1e-5)
     np.testing.assert_allclose(few.values, np.take_along_axis(weights, few.items, axis=1), atol=1e-5)
@@ -56,7 +56,7 @@ def test_ease_is_the_closed_form(train):
 
 def test_ease_with_content_counts_similarity_as_shoppers(train, monkeypatch):
     """By a third of the penalty times the cosine of terms and the square of that of centred pictures."""
-    monkeypatch.setattr(item_similarity, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(linear_models, "ROWS_AT_ONCE", 5)
     words = [{"item_id": str(number), "kind": "ab"[number % 2], "size": "xyz"[number % 3]} for number in range(12)]
     terms = term_vectors(Catalogue.from_items(words))
     pictures = np.random.default_rng(1).normal(size=(12, 4)).astype(np.float32)
@@ -70,23 +70,80 @@ def test_ease_with_content_counts_similarity_as_shoppers(train, monkeypatch):
     inverse = np.linalg.inv(x.T @ x + 30 / 3 * similarity + 30 * np.eye(12))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    found = ease(train, 30.0, terms=terms, pictures=pictures)
+    found = ease(inverse_of_users(train, 30.0, terms=terms, pictures=pictures))
     np.testing.assert_allclose(dense(found, 12), weights, atol=1e-5)
 
 
 def test_an_inverse_of_several_blocks_in_its_own_memory(monkeypatch):
-    monkeypatch.setattr(item_similarity, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(linear_models, "ROWS_AT_ONCE", 3)
     factors = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
     matrix = factors.T @ factors + np.eye(8, dtype=np.float32)
     expected = np.linalg.inv(matrix)
-    inverse = item_similarity._inverse_in_place(matrix)
+    inverse = linear_models._inverse_in_place(matrix)
     np.testing.assert_allclose(inverse, expected, atol=1e-5)
     assert np.shares_memory(inverse, matrix)
 
 
-def test_a_catalogue_too_large_for_a_dense_inverse_has_no_ease(train, monkeypatch):
-    monkeypatch.setattr(item_similarity, "MOST_DENSE_ITEMS", 11)
-    assert ease(train) is None
+def test_a_catalogue_too_large_for_a_dense_inverse_has_none(train, monkeypatch):
+    monkeypatch.setattr(linear_models, "MOST_DENSE_ITEMS", 11)
+    assert inverse_of_users(train) is None
+
+
+def test_pairs_in_order_by_hand():
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abcd"])
+    rows = [
+        {"user_id": "u", "item_id": name, "timestamp": time} for name, time in zip("abca", (0, 1, 2, 3), strict=True)
+    ]
+    rows += [{"user_id": "v", "item_id": name, "timestamp": time} for name, time in zip("dcb", (0, 5, 5), strict=True)]
+    found = pairs_in_order(Histories.from_interactions(rows, catalogue)).toarray()
+    two, three = 2 * 2 ** (-1 / 4), 3 * 2 ** (-2 / 4)
+    expected = [
+        [three, 1, two, 0],
+        [two, 0, 1 + 0.5, 0],  # of u in this order, of v in one basket
+        [1, 0.5, 0, 0],
+        [0, two, 1, 0],  # two users are never in order
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_pair_counts_by_every_place_where_a_history_may_be_cut():
+    """The sum over the cuts, of the decays on both sides, is what one distance counts."""
+    catalogue = Catalogue.from_items([{"item_id": str(number)} for number in range(9)])
+    rows = [{"user_id": "u", "item_id": str(number), "timestamp": number} for number in range(9)]
+    found = pairs_in_order(Histories.from_interactions(rows, catalogue)).toarray()
+    expected = np.zeros((9, 9))
+    for cut in range(1, 9):
+        for before in range(cut):
+            for after in range(cut, 9):
+                expected[before, after] += 2 ** (-(cut - 1 - before) / 4) * 2 ** (-(after - cut) / 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dense_from", [0.0, 1.0])
+def test_taken_after_is_the_regression_of_later_items(train, monkeypatch, dense_from):
+    monkeypatch.setattr(linear_models, "DENSE_FROM", dense_from)
+    monkeypatch.setattr(item_similarity, "BLOCK_BYTES", 4 * 12 * 5)
+    x = users_by_items(train).toarray().astype(np.float64)
+    weights = np.linalg.solve(x.T @ x + 10 * np.eye(12), pairs_in_order(train).toarray())
+    np.fill_diagonal(weights, 0)
+    inverse = inverse_of_users(train, 10.0)
+    kept = inverse.copy()
+    np.testing.assert_allclose(dense(taken_after(train, inverse), 12), weights, atol=1e-5)
+    np.testing.assert_array_equal(inverse, kept)  # which EASE reads too
+
+
+def test_what_is_taken_after_has_a_direction():
+    """Everybody takes a before b and c before d."""
+    catalogue = Catalogue.from_items([{"item_id": name} for name in "abcd"])
+    rows = [
+        {"user_id": f"{pair}{user}", "item_id": name, "timestamp": time}
+        for pair in ("ab", "cd")
+        for user in range(20)
+        for time, name in enumerate(pair)
+    ]
+    train = Histories.from_interactions(rows, catalogue)
+    found = dense(taken_after(train, inverse_of_users(train, 1.0)), 4)
+    assert found[0, 1] > 0.5 > 0.1 > abs(found[1, 0]) and found[2, 3] > 0.5 and not found[0, 3]
 
 
 def test_knn_is_the_shrunk_cosine_whatever_the_size_of_a_block(train, monkeypatch):

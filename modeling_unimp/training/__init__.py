@@ -12,7 +12,8 @@ termination.py          SIGTERM: save a checkpoint and stop
 sharding.py             FSDP2 for a model of which a batch may leave parts unused
 hybrid_fitting.py       closed-form scores of a shop, and their weights beside the network's
 refit.py                what validation chose, learnt again from all interactions
-item_similarity.py      neighbours of items: EASE, kNN, transitions, text, pictures
+item_similarity.py      neighbours of items: kNN, transitions, text, pictures
+linear_models.py        neighbours of items: EASE, and what is taken after an item
 rating_factors.py       biases and factors of stars
 feature_store.py        vision features of the catalogue's pictures, on disk
 low_rank_adapters.py    LoRA on the language model

@@ -20,6 +20,7 @@ from processing_unimp.metrics.stars import rmse
 
 from ..answering import outputs_of
 from ..hybrid_scores import (
+    AFTER,
     AGAIN,
     PICTURES,
     POPULARITY,
@@ -36,7 +37,6 @@ from ..term_index import TermIndex, query_texts, texts_of
 from .evaluation import Fit, fit_in_words
 from .item_similarity import (
     Neighbours,
-    ease,
     item_knn,
     picture_similarity,
     rated_alike,
@@ -44,6 +44,7 @@ from .item_similarity import (
     text_similarity,
     windowed_transitions,
 )
+from .linear_models import LATER_HALF_LIFE, PENALTY, ease, inverse_of_users, taken_after
 from .rating_factors import biases, factorise
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ BEST_OF_SCORE, NUM_DRAWN = 50, 2_000  # items that compete in a case: the best o
 LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
 LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
-EASE_PENALTIES = (10.0, 100.0)  # a small one suits small shops, a large one busy shops: the fit chooses
+EASE_PENALTIES = (10.0, PENALTY)  # a small one suits small shops, a large one busy shops: the fit chooses
+MOST_FOR_ANOTHER_INVERSE = 10_000  # items; of more it takes a minute
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 NUM_FOLDS, FEWEST_STARS = 5, 20  # cases of validation
@@ -90,12 +92,18 @@ def closed_form_scores(
     catalogue, attributes = train.catalogue, attributes or None
     pictures = None if pictures is None or not np.any(pictures) else pictures
     terms = term_vectors(catalogue, attributes)
-    found = {f"EASE {each:g}": ease(train, each, terms=terms, pictures=pictures) for each in EASE_PENALTIES}
-    if not any(found.values()):
+    found: dict[str, Neighbours | None] = {}
+    for penalty in EASE_PENALTIES:
+        inverse = inverse_of_users(train, penalty, terms=terms, pictures=pictures)
+        if inverse is not None:
+            found[f"EASE {penalty:g}"] = ease(inverse)
+            found |= {AFTER: taken_after(train, inverse)} if penalty == PENALTY else {}
+    if not found:
         found["kNN"] = item_knn(train)
-    elif terms is not None or pictures is not None:
+    elif len(catalogue) <= MOST_FOR_ANOTHER_INVERSE and (terms is not None or pictures is not None):
         # Where what is alike is no hint of what goes together.
-        found[f"EASE {EASE_PENALTIES[-1]:g} without content"] = ease(train, EASE_PENALTIES[-1])
+        without = inverse_of_users(train)
+        found[f"EASE {PENALTY:g} without content"] = None if without is None else ease(without)
     found |= {
         "transitions": windowed_transitions(train),
         TEXT: None if terms is None else text_similarity(terms),
@@ -109,7 +117,8 @@ def closed_form_scores(
     # One shop wants the last item, another all of them alike: the fit chooses.
     middle = float(np.clip(np.median(np.diff(train.starts)) / 2, 4, 32))
     sources = [*neighbours, *([] if exclude_seen else [AGAIN])]
-    scores = [Score(name, half_life) for name in sources for half_life in (1.0, middle, math.inf)]
+    lives = {AFTER: (LATER_HALF_LIFE,)}  # by which it was made
+    scores = [Score(name, life) for name in sources for life in lives.get(name, (1.0, middle, math.inf))]
     indices = term_indices(catalogue, query_attribute, attributes)
     scores += [Score(POPULARITY), *(Score(name) for name in indices)]
     counts = train.item_counts() + 1

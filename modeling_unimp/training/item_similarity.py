@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import get_lapack_funcs
 
 from processing_unimp import Catalogue, Histories, ItemTerms
 
@@ -18,16 +17,12 @@ logger = logging.getLogger("train")
 
 NUM_NEIGHBOURS, FEWEST_NEIGHBOURS = 200, 50  # of EASE 200 lose nothing; at 50 it loses 1 to 4 %
 MOST_NEIGHBOURS = 10_000_000  # of all items together, of one kind: N * k, where that leaves 50 an item
-MOST_DENSE_ITEMS = 20_000  # EASE inverts a dense matrix of N x N
 MOST_PICTURES = 50_000  # each is compared with each
 MOST_PAIRS = 2_000_000_000  # of items that one user has, or that have one term: about a minute
-EASE_PENALTY = 100.0
-CONTENT_SHARE = 1 / 3  # of the penalty of EASE: as how many users with both items the same content counts
 KNN_SHRINKAGE = 10.0
 WINDOW, WINDOW_DECAY, WINDOW_SHRINKAGE = 10, 0.8, 3.0
 BLOCK_BYTES = 2**26
 BLOCK_PAIRS = 2**23
-ROWS_AT_ONCE = 1_000
 
 
 class Neighbours(NamedTuple):
@@ -50,62 +45,6 @@ def users_by_items(train: Histories) -> sparse.csr_matrix:
     counted = sparse.csr_matrix((ones, (train.user_numbers, train.item_numbers)), shape=shape)
     counted.data[:] = 1.0
     return counted
-
-
-def ease(
-    train: Histories,
-    penalty: float = EASE_PENALTY,
-    k: int | None = None,
-    *,
-    terms: sparse.csr_matrix | None = None,
-    pictures: np.ndarray | None = None,
-) -> Neighbours | None:
-    """EASE, the linear item-to-item model (https://huggingface.co/papers/1905.03375); `None` for more than 20,000
-    items, whose dense inverse takes minutes and gigabytes.
-
-    Args:
-        train (`Histories`)
-        penalty (`float`, *optional*, defaults to 100)
-        k (`int`, *optional*): neighbours an item; by default of [`num_neighbours`].
-        terms (`csr_matrix` of shape `(N, T)`, *optional*), pictures (`np.ndarray` of shape `(N, D)`, *optional*):
-            content, as in CEASE (https://doi.org/10.1145/3383313.3418480): how like items are in it, the cosine of
-            their terms and the square of that of their pictures, counts like a third of the penalty in users who have
-            both.
-    """
-    if len(train.catalogue) > MOST_DENSE_ITEMS:
-        return None
-    x = users_by_items(train)
-    gram = (x.T @ x).toarray()
-    centred = None if pictures is None else _centred(pictures)
-    for start in range(0, len(gram), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        if terms is not None:
-            gram[rows] += CONTENT_SHARE * penalty * (terms[rows] @ terms.T).toarray()
-        if centred is not None:
-            gram[rows] += CONTENT_SHARE * penalty * np.square(centred[rows] @ centred.T)
-    gram[np.diag_indices_from(gram)] += penalty
-    inverse = _inverse_in_place(gram)
-    diagonal = inverse.diagonal().copy()
-    return _largest_of_blocks(lambda start, stop: inverse[start:stop] / -diagonal, len(diagonal), k)
-
-
-def _inverse_in_place(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of a symmetric, positive definite matrix in its own memory, by Cholesky: half the work of a general
-    one and no second matrix, of which there would be three."""
-    potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
-    # LAPACK reads by columns, to which a symmetric matrix is its own transpose.
-    factor, failed = potrf(matrix.T, lower=1, clean=0, overwrite_a=1)
-    inverse, failed_too = potri(factor, lower=1, overwrite_c=1)
-    if failed or failed_too:
-        raise ValueError(f"the co-occurrences of {len(matrix)} items cannot be inverted: is a penalty above 0?")
-    rows: np.ndarray = inverse.T  # of which only what is right of the diagonal is set
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        stop = min(start + ROWS_AT_ONCE, len(rows))
-        lower = np.tril_indices(stop - start, -1)
-        square = rows[start:stop, start:stop]
-        square[lower] = square.T[lower]
-        rows[start:stop, :start] = rows[:start, start:stop].T
-    return rows
 
 
 def item_knn(train: Histories, shrinkage: float = KNN_SHRINKAGE, k: int | None = None) -> Neighbours:
@@ -203,13 +142,13 @@ def picture_similarity(vectors: np.ndarray, k: int | None = None) -> Neighbours 
     if num_pictures > MOST_PICTURES:
         logger.info(f"picture similarity: left out, for there are {num_pictures} pictures, above {MOST_PICTURES}")
         return None
-    centred = _centred(vectors)
-    return _largest_of_blocks(
+    centred = centred_vectors(vectors)
+    return largest_of_blocks(
         lambda start, stop: np.square(np.maximum(centred[start:stop] @ centred.T, 0)), len(centred), k
     )
 
 
-def _centred(vectors: np.ndarray) -> np.ndarray:
+def centred_vectors(vectors: np.ndarray) -> np.ndarray:
     """Vectors less their mean, of length 1; rows of zeros stay."""
     has = np.abs(vectors).sum(axis=1) > 0
     centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0), 0).astype(np.float32)
@@ -256,7 +195,7 @@ def _rows_of(block: sparse.csr_matrix) -> np.ndarray:
     return np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
 
 
-def _largest_of_blocks(block: Callable[[int, int], np.ndarray], num_items: int, k: int | None) -> Neighbours:
+def largest_of_blocks(block: Callable[[int, int], np.ndarray], num_items: int, k: int | None) -> Neighbours:
     """Of a dense matrix, of which no more than some 64 MB exist at once: rows `start` to `stop` at a time."""
     size = max(1, BLOCK_BYTES // (4 * num_items))
     k = min(k or num_neighbours(num_items), num_items)
