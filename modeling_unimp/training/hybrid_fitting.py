@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import softmax
 
@@ -94,10 +95,7 @@ def closed_form_scores(
     terms = term_vectors(catalogue, attributes)
     found: dict[str, Neighbours | None] = {}
     for penalty in EASE_PENALTIES:
-        inverse = inverse_of_users(train, penalty, terms=terms, pictures=pictures)
-        if inverse is not None:
-            found[f"EASE {penalty:g}"] = ease(inverse)
-            found |= {AFTER: taken_after(train, inverse)} if penalty == PENALTY else {}
+        found |= _linear_models(train, penalty, terms, pictures)
     if not found:
         found["kNN"] = item_knn(train)
     elif len(catalogue) <= MOST_FOR_ANOTHER_INVERSE and (terms is not None or pictures is not None):
@@ -127,6 +125,17 @@ def closed_form_scores(
     return HybridScores(
         neighbours, indices, popularity, scores, None, None, query_attribute, stand_ins, attributes=attributes
     )
+
+
+def _linear_models(
+    train: Histories, penalty: float, terms: sparse.csr_matrix | None, pictures: np.ndarray | None
+) -> dict[str, Neighbours]:
+    """Those of one penalty by their names, whose inverse is let go; none of too many items."""
+    inverse = inverse_of_users(train, penalty, terms=terms, pictures=pictures)
+    found = {} if inverse is None else {f"EASE {penalty:g}": ease(inverse)}
+    if inverse is not None and penalty == PENALTY:
+        found[AFTER] = taken_after(train, inverse)
+    return found
 
 
 def _stand_ins(new_items: np.ndarray, *similarity: Neighbours | None) -> dict[int, int]:
