@@ -116,12 +116,11 @@ def tuned_taken_after(train: Histories, tie_break: np.ndarray, **content: Any) -
 def _linear(
     train: Histories, model: Callable[[np.ndarray], Neighbours], tie_break: np.ndarray, **content: Any
 ) -> Iterator[Variant]:
+    if len(train.catalogue) > MOST_DENSE_ITEMS:
+        logger.info(f"linear models are left out: {len(train.catalogue)} items, above {MOST_DENSE_ITEMS}")
+        return
     for penalty in EASE_PENALTIES:
-        inverse = inverse_of_users(train, penalty, **content)
-        if inverse is None:
-            logger.info(f"linear models are left out: {len(train.catalogue)} items, above {MOST_DENSE_ITEMS}")
-            return
-        found = model(inverse)
+        found = model(inverse_of_users(train, penalty, **content))
         for signs, values in (("both", found.values), ("above 0", np.maximum(found.values, 0))):
             for parameters, scorer in nearest(Neighbours(found.items, values), tie_break, NEIGHBOURS[-1:]):
                 yield {"lambda": penalty, "signs": signs} | parameters, scorer

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from modeling_unimp.training import item_similarity, linear_models
+from modeling_unimp.training import hybrid_fitting, item_similarity, linear_models
+from modeling_unimp.training.hybrid_fitting import closed_form_scores
 from modeling_unimp.training.item_similarity import (
     Neighbours,
     item_knn,
@@ -86,7 +87,11 @@ def test_an_inverse_of_several_blocks_in_its_own_memory(monkeypatch):
 
 def test_a_catalogue_too_large_for_a_dense_inverse_has_none(train, monkeypatch):
     monkeypatch.setattr(linear_models, "MOST_DENSE_ITEMS", 11)
-    assert inverse_of_users(train) is None
+    with pytest.raises(ValueError, match="12 items: an inverse is made for 11 at most"):
+        inverse_of_users(train)
+    monkeypatch.setattr(hybrid_fitting, "MOST_DENSE_ITEMS", 11)
+    names = closed_form_scores(train, None, None, exclude_seen=True).neighbours
+    assert names.keys() == {"kNN", "transitions"}
 
 
 def test_pairs_in_order_by_hand():

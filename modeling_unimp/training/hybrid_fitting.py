@@ -45,7 +45,7 @@ from .item_similarity import (
     text_similarity,
     windowed_transitions,
 )
-from .linear_models import LATER_HALF_LIFE, PENALTY, ease, inverse_of_users, taken_after
+from .linear_models import LATER_HALF_LIFE, MOST_DENSE_ITEMS, PENALTY, ease, inverse_of_users, taken_after
 from .rating_factors import biases, factorise
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ def closed_form_scores(
     pictures = None if pictures is None or not np.any(pictures) else pictures
     terms = term_vectors(catalogue, attributes)
     found: dict[str, Neighbours | None] = {}
-    for penalty in EASE_PENALTIES:
-        found |= _linear_models(train, penalty, terms, pictures)
-    if not found:
+    if len(catalogue) > MOST_DENSE_ITEMS:
         found["kNN"] = item_knn(train)
-    elif len(catalogue) <= MOST_FOR_ANOTHER_INVERSE and (terms is not None or pictures is not None):
-        # Where what is alike is no hint of what goes together.
-        without = inverse_of_users(train)
-        found[f"EASE {PENALTY:g} without content"] = None if without is None else ease(without)
+    else:
+        for penalty in EASE_PENALTIES:
+            found |= _linear_models(train, penalty, terms, pictures)
+        if len(catalogue) <= MOST_FOR_ANOTHER_INVERSE and (terms is not None or pictures is not None):
+            # Where what is alike is no hint of what goes together.
+            found[f"EASE {PENALTY:g} without content"] = ease(inverse_of_users(train))
     found |= {
         "transitions": windowed_transitions(train),
         TEXT: None if terms is None else text_similarity(terms),
@@ -130,10 +130,10 @@ def closed_form_scores(
 def _linear_models(
     train: Histories, penalty: float, terms: sparse.csr_matrix | None, pictures: np.ndarray | None
 ) -> dict[str, Neighbours]:
-    """Those of one penalty by their names, whose inverse is let go; none of too many items."""
+    """Those of one penalty by their names; their inverse is let go before that of the next is made."""
     inverse = inverse_of_users(train, penalty, terms=terms, pictures=pictures)
-    found = {} if inverse is None else {f"EASE {penalty:g}": ease(inverse)}
-    if inverse is not None and penalty == PENALTY:
+    found = {f"EASE {penalty:g}": ease(inverse)}
+    if penalty == PENALTY:
         found[AFTER] = taken_after(train, inverse)
     return found
 

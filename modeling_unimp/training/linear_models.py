@@ -19,7 +19,7 @@ CONTENT_SHARE = 1 / 3  # of the penalty: as how many users with both items the s
 # An item counts for those that were taken up to so many places after it; most for the sixth, and half of that for the
 # sixteenth.
 LATER, LATER_HALF_LIFE = 30, 4.0
-DENSE_FROM = 0.02  # share of entries that are not 0, from which a dense product is faster
+DENSE_FROM = 0.02  # share of entries that are not 0; from .02 (two threads) to .05 (one) a dense product is faster
 ROWS_AT_ONCE = 1_000
 
 
@@ -29,9 +29,8 @@ def inverse_of_users(
     *,
     terms: sparse.csr_matrix | None = None,
     pictures: np.ndarray | None = None,
-) -> np.ndarray | None:
-    """`(X^T X + penalty I)^-1`, `(N, N)`, where X `(U, N)` is 1 for what a user has; `None` for more than 20,000
-    items, for which it takes minutes and gigabytes.
+) -> np.ndarray:
+    """`(X^T X + penalty I)^-1`, `(N, N)`, where X `(U, N)` is 1 for what a user has.
 
     Args:
         train (`Histories`)
@@ -40,9 +39,13 @@ def inverse_of_users(
             content, as in CEASE (https://doi.org/10.1145/3383313.3418480): how like items are in it, the cosine of
             their terms and the square of that of their pictures, counts like a third of the penalty in users who have
             both.
+
+    Raises:
+        ValueError: more than 20,000 items, for which it would take minutes and gigabytes, or a penalty that is not
+            above 0.
     """
     if len(train.catalogue) > MOST_DENSE_ITEMS:
-        return None
+        raise ValueError(f"{len(train.catalogue)} items: an inverse is made for {MOST_DENSE_ITEMS} at most.")
     x = users_by_items(train)
     gram = (x.T @ x).toarray()
     centred = None if pictures is None else centred_vectors(pictures)
