@@ -174,7 +174,7 @@ def ratio_of(
         return ""
     if len(ours) != len(theirs):
         return "other cases"
-    return _ratio(paired_ratio(ours, theirs, task == "rate"), digits)
+    return in_words(paired_ratio(ours, theirs, task == "rate"), digits)
 
 
 class Row(NamedTuple):
@@ -281,12 +281,12 @@ def newcomers(experiments: Mapping[str, Mapping[str, Any]], output_dir: str) -> 
         cells = [name]
         for task in TASKS_OF_NUMBERS:
             new, known = cases_of(files, "new users", task, "UniMP"), cases_of(files, "test", task, "UniMP")
-            cells.append("" if new is None or known is None else _ratio(free_ratio(new, known, task == "rate")))
+            cells.append("" if new is None or known is None else in_words(free_ratio(new, known, task == "rate")))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _ratio(found: tuple[float, float, float], digits: int = 3) -> str:
+def in_words(found: tuple[float, float, float], digits: int = 3) -> str:
     ratio, low, high = (f"{value:.{digits}f}" for value in found)
     return f"{ratio} [{low} - {high}]"
 

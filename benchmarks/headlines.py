@@ -19,7 +19,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hub_cards.run_record import CASES, RESULTS
 
 from .baselines import BASELINE_CASES
-from .experiments import NETWORK, TASKS_OF_NUMBERS, ratio_of
+from .experiments import NETWORK, TASKS_OF_NUMBERS, cases_of, free_ratio, in_words, ratio_of
 
 CLOSED_FORM, BLEND, USUAL = "closed form alone", "best blend", "EASE + same attribute"
 SINGLE = 2  # baselines beside that one
@@ -58,6 +58,16 @@ def networks(part: str, runs: Sequence[Path]) -> str:
     files = [run / CASES for run in runs]
     ratios = {task: ratio_of(files, files, part, task, NETWORK, CLOSED_FORM, DIGITS) for task in TASKS_OF_NUMBERS}
     return "; ".join(f"{task} {ratio}" for task, ratio in ratios.items() if ratio)
+
+
+def new_to_known(runs: Sequence[Path]) -> str:
+    """Of each task the ratio of what new users have to what known ones have; none where a part has no cases."""
+    files, found = [run / CASES for run in runs], []
+    for task in TASKS_OF_NUMBERS:
+        new, known = (cases_of(files, part, task, "UniMP") for part in ("new users", "test"))
+        if new is not None and known is not None:
+            found.append(f"{task} {in_words(free_ratio(new, known, task == 'rate'), DIGITS)}")
+    return "; ".join(found)
 
 
 def curves(runs: Sequence[Path]) -> str:
@@ -131,6 +141,7 @@ def main() -> None:
     for part in json.loads((chosen.runs[0] / RESULTS).read_text())["results"]:
         print(f"*{part}*\n\n{table(part, chosen.runs, chosen.baselines)}")
         print(f"Network alone / closed form alone: {networks(part, chosen.runs)}.\n")
+    print(f"New users / known users: {new_to_known(chosen.runs)}.\n")
     print(f"*learning curves*\n\n{curves(chosen.runs)}")
 
 

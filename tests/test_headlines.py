@@ -84,6 +84,14 @@ def test_networks_beside_all_cheap_answers(runs):
     assert headlines.networks("test", runs) == "recommend 1.17 [1.17 - 1.17]"
 
 
+def test_new_users_beside_known_ones(runs):
+    assert headlines.new_to_known(runs) == ""  # nobody is new
+    for run, value in zip(runs, (0.2, 0.4), strict=True):
+        known = {("test", "recommend", "UniMP"): np.full(4, value + 0.3)}
+        save_by_case(run / CASES, known | {("new users", "recommend", "UniMP"): np.full(3, value)})
+    assert headlines.new_to_known(runs) == "recommend 0.50 [0.50 - 0.50]"
+
+
 def test_cheap_answers_to_other_cases_are_not_compared(runs, baselines):
     save_by_case(baselines / BASELINE_CASES, {("test", "recommend", "EASE"): np.full(3, 0.2)})
     assert "EASE 0.2000: other cases" in headlines.table("test", runs, baselines)
