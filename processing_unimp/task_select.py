@@ -54,7 +54,7 @@ class Select(Task):
         candidates = request.get("candidates")
         if not isinstance(candidates, (list, tuple)) or not candidates:
             raise ValueError(
-                f"a select request with the candidates {short_repr(candidates)}: expected a list of items."
+                f"a select request with the candidates {short_repr(candidates)}: expected a list of items, not empty."
             )
         return [
             "Given",
