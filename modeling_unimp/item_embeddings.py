@@ -16,6 +16,9 @@ from torch import nn
 from .configuration_unimp import UniMPConfig
 from .weights_version import WeightsVersion
 
+# Rows that are made more precise for a product; those of a CPU stay in its cache.
+_ROWS_AT_ONCE, _ROWS_AT_ONCE_ON_CPU = 2**16, 2**9
+
 
 class ItemContent(NamedTuple):
     """What items are, for their content rows.
@@ -75,7 +78,13 @@ def item_logits(hidden: torch.Tensor, rows_NW: torch.Tensor, is_ranking: bool = 
     device = hidden.device.type
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         precise = torch.promote_types(rows_NW.dtype, torch.float32)
-        return nn.functional.linear(hidden.to(precise), rows_NW.to(precise))
+        if rows_NW.dtype == precise:
+            return nn.functional.linear(hidden.to(precise), rows_NW)
+        # A copy of all rows would be twice as large as they are.
+        at_once = _ROWS_AT_ONCE_ON_CPU if device == "cpu" else _ROWS_AT_ONCE
+        precise_hidden = hidden.to(precise)
+        some = [nn.functional.linear(precise_hidden, rows.to(precise)) for rows in rows_NW.split(at_once)]
+        return torch.cat(some, dim=-1)
 
 
 class UniMPRows(nn.Module):

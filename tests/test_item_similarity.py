@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from modeling_unimp.training import hybrid_fitting, item_similarity, linear_models
 from modeling_unimp.training.hybrid_fitting import closed_form_scores
@@ -92,6 +93,17 @@ def test_a_catalogue_too_large_for_a_dense_inverse_has_none(train, monkeypatch):
     monkeypatch.setattr(hybrid_fitting, "MOST_DENSE_ITEMS", 11)
     names = closed_form_scores(train, None, None, exclude_seen=True).neighbours
     assert names.keys() == {"kNN", "transitions"}
+
+
+def test_a_large_catalogue_has_one_dense_inverse(train, monkeypatch):
+    monkeypatch.setattr(hybrid_fitting, "MOST_FOR_ALL_INVERSES", 11)
+    large = closed_form_scores(train, np.eye(12, dtype=np.float32), None, exclude_seen=True).neighbours
+    assert large.keys() == {"EASE 100", "taken after", "transitions", "pictures"}
+    monkeypatch.undo()
+    small = closed_form_scores(train, np.eye(12, dtype=np.float32), None, exclude_seen=True).neighbours
+    assert small.keys() == {*large, "EASE 10", "EASE 100 without content"}
+    for name in large:
+        assert all(map(torch.equal, large[name], small[name]))
 
 
 def test_pairs_in_order_by_hand():

@@ -60,7 +60,7 @@ LOGITS_AT_ONCE = 2**26
 RIDGE = 1e-3
 LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
 EASE_PENALTIES = (10.0, PENALTY)  # a small one suits small shops, a large one busy shops: the fit chooses
-MOST_FOR_ANOTHER_INVERSE = 10_000  # items; of more it takes a minute
+MOST_FOR_ALL_INVERSES = 10_000  # items; of more each takes a minute, and one of them told what three did
 STAR_RIDGE = 1e-5
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 NUM_FOLDS, FEWEST_STARS = 5, 20  # cases of validation
@@ -97,9 +97,10 @@ def closed_form_scores(
     if len(catalogue) > MOST_DENSE_ITEMS:
         found["kNN"] = item_knn(train)
     else:
-        for penalty in EASE_PENALTIES:
+        is_small = len(catalogue) <= MOST_FOR_ALL_INVERSES
+        for penalty in EASE_PENALTIES if is_small else (PENALTY,):
             found |= _linear_models(train, penalty, terms, pictures)
-        if len(catalogue) <= MOST_FOR_ANOTHER_INVERSE and (terms is not None or pictures is not None):
+        if is_small and (terms is not None or pictures is not None):
             # Where what is alike is no hint of what goes together.
             found[f"EASE {PENALTY:g} without content"] = ease(inverse_of_users(train))
     found |= {
