@@ -9,6 +9,7 @@ Accuracy:
     text_baselines.py           of explanations
     walking_shop.py             a made-up shop that no default was chosen on
     taste_shop.py               another, of tastes alone, where linear models are strong
+    taste_bound.py              the most that can be known there
     grocery_shop.py             another, in which most is bought again
     fashion_shop.py             another, in which things go out of fashion
     transformer_baselines.py    SASRec, eSASRec, BERT4Rec and HSTU through RecTools

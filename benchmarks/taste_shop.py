@@ -11,6 +11,7 @@ an item as in the walking shop. Brand and price say nothing.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,18 @@ CATEGORIES, BRANDS, TASTES = 12, 40, 6
 OF_ITEM = 0.8  # how far items of a category are from one another, where categories are at a distance of 1
 
 
-def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 12) -> int:
-    """items.csv and interactions.csv; returns how many interactions there are."""
+class TasteShop(NamedTuple):
+    """N items, and what shoppers took."""
+
+    brands: np.ndarray  # (N,)
+    categories: np.ndarray  # (N,)
+    prices: list[float]
+    log_popularity: np.ndarray  # (N,)
+    points: np.ndarray  # (N, TASTES)
+    interactions: Iterator[tuple[int, int, int]]  # numbers of shopper and item, second; one shopper after the other
+
+
+def draw_shop(num_users: int, num_items: int, seed: int) -> TasteShop:
     rng = np.random.default_rng(seed)
     categories, brands = rng.integers(0, CATEGORIES, num_items), rng.integers(0, BRANDS, num_items)
     prices = np.exp(rng.normal(3, 0.7, num_items)).round(2).tolist()
@@ -39,7 +50,13 @@ def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 12) -> 
                 second += 1 + int(rng.exponential(86_400))
                 yield user, item, second
 
-    return write_tables(folder, brands, categories, prices, interactions())
+    return TasteShop(brands, categories, prices, log_popularity, points, interactions())
+
+
+def write_shop(folder: Path, num_users: int, num_items: int, seed: int = 12) -> int:
+    """items.csv and interactions.csv; returns how many interactions there are."""
+    shop = draw_shop(num_users, num_items, seed)
+    return write_tables(folder, shop.brands, shop.categories, shop.prices, shop.interactions)
 
 
 if __name__ == "__main__":

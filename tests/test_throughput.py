@@ -6,10 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import fashion_shop, grocery_shop, taste_shop, throughput, walking_shop
+from benchmarks import throughput
 from benchmarks.savings import savings
 from benchmarks.techniques import pictures_apart, techniques
-from processing_unimp import Catalogue, Histories
 
 MEASURED = {"threads": 1, "torch": "2", "load": 1.25}
 
@@ -94,15 +93,3 @@ def test_pictures_apart_by_hand():
     apart = pictures_apart(batch)
     assert apart["media_index"].tolist() == [[0, 1, 1, 2], [3, 3, 0, 4]]
     assert apart["vision_features"].tolist() == [[10.0], [20.0], [20.0], [30.0]]
-
-
-@pytest.mark.parametrize(
-    "write_shop", [shop.write_shop for shop in (walking_shop, taste_shop, grocery_shop, fashion_shop)]
-)
-def test_a_made_up_shop_is_a_shop_and_the_same_each_time(tmp_path, write_shop):
-    for name in ("one", "other"):
-        number = write_shop(tmp_path / name, num_users=30, num_items=600)
-    assert (tmp_path / "one/interactions.csv").read_bytes() == (tmp_path / "other/interactions.csv").read_bytes()
-    catalogue = Catalogue.load(tmp_path / "one")
-    histories = Histories.load(tmp_path / "one", catalogue)
-    assert (len(catalogue), len(histories), histories.num_interactions) == (600, 30, number)
