@@ -1,6 +1,6 @@
 """Tuned baselines on exactly the cases UniMP is evaluated on: fitted on the training part, chosen on validation.
 
-python -m benchmarks.baselines --config recipes/h_and_m/tiny.yaml
+python -m benchmarks.baselines --config recipes/h_and_m/tiny.yaml --image_root H_AND_M/images
 python -m benchmarks.baselines --items items.parquet --interactions interactions.parquet --query_attribute category
 Writes baselines.json and baselines.md into output_dir. Pictures are compared where the features of a frozen tower are
 in feature_store, or in the output_dir of a training. EASE is made for up to 20,000 items, whose dense inverse takes

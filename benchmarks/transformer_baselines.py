@@ -1,6 +1,7 @@
 """Transformers over item ids, fitted with RecTools on exactly the cases on which UniMP recommends.
 
-python -m benchmarks.transformer_baselines export --config recipes/h_and_m/tiny.yaml --output split
+python -m benchmarks.transformer_baselines export --config recipes/h_and_m/tiny.yaml --image_root H_AND_M/images \
+  --output split
 python -m venv rectools_env && rectools_env/bin/pip install "rectools[torch]==0.19.0" "pyarrow<23"
 rectools_env/bin/python benchmarks/transformer_baselines.py fit --data split --model sasrec --session_length 12
 
