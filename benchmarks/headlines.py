@@ -25,7 +25,7 @@ CLOSED_FORM, BLEND, USUAL = "closed form alone", "best blend", "EASE + same attr
 SINGLE = 2  # baselines beside that one
 DIGITS = 2
 HEADLINES = ("recommend_ndcg@10", "search_ndcg@10", "rate_rmse", "select_f1")
-LIST_MEASURES = ("coverage@10", "novelty@10", "diversity@10")
+LIST_MEASURES = {"coverage@10": "{:.2f}", "novelty@10": "{:.1f} bits", "diversity@10": "{:.2f}"}
 COLUMNS = (
     *("task", "cases (skipped)", "metric", "UniMP", "network alone", "closed form alone: ratio [95 %]", "trivial"),
     *("single baseline: ratio of UniMP to it [95 %]", "coverage, novelty, diversity @10", "ECE (by chance)"),
@@ -106,8 +106,14 @@ def cells(
     closed = ""
     if parts[CLOSED_FORM] is not None:
         closed = f"{parts[CLOSED_FORM]:.4f}: {ratio_of(files, files, part, task, 'UniMP', CLOSED_FORM, DIGITS)}"
-    lists = [float(np.mean([each["model"].get(name, np.nan) for each in of_runs])) for name in LIST_MEASURES]
-    calibration = [np.mean([each["reliability"][name] for each in of_runs]) for name in ("ece", "ece_by_chance")]
+    lists = []
+    for name, form in LIST_MEASURES.items():
+        of_lists = [each["model"].get(name) for each in of_runs]  # items that nothing is known of have no diversity
+        lists.append("-" if None in of_lists else form.format(np.mean(of_lists)))
+    calibration = ""
+    if first.get("reliability"):  # written texts have none
+        off = [np.mean([each["reliability"][name] for each in of_runs]) for name in ("ece", "ece_by_chance")]
+        calibration = "{:.3f} ({:.3f})".format(*off)
     return [
         task,
         f"{first['cases']} ({first.get('skipped', 0)})",
@@ -117,8 +123,8 @@ def cells(
         closed,
         "; ".join(f"{who} {row[headline]:.4f}" for who, row in first["baselines"].items()),
         "; ".join(ratios),
-        "" if np.isnan(lists[0]) else "{:.2f}, {:.1f} bits, {:.2f}".format(*lists),
-        "{:.3f} ({:.3f})".format(*calibration),
+        ", ".join(lists) if lists[0] != "-" else "",
+        calibration,
     ]
 
 
