@@ -121,6 +121,7 @@ def make_batch(shape: Shape, config: UniMPConfig, size: int, device: str) -> Bat
 
 
 def config_of(shape: Shape) -> UniMPConfig:
+    # With the activation that the towers of open_clip have.
     vision = CLIPVisionConfig(
         image_size=224, intermediate_size=4 * shape.vision["hidden_size"], hidden_act="gelu", **shape.vision
     )
