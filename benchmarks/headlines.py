@@ -110,10 +110,7 @@ def cells(
     for name, form in LIST_MEASURES.items():
         of_lists = [each["model"].get(name) for each in of_runs]  # items that nothing is known of have no diversity
         lists.append("-" if None in of_lists else form.format(np.mean(of_lists)))
-    calibration = ""
-    if first.get("reliability"):  # written texts have none
-        off = [np.mean([each["reliability"][name] for each in of_runs]) for name in ("ece", "ece_by_chance")]
-        calibration = "{:.3f} ({:.3f})".format(*off)
+    calibration = [np.mean([each["reliability"][name] for each in of_runs]) for name in ("ece", "ece_by_chance")]
     return [
         task,
         f"{first['cases']} ({first.get('skipped', 0)})",
@@ -124,7 +121,7 @@ def cells(
         "; ".join(f"{who} {row[headline]:.4f}" for who, row in first["baselines"].items()),
         "; ".join(ratios),
         ", ".join(lists) if lists[0] != "-" else "",
-        calibration,
+        "{:.3f} ({:.3f})".format(*calibration),
     ]
 
 

@@ -80,20 +80,12 @@ def test_one_run_has_an_interval_and_needs_no_cheap_answers(runs):
     assert cells[3] == "0.5000 [0.1000 - 0.9000]" and cells[7] == ""
 
 
-def test_items_that_nothing_is_known_of_and_written_texts(runs):
+def test_items_that_nothing_is_known_of_have_no_diversity(runs):
     for folder in runs:
         results = json.loads((folder / RESULTS).read_text())
-        recommend = results["results"]["test"]["recommend"]
-        recommend["model"]["diversity@10"] = None
+        results["results"]["test"]["recommend"]["model"]["diversity@10"] = None
         (folder / RESULTS).write_text(json.dumps(results))
     assert headlines.table("test", runs, None).splitlines()[-1].split(" | ")[8] == "0.50, 9.0 bits, -"
-    for folder in runs:
-        results = json.loads((folder / RESULTS).read_text())
-        recommend = results["results"]["test"]["recommend"]
-        recommend["model"] = {"ndcg@10": recommend["model"]["ndcg@10"]}
-        del recommend["reliability"]
-        (folder / RESULTS).write_text(json.dumps(results))
-    assert headlines.table("test", runs, None).splitlines()[-1].endswith("|  |  |")
 
 
 def test_networks_beside_all_cheap_answers(runs):

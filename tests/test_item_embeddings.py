@@ -57,6 +57,16 @@ def test_reading_some_items_is_reading_them_out_of_all(item_rows, tied):
     torch.testing.assert_close(module("item_logits", hidden), hidden @ module("output_rows").T)
 
 
+def test_logits_of_rows_in_half_precision_are_those_of_the_same_rows_in_float32():
+    module = embeddings_of("free", num_items=1_300).to(torch.bfloat16)  # of more rows than are cast at once
+    hidden = torch.randn(2, 3, 16, dtype=torch.bfloat16)
+    with torch.no_grad():
+        logits = module("item_logits", hidden)
+        expected = hidden.float() @ module("output_rows").float().T
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected)
+
+
 def test_content_by_hand():
     module = embeddings_of("both", num_items=3)
     terms, projection = module.read.content.terms, module.read.content.picture_proj.weight
