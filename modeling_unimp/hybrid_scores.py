@@ -464,7 +464,7 @@ class HybridScores:
         """Read what [`HybridScores.save_pretrained`] wrote.
 
         Raises:
-            ValueError: a damaged file.
+            ValueError: a damaged file, or one of another version.
         """
         try:
             with safe_open(file, framework="pt") as opened:
@@ -499,8 +499,8 @@ class HybridScores:
             )
         except Exception as error:
             raise ValueError(
-                f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged: copy, download or save "
-                "it again."
+                f"{file} cannot be read ({type(error).__name__}: {error}). It may be damaged, or of another version "
+                "of UniMP: copy, download or train it again."
             ) from error
 
 

@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
-STAR_ARRAYS = ("biases", "neighbours", "similarities", "factors", "intercepts")
+STAR_ARRAYS = ("biases", "neighbours", "similarities", "factors", "log_shares", "intercepts")
+TILTS = np.linspace(-8, 8, 1601)  # at the ends all is on 1 star or on 5, but for some thousandths
 
 
 class StarScores(NamedTuple):
     """Stars from the mean, the biases of item and shopper, what the shopper gave to items rated alike, and factors.
 
-    `log p(s)` is, up to a constant, `network * log p_network(s) + s * (expected * e + alike * c + factored * f) +
-    intercepts[s]`.
+    What is expected becomes a distribution by tilting how often each star is given in the shop: `p(s)` in proportion
+    to `shares[s] exp(s t)`, where `t(m)` is the tilt with the mean `m`. Few shops give their stars as a normal
+    distribution would: in many, most ratings are 5. With `e`, `c` and `f` of [`StarScores.estimate`], `log p(s)` is,
+    up to a constant, `network log p_network(s) + s (expected t(e) + alike (t(e + c) - t(e)) + factored (t(e + f) -
+    t(e))) + log_shares[s] + intercepts[s]`; with `expected = factored = 1` and all else 0 its mean is `e + f`.
 
     Args:
         mean (`float`): of all stars.
@@ -24,6 +29,7 @@ class StarScores(NamedTuple):
         neighbours (`np.ndarray` of shape `(N, k)`), similarities (`np.ndarray` of shape `(N, k)`): items rated alike.
         factors (`np.ndarray` of shape `(N, R)`): of a matrix factorisation; a shopper's are fitted to the history.
         penalty (`float`): of the squares of a shopper's factors.
+        log_shares (`np.ndarray` of shape `(5,)`): logarithms of how often each star is given.
         intercepts (`np.ndarray` of shape `(5,)`)
         network, expected, alike, factored (`float`): weights.
     """
@@ -35,6 +41,7 @@ class StarScores(NamedTuple):
     similarities: np.ndarray
     factors: np.ndarray
     penalty: float
+    log_shares: np.ndarray
     intercepts: np.ndarray
     network: float = 1.0
     expected: float = 0.0
@@ -71,13 +78,21 @@ class StarScores(NamedTuple):
         ridge = np.diag([self.strength] + [self.penalty] * self.factors.shape[1])
         return float(described[-1] @ np.linalg.solve(x.T @ x + ridge, x.T @ y))
 
+    def tilts(self, estimates: np.ndarray) -> np.ndarray:
+        """Of `e`, `c` and `f` of some cases `(C, 3)` the tilts `t(e)`, `t(e + c) - t(e)` and `t(e + f) - t(e)`."""
+        stars = np.arange(1, len(self.log_shares) + 1)
+        means = softmax(self.log_shares + TILTS[:, None] * stars, axis=1) @ stars
+        found = np.interp(estimates[:, :1] + estimates * [0, 1, 1], means, TILTS)
+        return found - found[:, :1] * [0, 1, 1]
+
     def probabilities(self, network: np.ndarray, estimate: tuple[float, float, float]) -> np.ndarray:
         """The distribution `(5,)`, from the network's own and what [`StarScores.estimate`] found."""
         stars = np.arange(1, len(network) + 1)
-        slope = self.expected * estimate[0] + self.alike * estimate[1] + self.factored * estimate[2]
-        logits = self.network * np.log(np.clip(network, 1e-6, None)) + slope * stars + self.intercepts
-        exponentials = np.exp(logits - logits.max())
-        return np.asarray(exponentials / exponentials.sum(), dtype=np.float32)
+        slope = self.tilts(np.array([estimate]))[0] @ [self.expected, self.alike, self.factored]
+        logits = (
+            self.network * np.log(np.clip(network, 1e-6, None)) + slope * stars + self.log_shares + self.intercepts
+        )
+        return softmax(logits).astype(np.float32)
 
     def _bias(self, number: int) -> float:
         return float(self.biases[number]) if 0 <= number < len(self.biases) else 0.0

@@ -30,6 +30,7 @@ STARS = StarScores(
     similarities=np.array([[0.5], [0.5], [0.0]], dtype=np.float32),
     factors=np.array([[1.0], [2.0], [0.0]], dtype=np.float32),
     penalty=3.0,
+    log_shares=np.log([0.1, 0.1, 0.2, 0.2, 0.4]),
     intercepts=np.array([0.0, 0.1, 0.2, 0.1, 0.0]),
     network=0.5,
     expected=1.0,
@@ -242,9 +243,32 @@ def test_stars_by_hand():
     described = [(-1, 4.0), (-1, 4.0), (-1, 4.0)]
     estimate, _, factored = STARS.estimate(described, 1)
     assert (estimate, factored) == (pytest.approx(3.75), pytest.approx(0))
+
+
+@pytest.mark.parametrize("expected", [1.3, 2.0, 3.7, 4.95])
+def test_a_distribution_of_stars_has_the_mean_that_is_expected(expected):
+    """Also in a shop where nearly everything has five stars, and then most of it is there."""
+    most_are_five = np.array([0.02, 0.01, 0.02, 0.05, 0.9])
+    plain = STARS._replace(
+        log_shares=np.log(most_are_five), intercepts=np.zeros(5), network=0.0, expected=1.0, alike=0.0, factored=1.0
+    )
+    probabilities = plain.probabilities(np.full(5, 0.2), (expected - 0.25, 0.5, 0.25))
+    assert probabilities @ np.arange(1, 6) == pytest.approx(expected, abs=1e-3)
+    # In proportion to the shares times a power of one number.
+    steps = np.diff(np.log(probabilities / most_are_five))
+    np.testing.assert_allclose(steps, steps.mean(), atol=1e-4)
+
+
+def test_a_distribution_of_stars_by_hand():
+    # Of shares (.1, .1, .2, .2, .4) the mean is 3.7; tilted by log 2 they are as .2, .4, 1.6, 3.2 and 12.8, whose
+    # mean is 82.6 / 18.2.
+    tilts = STARS.tilts(np.array([[3.7, 82.6 / 18.2 - 3.7, 0.0], [82.6 / 18.2, 3.7 - 82.6 / 18.2, 0.0]]))
+    np.testing.assert_allclose(tilts, [[0, np.log(2), 0], [np.log(2), -np.log(2), 0]], atol=1e-4)
     network = np.array([0.1, 0.1, 0.2, 0.3, 0.3])
-    weights = np.sqrt(network) * np.exp(np.arange(1, 6) * (2.0 + 2 * 0.5 + 3 * 0.1) + STARS.intercepts)
-    np.testing.assert_allclose(STARS.probabilities(network, (2.0, 0.5, 0.1)), weights / weights.sum(), rtol=1e-5)
+    # .5 of the network's logarithms, twice the tilt for items rated alike.
+    weights = np.sqrt(network) * 4.0 ** np.arange(1, 6) * np.exp(STARS.log_shares + STARS.intercepts)
+    found = STARS.probabilities(network, (3.7, 82.6 / 18.2 - 3.7, 0.0))
+    np.testing.assert_allclose(found, weights / weights.sum(), rtol=1e-3)
 
 
 def test_a_shop_without_words_is_the_same_from_a_file(tmp_path):

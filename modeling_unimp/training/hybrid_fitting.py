@@ -46,7 +46,7 @@ from .item_similarity import (
     windowed_transitions,
 )
 from .linear_models import LATER_HALF_LIFE, MOST_DENSE_ITEMS, PENALTY, ease, inverse_of_users, taken_after
-from .rating_factors import biases, factorise
+from .rating_factors import biases, factorise, star_shares
 
 if TYPE_CHECKING:
     from ..modeling_unimp import UniMPForConditionalGeneration
@@ -61,10 +61,9 @@ RIDGE = 1e-3
 LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
 EASE_PENALTIES = (10.0, PENALTY)  # a small one suits small shops, a large one busy shops: the fit chooses
 MOST_FOR_ALL_INVERSES = 10_000  # items; of more each takes a minute, and one was as good as all (benchmarks/LOG.md)
-STAR_RIDGE = 1e-5
+STAR_RIDGE = 10.0  # as by so many cases
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
-NUM_FOLDS, FEWEST_STARS = 5, 20  # cases of validation
-LEAST_STAR_VARIANCE = 0.25  # as if all were half a star off
+FEWEST_STARS = 20  # cases of validation
 RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
 WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
@@ -191,7 +190,7 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
             weights["select"] = [fitted]
     stars = None
     if "rate" in by_task and train.has_ratings:
-        requests = by_task["rate"].requests[:MOST_CASES]
+        requests = _sample(by_task["rate"].requests)
         stars = _fit_stars(train, requests, np.full((len(requests), NUM_STARS), 1 / NUM_STARS), catalogue)
     return hybrid.with_weights(weights, stars)
 
@@ -277,7 +276,7 @@ def fit_hybrid(
             together["select"] = [fitted]
     stars = None
     if "rate" in by_task and train.has_ratings:
-        requests = by_task["rate"].requests[:MOST_CASES]
+        requests = _sample(by_task["rate"].requests)
         network = np.stack(list(outputs(requests, "stars")))
         stars = _fit_stars(train, requests, network, catalogue)
         nothing, own = torch.ones(network.shape), torch.from_numpy(network)
@@ -495,6 +494,7 @@ def refit_stars(fitted: StarScores, train: Histories) -> StarScores:
     near = rated_alike(train, fitted.strength, mean, of_item)
     return fitted._replace(
         mean=mean,
+        log_shares=np.log(star_shares(train)),
         biases=of_item,
         factors=factors.astype(np.float32),
         neighbours=near.items,
@@ -505,18 +505,21 @@ def refit_stars(fitted: StarScores, train: Histories) -> StarScores:
 def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, catalogue: Catalogue) -> StarScores:
     """Biases and factors by ridge regression, whose penalties and blend with the network validation chooses.
 
-    The blend has nine numbers. Where it does not help cases that it was not fitted on by more than a standard error,
-    the biases are taken alone; and where the network by itself is ahead of that by more than one, the network.
+    The blend has nine numbers, each drawn to where the mean is that of biases and factors, as by so many cases that
+    few of validation change nothing. Where the network by itself is ahead of that by more than a standard error, it is
+    taken alone.
     """
     histories = [stars_of_history(request["history"], catalogue) for request in requests]
     items = numbers_of([request["item"] for request in requests], catalogue)
     truth = np.array([int(request["answer"]) - 1 for request in requests])
     stars = np.arange(1, network.shape[1] + 1)
+    log_shares = np.log(star_shares(train))
+    has_many = len(truth) >= FEWEST_STARS
 
     def with_penalties(of_users: float, of_items: float) -> tuple[float, StarScores]:
         mean, _, of_item = biases(train, of_users, of_items)
         nothing = np.zeros((len(catalogue), 0), dtype=np.int32), np.zeros((len(catalogue), 0), dtype=np.float32)
-        found = StarScores(mean, of_item, of_users, *nothing, nothing[1], 1.0, np.zeros(len(stars)))
+        found = StarScores(mean, of_item, of_users, *nothing, nothing[1], 1.0, log_shares, np.zeros(len(stars)))
         return squared_error(found, (0,)), found._replace(item_strength=of_items)
 
     def with_factors(rank: int, penalty: float) -> tuple[float, StarScores]:
@@ -528,42 +531,31 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         expected = [sum(found.estimate(*each)[part] for part in parts) for each in zip(histories, items, strict=True)]
         return float(np.square(np.array(expected) - truth - 1).mean())
 
-    penalties = STAR_PENALTIES if len(truth) >= FEWEST_STARS else STAR_PENALTIES[1:2]
+    penalties = STAR_PENALTIES if has_many else STAR_PENALTIES[1:2]
     _, biased = min((with_penalties(u, i) for u in penalties for i in penalties), key=lambda each: each[0])
-    _, found = min(
-        (with_factors(rank, penalty) for rank in RANKS for penalty in FACTOR_PENALTIES), key=lambda each: each[0]
+    factorisations = (
+        list(itertools.product(RANKS, FACTOR_PENALTIES)) if has_many else [(RANKS[0], FACTOR_PENALTIES[-1])]
     )
+    _, found = min((with_factors(*each) for each in factorisations), key=lambda each: each[0])
     near = rated_alike(train, found.strength, found.mean, found.biases)
     found = found._replace(neighbours=near.items, similarities=near.values)
-    estimates = np.array([found.estimate(*each) for each in zip(histories, items, strict=True)])
+    tilts = found.tilts(np.array([found.estimate(*each) for each in zip(histories, items, strict=True)]))
     features = np.stack(
-        [np.log(np.clip(network, 1e-6, None)), *(stars * estimates[:, part : part + 1] for part in range(3))]
+        [np.log(np.clip(network, 1e-6, None)), *(stars * tilts[:, part : part + 1] for part in range(3))]
         + [np.broadcast_to(stars == star, network.shape).astype(np.float64) for star in stars],
         axis=1,
     )
-    free = [(0.0, None)] * 4 + [(None, None)] * len(stars)
 
-    def blended(cases: np.ndarray) -> np.ndarray:
-        """Weights that a part of the cases chooses."""
-        return fit_softmax(features[cases], truth[cases], np.zeros((len(cases), 1)), bounds=free, ridge=STAR_RIDGE)
+    def errors(weights: np.ndarray) -> np.ndarray:
+        return np.square(softmax(np.matmul(weights, features) + log_shares, axis=1) @ stars - truth - 1)
 
-    def errors(weights: np.ndarray, cases: np.ndarray) -> np.ndarray:
-        probabilities = softmax(np.matmul(weights, features[cases]), axis=1)
-        return np.square(probabilities @ stars - truth[cases] - 1)
-
-    # Biases alone, with errors as of a normal distribution: nothing in it but the variance is fitted here.
-    variance = max(float(np.square(estimates[:, 0] - truth - 1).mean()), LEAST_STAR_VARIANCE)
-    weights = np.concatenate([[0.0, 1 / variance, 0.0, 0.0], -np.square(stars) / (2 * variance)])
-    numbers = np.arange(len(truth))
-    parts = [numbers[fold::NUM_FOLDS] for fold in range(NUM_FOLDS)]
-    if len(truth) >= FEWEST_STARS:
-        gains = np.concatenate(
-            [errors(weights, part) - errors(blended(np.setdiff1d(numbers, part)), part) for part in parts]
-        )
-        if gains.mean() > gains.std() / math.sqrt(len(gains)):
-            weights = blended(numbers)
-        own = np.array([1.0] + [0.0] * (len(features[0]) - 1))  # the network as it is
-        gains = errors(weights, numbers) - errors(own, numbers)
+    start = np.array([0.0, 1.0, 0.0, 1.0] + [0.0] * len(stars))
+    bounds = [(-least, None) for least in start[:4]] + [(None, None)] * len(stars)
+    at_start = np.matmul(start, features) + log_shares
+    weights = start + fit_softmax(features, truth, at_start, bounds, ridge=STAR_RIDGE / len(truth))
+    if has_many:
+        own = np.array([1.0, 0.0, 0.0, 0.0, *-log_shares])  # the network as it is
+        gains = errors(weights) - errors(own)
         if gains.mean() > gains.std() / math.sqrt(len(gains)):
             weights = own
     of_network, expected, alike, factored = map(float, weights[:4])

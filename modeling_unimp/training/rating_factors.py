@@ -9,8 +9,16 @@ import numpy as np
 from scipy import sparse
 
 from processing_unimp import Histories
+from processing_unimp.control_tokens import NUM_STARS
 
 SWEEPS = 30
+
+
+def star_shares(train: Histories) -> np.ndarray:
+    """How often each number of stars was given `(5,)`, each once more than it was, so that none is impossible."""
+    given = train.ratings[np.isfinite(train.ratings)]
+    counts = np.bincount(np.rint(given).astype(np.int64), minlength=NUM_STARS + 1)[1:] + 1.0
+    return np.asarray(counts / counts.sum())
 
 
 def biases(train: Histories, user_penalty: float, item_penalty: float) -> tuple[float, np.ndarray, np.ndarray]:
