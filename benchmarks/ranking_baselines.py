@@ -18,7 +18,7 @@ from scipy import sparse
 
 from modeling_unimp.term_index import TermIndex, texts_of
 from modeling_unimp.training.item_similarity import Neighbours, item_knn
-from modeling_unimp.training.linear_models import MOST_DENSE_ITEMS, ease, inverse_of_users, taken_after
+from modeling_unimp.training.linear_models import InverseOfUsers, ease, inverse_of_users, taken_after
 from processing_unimp import Catalogue, EvaluationCases, Histories, Targets
 
 logger = logging.getLogger("baselines")
@@ -114,11 +114,8 @@ def tuned_taken_after(train: Histories, tie_break: np.ndarray, **content: Any) -
 
 
 def _linear(
-    train: Histories, model: Callable[[np.ndarray], Neighbours], tie_break: np.ndarray, **content: Any
+    train: Histories, model: Callable[[InverseOfUsers], Neighbours], tie_break: np.ndarray, **content: Any
 ) -> Iterator[Variant]:
-    if len(train.catalogue) > MOST_DENSE_ITEMS:
-        logger.info(f"linear models are left out: {len(train.catalogue)} items, above {MOST_DENSE_ITEMS}")
-        return
     for penalty in EASE_PENALTIES:
         found = model(inverse_of_users(train, penalty, **content))
         for signs, values in (("both", found.values), ("above 0", np.maximum(found.values, 0))):

@@ -86,13 +86,44 @@ def test_an_inverse_of_several_blocks_in_its_own_memory(monkeypatch):
     assert np.shares_memory(inverse, matrix)
 
 
-def test_a_catalogue_too_large_for_a_dense_inverse_has_none(train, monkeypatch):
-    monkeypatch.setattr(linear_models, "MOST_DENSE_ITEMS", 11)
-    with pytest.raises(ValueError, match="12 items: an inverse is made for 11 at most"):
-        inverse_of_users(train)
-    monkeypatch.setattr(hybrid_fitting, "MOST_DENSE_ITEMS", 11)
-    names = closed_form_scores(train, None, None, exclude_seen=True).neighbours
-    assert names.keys() == {"kNN", "transitions"}
+def test_linear_models_of_a_large_catalogue_are_those_of_what_was_taken(monkeypatch):
+    """Items that nobody took change nothing of the others, and have no neighbours."""
+    rng = np.random.default_rng(0)
+    taken = np.sort(rng.permutation(30)[:12])
+    rows = [
+        {"user_id": str(user), "item_id": str(number), "timestamp": time}
+        for user in range(40)
+        for time, number in enumerate(rng.choice(taken, size=5, replace=False))
+    ]
+    train = Histories.from_interactions(rows, Catalogue.from_items([{"item_id": str(n)} for n in range(30)]))
+    whole = inverse_of_users(train, 10.0)
+    expected = dense(ease(whole), 30), dense(taken_after(train, whole), 30)
+    monkeypatch.setattr(linear_models, "MOST_DENSE_ITEMS", 20)
+    inverse = inverse_of_users(train, 10.0)
+    assert inverse.matrix.shape == (12, 12)
+    for found, other in zip((ease(inverse), taken_after(train, inverse)), expected, strict=True):
+        np.testing.assert_allclose(dense(found, 30), other, atol=1e-6)
+    assert closed_form_scores(train, None, None, exclude_seen=True).neighbours.keys() == {
+        "EASE 10",
+        "EASE 100",
+        "taken after",
+        "transitions",
+    }
+
+
+def test_what_was_taken_oftenest_has_linear_models_and_all_has_neighbours(train, monkeypatch):
+    monkeypatch.setattr(linear_models, "MOST_DENSE_ITEMS", 5)
+    inverse = inverse_of_users(train, 10.0)
+    counts = train.item_counts()
+    assert len(inverse.items) == 5 and counts[inverse.items].min() >= np.delete(counts, inverse.items).max()
+    x = users_by_items(train).toarray()[:, inverse.items]
+    np.testing.assert_allclose(inverse.matrix, np.linalg.inv(x.T @ x + 10 * np.eye(5)), atol=1e-5)
+    found = dense(ease(inverse), 12)
+    weights = -inverse.matrix / np.diag(inverse.matrix)
+    np.fill_diagonal(weights, 0)
+    np.testing.assert_allclose(found[np.ix_(inverse.items, inverse.items)], weights, atol=1e-6)
+    assert not np.delete(found, inverse.items, axis=0).any() and not np.delete(found, inverse.items, axis=1).any()
+    assert "kNN" in closed_form_scores(train, None, None, exclude_seen=True).neighbours
 
 
 def test_a_large_catalogue_has_one_dense_inverse(train, monkeypatch):
@@ -144,9 +175,9 @@ def test_taken_after_is_the_regression_of_later_items(train, monkeypatch, dense_
     weights = np.linalg.solve(x.T @ x + 10 * np.eye(12), pairs_in_order(train).toarray())
     np.fill_diagonal(weights, 0)
     inverse = inverse_of_users(train, 10.0)
-    kept = inverse.copy()
+    kept = inverse.matrix.copy()
     np.testing.assert_allclose(dense(taken_after(train, inverse), 12), weights, atol=1e-5)
-    np.testing.assert_array_equal(inverse, kept)  # which EASE reads too
+    np.testing.assert_array_equal(inverse.matrix, kept)  # which EASE reads too
 
 
 def test_what_is_taken_after_has_a_direction():

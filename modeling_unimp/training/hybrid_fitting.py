@@ -45,7 +45,7 @@ from .item_similarity import (
     text_similarity,
     windowed_transitions,
 )
-from .linear_models import LATER_HALF_LIFE, MOST_DENSE_ITEMS, PENALTY, ease, inverse_of_users, taken_after
+from .linear_models import LATER_HALF_LIFE, PENALTY, ease, inverse_of_users, items_of_linear_models, taken_after
 from .rating_factors import biases, factorise, star_shares
 
 if TYPE_CHECKING:
@@ -93,15 +93,15 @@ def closed_form_scores(
     pictures = None if pictures is None or not np.any(pictures) else pictures
     terms = term_vectors(catalogue, attributes)
     found: dict[str, Neighbours | None] = {}
-    if len(catalogue) > MOST_DENSE_ITEMS:
-        found["kNN"] = item_knn(train)
-    else:
-        is_small = len(catalogue) <= MOST_FOR_ALL_INVERSES
-        for penalty in EASE_PENALTIES if is_small else (PENALTY,):
-            found |= _linear_models(train, penalty, terms, pictures)
-        if is_small and (terms is not None or pictures is not None):
-            # Where what is alike is no hint of what goes together.
-            found[f"EASE {PENALTY:g} without content"] = ease(inverse_of_users(train))
+    modelled = items_of_linear_models(train)
+    is_small = len(modelled) <= MOST_FOR_ALL_INVERSES
+    for penalty in EASE_PENALTIES if is_small else (PENALTY,):
+        found |= _linear_models(train, penalty, terms, pictures)
+    if is_small and (terms is not None or pictures is not None):
+        # Where what is alike is no hint of what goes together.
+        found[f"EASE {PENALTY:g} without content"] = ease(inverse_of_users(train))
+    if len(modelled) < np.count_nonzero(train.item_counts()):
+        found["kNN"] = item_knn(train)  # for the others
     found |= {
         "transitions": windowed_transitions(train),
         TEXT: None if terms is None else text_similarity(terms),

@@ -1,9 +1,12 @@
 """Linear models from item to item in closed form: what goes with an item, and what is taken after it.
 
-Both are ridge regressions of the training part alone. They share a dense inverse of N x N, which is what they cost.
+Both are ridge regressions of the training part alone. They share a dense inverse of M x M, which is what they cost.
 
-Shapes: N items, U users, k neighbours kept a row, T terms, D width of a picture's vector.
+Shapes: N items, M of them in the models, U users, k neighbours kept a row, T terms, D width of a picture's vector.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -11,7 +14,7 @@ from scipy.linalg import get_lapack_funcs
 
 from processing_unimp import Histories
 
-from .item_similarity import Neighbours, centred_vectors, largest_of_blocks, users_by_items
+from .item_similarity import Neighbours, centred_vectors, largest_of_blocks, num_neighbours, users_by_items
 
 MOST_DENSE_ITEMS = 20_000
 PENALTY = 100.0
@@ -23,14 +26,43 @@ DENSE_FROM = 0.02  # share of entries that are not 0; from .02 (two threads) to 
 ROWS_AT_ONCE = 1_000
 
 
+class InverseOfUsers(NamedTuple):
+    """`(X^T X + penalty I)^-1` of the items that linear models are made of."""
+
+    matrix: np.ndarray  # (M, M), float32
+    items: np.ndarray  # (M,), their numbers in the catalogue, in order
+    num_items: int  # N
+
+    def largest_of_blocks(self, block: Callable[[int, int], np.ndarray], k: int | None) -> Neighbours:
+        """Neighbours in the catalogue, of a matrix `(M, M)` in blocks of rows; an item without a model has none."""
+        found = largest_of_blocks(block, len(self.items), k or num_neighbours(self.num_items))
+        if len(self.items) == self.num_items:
+            return found
+        shape = (self.num_items, found.items.shape[1])
+        items, values = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.float32)
+        items[self.items] = np.where(found.values == 0, 0, self.items[found.items])
+        values[self.items] = found.values
+        return Neighbours(items, values)
+
+
+def items_of_linear_models(train: Histories) -> np.ndarray:
+    """The numbers of all items of a catalogue of up to 20,000; of a larger one those of the 20,000 that were taken
+    oftenest, as far as anybody took them: without content, an item that nobody took has no part in these models."""
+    counts = train.item_counts()
+    if len(counts) <= MOST_DENSE_ITEMS:
+        return np.arange(len(counts))
+    most = np.argsort(-counts, kind="stable")[:MOST_DENSE_ITEMS]
+    return np.sort(most[counts[most] > 0])
+
+
 def inverse_of_users(
     train: Histories,
     penalty: float = PENALTY,
     *,
     terms: sparse.csr_matrix | None = None,
     pictures: np.ndarray | None = None,
-) -> np.ndarray:
-    """`(X^T X + penalty I)^-1`, `(N, N)`, where X `(U, N)` is 1 for what a user has.
+) -> InverseOfUsers:
+    """`(X^T X + penalty I)^-1`, `(M, M)`, where X `(U, M)` is 1 for what a user has.
 
     Args:
         train (`Histories`)
@@ -41,14 +73,13 @@ def inverse_of_users(
             both.
 
     Raises:
-        ValueError: more than 20,000 items, for which it would take minutes and gigabytes, or a penalty that is not
-            above 0.
+        ValueError: a penalty that is not above 0.
     """
-    if len(train.catalogue) > MOST_DENSE_ITEMS:
-        raise ValueError(f"{len(train.catalogue)} items: an inverse is made for {MOST_DENSE_ITEMS} at most.")
-    x = users_by_items(train)
+    items = items_of_linear_models(train)
+    x = users_by_items(train)[:, items]
     gram = (x.T @ x).toarray()
-    centred = None if pictures is None else centred_vectors(pictures)
+    terms = None if terms is None else terms[items]
+    centred = None if pictures is None else centred_vectors(pictures[items])
     for start in range(0, len(gram), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         if terms is not None:
@@ -56,36 +87,37 @@ def inverse_of_users(
         if centred is not None:
             gram[rows] += CONTENT_SHARE * penalty * np.square(centred[rows] @ centred.T)
     gram[np.diag_indices_from(gram)] += penalty
-    return _inverse_in_place(gram)
+    return InverseOfUsers(_inverse_in_place(gram), items, len(train.catalogue))
 
 
-def ease(inverse: np.ndarray, k: int | None = None) -> Neighbours:
+def ease(inverse: InverseOfUsers, k: int | None = None) -> Neighbours:
     """EASE, which items the same users have (https://huggingface.co/papers/1905.03375).
 
     Args:
-        inverse (`np.ndarray` of shape `(N, N)`): of [`inverse_of_users`].
+        inverse (`InverseOfUsers`)
         k (`int`, *optional*): neighbours an item; by default of [`num_neighbours`].
     """
-    diagonal = inverse.diagonal().copy()
-    return largest_of_blocks(lambda start, stop: inverse[start:stop] / -diagonal, len(diagonal), k)
+    diagonal = inverse.matrix.diagonal().copy()
+    return inverse.largest_of_blocks(lambda start, stop: inverse.matrix[start:stop] / -diagonal, k)
 
 
-def taken_after(train: Histories, inverse: np.ndarray, k: int | None = None) -> Neighbours:
+def taken_after(train: Histories, inverse: InverseOfUsers, k: int | None = None) -> Neighbours:
     """What users take after an item: a regression of later items on earlier ones, as the transition model of SLIST
     (https://huggingface.co/papers/2103.16104) is.
 
     `P C`, where P is the inverse that EASE has, in place of one of earlier items alone, which would be another of
-    N x N, and `C` `(N, N)` counts who took the column's item after the row's, by [`pairs_in_order`].
+    M x M, and `C` `(M, M)` counts who took the column's item after the row's, by [`pairs_in_order`].
 
     Args:
         train (`Histories`)
-        inverse (`np.ndarray` of shape `(N, N)`): of [`inverse_of_users`].
+        inverse (`InverseOfUsers`)
         k (`int`, *optional*): neighbours an item; by default of [`num_neighbours`].
     """
-    pairs = pairs_in_order(train)
-    after = pairs.toarray() if pairs.nnz > DENSE_FROM * len(inverse) ** 2 else pairs
+    matrix = inverse.matrix
+    pairs = pairs_in_order(train)[inverse.items][:, inverse.items]
+    after = pairs.toarray() if pairs.nnz > DENSE_FROM * len(matrix) ** 2 else pairs
     # A sparse matrix is multiplied from the left.
-    return largest_of_blocks(lambda start, stop: np.asarray((after.T @ inverse[start:stop].T).T), len(inverse), k)
+    return inverse.largest_of_blocks(lambda start, stop: np.asarray((after.T @ matrix[start:stop].T).T), k)
 
 
 def pairs_in_order(train: Histories) -> sparse.csr_matrix:
