@@ -430,11 +430,18 @@ def check_optimization(trainer: UniMPTrainer) -> None:
             torch.compile(torch.nn.Identity(), backend=backend or "inductor", mode=mode)  # compiles nothing yet
 
 
-def closed_forms_of(split: Split, features: FeatureStore | None, data_args: DataArguments) -> HybridScores:
-    """The closed-form scores of the training part of a split, not weighted yet."""
-    pictures = None if features is None else features.pooled().numpy()
+def closed_forms_of(
+    split: Split, features: FeatureStore | None, data_args: DataArguments, fitted: HybridScores | None = None
+) -> HybridScores:
+    """The closed-form scores of the training part of a split, not weighted yet; those that `fitted` has, if given."""
     return closed_form_scores(
-        split.train, pictures, data_args.query_attribute, data_args.exclude_seen, data_args.attributes, split.new_items
+        split.train,
+        None if features is None else features.pooled().numpy(),
+        data_args.query_attribute,
+        data_args.exclude_seen,
+        data_args.attributes,
+        split.new_items,
+        None if fitted is None else fitted.neighbours,
     )
 
 
@@ -491,7 +498,7 @@ def refit(
     again = trainer_of(model, processor, features, whole, mixture, args)
     again.train()
     if tested is not None:
-        closed_forms = closed_forms_of(whole, features, data_args)
+        closed_forms = closed_forms_of(whole, features, data_args, tested)
         again.bare_model.hybrid_scores = refit_closed_form(tested, closed_forms, whole.train)
     return again
 

@@ -6,7 +6,7 @@ Shapes: C cases, N items, M of them that compete in a case, F closed-form scores
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +65,7 @@ STAR_RIDGE = 10.0  # as by so many cases
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 FEWEST_STARS = 20  # cases of validation
 RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
+KNN, WITHOUT_CONTENT = "kNN", f"EASE {PENALTY:g} without content"
 WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
 Bounds = Sequence[tuple[float | None, float | None]]  # of each weight, the lowest and the highest; None: there is none
@@ -77,6 +78,7 @@ def closed_form_scores(
     exclude_seen: bool,
     attributes: Sequence[str] | None = None,
     new_items: np.ndarray | None = None,
+    sources: Collection[str] | None = None,
 ) -> HybridScores:
     """All closed-form scores of a shop, without weights yet.
 
@@ -88,20 +90,21 @@ def closed_form_scores(
         attributes (`Sequence[str]`, *optional*): what is read of an item; all that the catalogue has without it.
         new_items (`np.ndarray` of bool, `(N,)`, *optional*): listed, and taken by nobody yet: they go with what the
             item goes with that is most like them in words.
+        sources (`Collection[str]`, *optional*): names of the linear models and of kNN to make, such as those of scores
+            that were fitted; by default those that suit the number of items that were taken.
     """
     catalogue, attributes = train.catalogue, attributes or None
     pictures = None if pictures is None or not np.any(pictures) else pictures
     terms = term_vectors(catalogue, attributes)
     found: dict[str, Neighbours | None] = {}
-    modelled = items_of_linear_models(train)
-    is_small = len(modelled) <= MOST_FOR_ALL_INVERSES
-    for penalty in EASE_PENALTIES if is_small else (PENALTY,):
-        found |= _linear_models(train, penalty, terms, pictures)
-    if is_small and (terms is not None or pictures is not None):
-        # Where what is alike is no hint of what goes together.
-        found[f"EASE {PENALTY:g} without content"] = ease(inverse_of_users(train))
-    if len(modelled) < np.count_nonzero(train.item_counts()):
-        found["kNN"] = item_knn(train)  # for the others
+    sources = _sources_for(train) if sources is None else sources
+    for penalty in EASE_PENALTIES:
+        if f"EASE {penalty:g}" in sources:
+            found |= _linear_models(train, penalty, terms, pictures)
+    if WITHOUT_CONTENT in sources and (terms is not None or pictures is not None):
+        found[WITHOUT_CONTENT] = ease(inverse_of_users(train))
+    if KNN in sources:
+        found[KNN] = item_knn(train)
     found |= {
         "transitions": windowed_transitions(train),
         TEXT: None if terms is None else text_similarity(terms),
@@ -125,6 +128,18 @@ def closed_form_scores(
     return HybridScores(
         neighbours, indices, popularity, scores, None, None, query_attribute, stand_ins, attributes=attributes
     )
+
+
+def _sources_for(train: Histories) -> set[str]:
+    """The linear models of a shop, and kNN for items that have none."""
+    num_items = len(items_of_linear_models(train))
+    sources = {f"EASE {PENALTY:g}"}
+    if num_items <= MOST_FOR_ALL_INVERSES:
+        # Without content: where what is alike is no hint of what goes together.
+        sources |= {*(f"EASE {penalty:g}" for penalty in EASE_PENALTIES), WITHOUT_CONTENT}
+    if num_items < np.count_nonzero(train.item_counts()):
+        sources.add(KNN)
+    return sources
 
 
 def _linear_models(
