@@ -23,10 +23,8 @@ from modeling_unimp.training import hybrid_fitting
 from modeling_unimp.training.evaluation import closed_form_outputs, evaluate_model, fit_in_words, rows_of
 from modeling_unimp.training.hybrid_fitting import (
     closed_form_scores,
-    fit_closed,
     fit_closed_form,
     fit_hybrid,
-    fit_softmax,
     term_indices,
 )
 from modeling_unimp.training.rating_factors import biases
@@ -164,43 +162,6 @@ def test_a_draw_of_the_items_fits_as_all_of_them_do(split, monkeypatch):
     # Popularity may be chosen in one and not in the other; chance has a mean reciprocal rank of .16.
     reciprocal = [(1 / each).mean().item() for each in ranks]
     assert reciprocal[0] > 0.9 and reciprocal[1] == pytest.approx(reciprocal[0], abs=0.05)
-
-
-@pytest.mark.parametrize(("misleading", "expected"), [(0.0, "blend"), (2.0, "both"), (3.0, "single")])
-def test_a_score_that_is_ahead_of_the_blend_is_added_to_it_or_stands_alone(misleading, expected):
-    """Two fifths of the cases a score knows, of the others popularity tells; how far the score misleads there pulls
-    its weight in the blend down, although it is no worse among the first ten."""
-    rng = np.random.default_rng(0)
-    popular = np.linspace(0, 1, 200) ** 4
-    shares = np.exp(6 * popular)
-    truth = rng.choice(200, size=400, p=shares / shares.sum())
-    known = np.zeros((400, 200))
-    for case in range(400):
-        if case % 5 < 2:
-            truth[case] = rng.integers(200)
-            known[case, truth[case]] = 1.0
-        else:
-            known[case, rng.choice(200, size=4)] = misleading
-    features = np.stack([known, np.broadcast_to(popular, known.shape)], axis=1).astype(np.float32)
-    added = np.zeros(known.shape, dtype=np.float32)
-
-    def ndcg(weights) -> float:
-        scores = (np.array(weights)[:, None] * features).sum(axis=1)
-        ranks = (scores >= scores[np.arange(400), truth][:, None]).sum(axis=1)
-        return float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean())
-
-    blend = fit_softmax(features, truth, added)
-    found = np.array(fit_closed(features, truth, added))
-    if expected == "blend":
-        np.testing.assert_allclose(found, blend)
-        return
-    if expected == "single":
-        assert found[1] == 0 and ndcg(found) > 1.9 * ndcg(blend)
-    else:
-        assert found.min() > 0 and ndcg(found) > 1.1 * ndcg([1.0, 0.0]) > 1.1 * ndcg(blend)
-    # Its probabilities have the right scale.
-    own = (found[:, None] * features).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(fit_softmax(own, truth, added), 1, atol=0.02)
 
 
 def test_the_stars_follow_the_shoppers(fitted):

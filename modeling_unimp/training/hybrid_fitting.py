@@ -436,20 +436,13 @@ def fit_ranking(
 def fit_closed(
     features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Bounds | None = None
 ) -> list[float]:
-    """Weights of the scores without a network, with the highest NDCG@10: the best blend by cross-entropy; or, where
-    the best of the scores alone is ahead of it, both added or that score alone. Added, the blend orders what the
-    score knows nothing of. Arguments are those of [`fit_softmax`]."""
+    """Weights of the scores without a network: the best blend by cross-entropy, or the best of them alone, whichever
+    has the higher NDCG@10. Arguments are those of [`fit_softmax`]."""
     weights = fit_softmax(features, truth, added, bounds)
     best = max(range(len(weights)), key=lambda place: _ndcg(features[:, [place]], truth, added, [1.0]))
     single = np.zeros(len(weights))
     single[best] = fit_softmax(features[:, [best]], truth, added)[0]
-    of_blend, of_single = (_ndcg(features, truth, added, each) for each in (weights, single))
-    if of_single > of_blend:
-        both = single + weights
-        # Each of the two has the right scale by itself, so that together they would be too sure.
-        both *= fit_softmax(np.matmul(both.astype(features.dtype), features)[:, None], truth, added)[0]
-        weights = both if _ndcg(features, truth, added, both) >= of_single else single
-    found: list[float] = weights.tolist()
+    found: list[float] = max((weights, single), key=lambda each: _ndcg(features, truth, added, each)).tolist()
     return found
 
 
