@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
 
 STAR_ARRAYS = ("biases", "neighbours", "similarities", "factors", "log_shares", "intercepts")
 TILTS = np.linspace(-8, 8, 1601)  # at the ends all is on 1 star or on 5, but for some thousandths
@@ -81,7 +80,7 @@ class StarScores(NamedTuple):
     def tilts(self, estimates: np.ndarray) -> np.ndarray:
         """Of `e`, `c` and `f` of some cases `(C, 3)` the tilts `t(e)`, `t(e + c) - t(e)` and `t(e + f) - t(e)`."""
         stars = np.arange(1, len(self.log_shares) + 1)
-        means = softmax(self.log_shares + TILTS[:, None] * stars, axis=1) @ stars
+        means = _softmax(self.log_shares + TILTS[:, None] * stars) @ stars
         found = np.interp(estimates[:, :1] + estimates * [0, 1, 1], means, TILTS)
         return found - found[:, :1] * [0, 1, 1]
 
@@ -92,7 +91,13 @@ class StarScores(NamedTuple):
         logits = (
             self.network * np.log(np.clip(network, 1e-6, None)) + slope * stars + self.log_shares + self.intercepts
         )
-        return softmax(logits).astype(np.float32)
+        return _softmax(logits).astype(np.float32)
 
     def _bias(self, number: int) -> float:
         return float(self.biases[number]) if 0 <= number < len(self.biases) else 0.0
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last dimension; that of scipy is no library that every user has."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
