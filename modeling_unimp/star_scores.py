@@ -9,16 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 STAR_ARRAYS = ("biases", "neighbours", "similarities", "factors", "log_shares", "intercepts")
-TILTS = np.linspace(-8, 8, 1601)  # at the ends all is on 1 star or on 5, but for some thousandths
+# How far a distribution is tilted at most: by its share each star is then seven times as likely as the one before it,
+# or after it. What is expected beyond that, such as 5.4 stars, is no certainty.
+TILTS = np.linspace(-2, 2, 401)
 
 
 class StarScores(NamedTuple):
     """Stars from the mean, the biases of item and shopper, what the shopper gave to items rated alike, and factors.
 
     What is expected becomes a distribution by tilting how often each star is given in the shop: `p(s)` in proportion
-    to `shares[s] exp(s t)`, where `t(m)` is the tilt with the mean `m`. Few shops give their stars as a normal
-    distribution would: in many, most ratings are 5. With `e`, `c` and `f` of [`StarScores.estimate`], `log p(s)` is,
-    up to a constant, `network log p_network(s) + s (expected t(e) + alike (t(e + c) - t(e)) + factored (t(e + f) -
+    to `shares[s] exp(s t)`, where `t(m)` is the tilt with the mean `m`, from -2 to 2. Few shops give their stars as a
+    normal distribution would: in many, most ratings are 5. With `e`, `c` and `f` of [`StarScores.estimate`],
+    `log p(s)` is, up to a constant, `network log p_network(s) + s (expected t(e) + alike c + factored (t(e + f) -
     t(e))) + log_shares[s] + intercepts[s]`; with `expected = factored = 1` and all else 0 its mean is `e + f`.
 
     Args:
@@ -78,11 +80,11 @@ class StarScores(NamedTuple):
         return float(described[-1] @ np.linalg.solve(x.T @ x + ridge, x.T @ y))
 
     def tilts(self, estimates: np.ndarray) -> np.ndarray:
-        """Of `e`, `c` and `f` of some cases `(C, 3)` the tilts `t(e)`, `t(e + c) - t(e)` and `t(e + f) - t(e)`."""
+        """Of `e`, `c` and `f` of some cases `(C, 3)` what the weights are of: `t(e)`, `c` and `t(e + f) - t(e)`."""
         stars = np.arange(1, len(self.log_shares) + 1)
         means = _softmax(self.log_shares + TILTS[:, None] * stars) @ stars
-        found = np.interp(estimates[:, :1] + estimates * [0, 1, 1], means, TILTS)
-        return found - found[:, :1] * [0, 1, 1]
+        by_biases, by_factors = np.interp([estimates[:, 0], estimates[:, 0] + estimates[:, 2]], means, TILTS)
+        return np.stack([by_biases, estimates[:, 1], by_factors - by_biases], axis=1)
 
     def probabilities(self, network: np.ndarray, estimate: tuple[float, float, float]) -> np.ndarray:
         """The distribution `(5,)`, from the network's own and what [`StarScores.estimate`] found."""

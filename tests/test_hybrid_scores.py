@@ -252,7 +252,7 @@ def test_a_distribution_of_stars_has_the_mean_that_is_expected(expected):
     plain = STARS._replace(
         log_shares=np.log(most_are_five), intercepts=np.zeros(5), network=0.0, expected=1.0, alike=0.0, factored=1.0
     )
-    probabilities = plain.probabilities(np.full(5, 0.2), (expected - 0.25, 0.5, 0.25))
+    probabilities = plain.probabilities(np.full(5, 0.2), (expected - 0.25, 0.5, 0.25))  # of what is alike no weight
     assert probabilities @ np.arange(1, 6) == pytest.approx(expected, abs=1e-3)
     # In proportion to the shares times a power of one number.
     steps = np.diff(np.log(probabilities / most_are_five))
@@ -262,12 +262,13 @@ def test_a_distribution_of_stars_has_the_mean_that_is_expected(expected):
 def test_a_distribution_of_stars_by_hand():
     # Of shares (.1, .1, .2, .2, .4) the mean is 3.7; tilted by log 2 they are as .2, .4, 1.6, 3.2 and 12.8, whose
     # mean is 82.6 / 18.2.
-    tilts = STARS.tilts(np.array([[3.7, 82.6 / 18.2 - 3.7, 0.0], [82.6 / 18.2, 3.7 - 82.6 / 18.2, 0.0]]))
-    np.testing.assert_allclose(tilts, [[0, np.log(2), 0], [np.log(2), -np.log(2), 0]], atol=1e-4)
+    twice = 82.6 / 18.2
+    tilts = STARS.tilts(np.array([[3.7, 0.25, twice - 3.7], [twice, 0.0, 3.7 - twice], [9.0, -1.0, 0.0]]))
+    np.testing.assert_allclose(tilts, [[0, 0.25, np.log(2)], [np.log(2), 0, -np.log(2)], [2, -1, 0]], atol=1e-4)
     network = np.array([0.1, 0.1, 0.2, 0.3, 0.3])
-    # .5 of the network's logarithms, twice the tilt for items rated alike.
-    weights = np.sqrt(network) * 4.0 ** np.arange(1, 6) * np.exp(STARS.log_shares + STARS.intercepts)
-    found = STARS.probabilities(network, (3.7, 82.6 / 18.2 - 3.7, 0.0))
+    # .5 of the network's logarithms, twice what items rated alike tell and three times the tilt of the factors.
+    weights = np.sqrt(network) * (8 * np.exp(0.5)) ** np.arange(1, 6) * np.exp(STARS.log_shares + STARS.intercepts)
+    found = STARS.probabilities(network, (3.7, 0.25, twice - 3.7))
     np.testing.assert_allclose(found, weights / weights.sum(), rtol=1e-3)
 
 

@@ -61,7 +61,7 @@ RIDGE = 1e-3
 LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
 EASE_PENALTIES = (10.0, PENALTY)  # a small one suits small shops, a large one busy shops: the fit chooses
 MOST_FOR_ALL_INVERSES = 10_000  # items; of more each takes a minute, and one was as good as all (benchmarks/LOG.md)
-STAR_RIDGE = 10.0  # as by so many cases
+STAR_RIDGE = 30.0  # as by so many cases
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 FEWEST_STARS = 20  # cases of validation
 RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
@@ -555,6 +555,12 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
     near = rated_alike(train, found.strength, found.mean, found.biases)
     found = found._replace(neighbours=near.items, similarities=near.values)
     tilts = found.tilts(np.array([found.estimate(*each) for each in zip(histories, items, strict=True)]))
+    # What items rated alike tell comes in small numbers, whose weight is large: all are drawn as if they were as large
+    # as the first.
+    spread = tilts.std(axis=0)
+    units = np.concatenate(
+        [[1.0], np.where(spread > 0, spread[0] / np.maximum(spread, 1e-9), 1.0), np.ones(len(stars))]
+    )
     features = np.stack(
         [np.log(np.clip(network, 1e-6, None)), *(stars * tilts[:, part : part + 1] for part in range(3))]
         + [np.broadcast_to(stars == star, network.shape).astype(np.float64) for star in stars],
@@ -565,9 +571,10 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
         return np.square(softmax(np.matmul(weights, features) + log_shares, axis=1) @ stars - truth - 1)
 
     start = np.array([0.0, 1.0, 0.0, 1.0] + [0.0] * len(stars))
-    bounds = [(-least, None) for least in start[:4]] + [(None, None)] * len(stars)
+    bounds = [(-least, None) for least in (start / units)[:4]] + [(None, None)] * len(stars)
     at_start = np.matmul(start, features) + log_shares
-    weights = start + fit_softmax(features, truth, at_start, bounds, ridge=STAR_RIDGE / len(truth))
+    pull = STAR_RIDGE / len(truth)
+    weights = start + units * fit_softmax(units[:, None] * features, truth, at_start, bounds, ridge=pull)
     if has_many:
         own = np.array([1.0, 0.0, 0.0, 0.0, *-log_shares])  # the network as it is
         gains = errors(weights) - errors(own)
