@@ -62,6 +62,7 @@ LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more 
 EASE_PENALTIES = (10.0, PENALTY)  # a small one suits small shops, a large one busy shops: the fit chooses
 MOST_FOR_ALL_INVERSES = 10_000  # items; of more each takes a minute, and one was as good as all (benchmarks/LOG.md)
 STAR_RIDGE = 30.0  # as by so many cases
+MOST_STAR_UNITS = 100.0  # what is smaller, such as factors that a shop has none of, stays small
 STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
 FEWEST_STARS = 20  # cases of validation
 RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
@@ -558,9 +559,8 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
     # What items rated alike tell comes in small numbers, whose weight is large: all are drawn as if they were as large
     # as the first.
     spread = tilts.std(axis=0)
-    units = np.concatenate(
-        [[1.0], np.where(spread > 0, spread[0] / np.maximum(spread, 1e-9), 1.0), np.ones(len(stars))]
-    )
+    units = np.ones(4 + len(stars))
+    units[1:4] = np.clip(spread[0] / np.maximum(spread, 1e-9), 1.0, MOST_STAR_UNITS)
     features = np.stack(
         [np.log(np.clip(network, 1e-6, None)), *(stars * tilts[:, part : part + 1] for part in range(3))]
         + [np.broadcast_to(stars == star, network.shape).astype(np.float64) for star in stars],
