@@ -16,7 +16,7 @@ from modeling_unimp import (
     UniMPTrainingArguments,
 )
 from modeling_unimp.answering import outputs_of
-from modeling_unimp.hybrid_scores import HYBRID_FILE, Score, numbers_of
+from modeling_unimp.hybrid_scores import HYBRID_FILE, Score, numbers_of, stars_of_history
 from modeling_unimp.ranking import rank_items
 from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training import hybrid_fitting
@@ -183,11 +183,63 @@ def test_stars_of_a_few_shoppers_are_those_of_biases_and_factors():
     few = leave_last_out(Histories.from_interactions(rows, catalogue), new_users=0.0)
     validation = [each for each in cases_of(few.validation, catalogue) if each.task.name == "rate"]
     scores = fit_closed_form(closed_form_scores(few.train, None, None, True), validation, few.train).stars
-    assert scores is not None and scores.network < 0.1
+    assert scores is not None
     estimate = scores.estimate([(1, 5.0), (0, 4.0)], 2)
     probabilities = scores.probabilities(np.full(5, 0.2), estimate)
     assert probabilities.min() > 0 and 4 < estimate[0] < 5
     assert probabilities @ np.arange(1, 6) == pytest.approx(estimate[0] + estimate[2], abs=0.05)
+
+
+def stars_fitted_on(rows, catalogue):
+    """The closed form of stars, and the requests of the test part."""
+    shop = leave_last_out(Histories.from_interactions(rows, catalogue), new_users=0.0)
+    (validation,), (test,) = (
+        [each for each in cases_of(part, catalogue) if each.task.name == "rate"]
+        for part in (shop.validation, shop.test)
+    )
+    hybrid = fit_closed_form(closed_form_scores(shop.train, None, None, True), [validation], shop.train)
+    return hybrid.stars, test.requests
+
+
+def test_what_items_rated_alike_tell_counts_though_its_numbers_are_small():
+    """Everybody gives a pair of items the same stars, at random, and few have both of a pair."""
+    catalogue = Catalogue.from_items([{"item_id": f"{half}{pair}"} for pair in range(100) for half in "ab"])
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(300):
+        pairs, stars = rng.choice(100, size=3, replace=False), rng.integers(1, 6, size=3)
+        taken = [(f"{half}{pair}", int(given)) for half in "ab" for pair, given in zip(pairs, stars, strict=True)]
+        rows += [
+            {"user_id": str(user), "item_id": taken[place][0], "timestamp": time, "rating": taken[place][1]}
+            for time, place in enumerate(rng.permutation(6))
+        ]
+    scores, requests = stars_fitted_on(rows, catalogue)
+    errors = []
+    for request in requests:
+        history, (item,) = stars_of_history(request["history"], catalogue), numbers_of([request["item"]], catalogue)
+        estimate = scores.estimate(history, item)
+        errors.append(scores.probabilities(np.full(5, 0.2), estimate) @ np.arange(1, 6) - request["answer"])
+    # By chance 1.45; drawn to nothing in its own units it would be .98.
+    assert np.sqrt(np.mean(np.square(errors))) < 0.9
+
+
+def test_factors_of_a_shop_that_has_none_get_no_huge_weight():
+    """The stars are those of the item, and a little chance: what the factors add is next to nothing."""
+    catalogue = Catalogue.from_items([{"item_id": f"i{number}"} for number in range(60)])
+    rng = np.random.default_rng(3)
+    quality = rng.normal(size=60)
+    rows = [
+        {
+            "user_id": str(user),
+            "item_id": f"i{number}",
+            "timestamp": time,
+            "rating": int(np.clip(round(3 + 1.2 * quality[number] + 0.5 * rng.normal()), 1, 5)),
+        }
+        for user in range(200)
+        for time, number in enumerate(rng.permutation(60)[:6])
+    ]
+    scores, _ = stars_fitted_on(rows, catalogue)
+    assert scores.factored < 100  # 4,000 where it counts in units of its own spread
 
 
 def test_stars_that_the_network_alone_tells_are_its_own(monkeypatch):

@@ -549,10 +549,8 @@ def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, c
 
     penalties = STAR_PENALTIES if has_many else STAR_PENALTIES[1:2]
     _, biased = min((with_penalties(u, i) for u in penalties for i in penalties), key=lambda each: each[0])
-    factorisations = (
-        list(itertools.product(RANKS, FACTOR_PENALTIES)) if has_many else [(RANKS[0], FACTOR_PENALTIES[-1])]
-    )
-    _, found = min((with_factors(*each) for each in factorisations), key=lambda each: each[0])
+    ranks, of_factors = (RANKS, FACTOR_PENALTIES) if has_many else (RANKS[:1], FACTOR_PENALTIES[-1:])
+    _, found = min((with_factors(r, p) for r in ranks for p in of_factors), key=lambda each: each[0])
     near = rated_alike(train, found.strength, found.mean, found.biases)
     found = found._replace(neighbours=near.items, similarities=near.values)
     tilts = found.tilts(np.array([found.estimate(*each) for each in zip(histories, items, strict=True)]))

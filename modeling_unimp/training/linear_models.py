@@ -47,7 +47,7 @@ class InverseOfUsers(NamedTuple):
 
 def items_of_linear_models(train: Histories) -> np.ndarray:
     """The numbers of all items of a catalogue of up to 20,000; of a larger one those of the 20,000 that were taken
-    oftenest, as far as anybody took them: without content, an item that nobody took has no part in these models."""
+    oftenest, as far as anybody took them: an item that nobody took changes nothing of the others, but by content."""
     counts = train.item_counts()
     if len(counts) <= MOST_DENSE_ITEMS:
         return np.arange(len(counts))
