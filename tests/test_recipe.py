@@ -10,6 +10,8 @@ from transformers import TrainingArguments
 from modeling_unimp import DataArguments, ModelArguments, UniMPConfig, UniMPTrainingArguments
 from modeling_unimp.training import recipe as recipe_module
 from modeling_unimp.training.recipe import parse_recipe
+from processing_unimp import Catalogue, Histories
+from processing_unimp.splits import by_time
 
 
 @pytest.fixture
@@ -116,6 +118,26 @@ def test_lists(parse):
     data, model, _ = parse("--lora_target_modules", "q_proj", "v_proj", recipe="tasks: [rate]\nattributes: title\n")
     assert (data.tasks, data.attributes) == (["rate"], ["title"])
     assert model.lora_target_modules == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize("moment", ["2020-09-15", "1600128000", "1.600128e9", "2020-09-15T02:00:00+02:00"])
+def test_moments_are_dates_or_numbers(parse, moment):
+    """The same in a recipe, quoted or not, and on the command line."""
+    catalogue = Catalogue.from_items([{"item_id": item} for item in "ab"])
+    rows = [
+        {"user_id": "u", "item_id": item, "timestamp": 1600128000 + seconds}
+        for item, seconds in (("a", -9), ("b", 0), ("a", 86400))
+    ]
+    histories = Histories.from_interactions(rows, catalogue)
+    given = [
+        parse("--validation_from", moment, "--test_from", "2020-09-16"),
+        parse(recipe=f"validation_from: {moment}\ntest_from: 2020-09-16\n"),
+        parse(recipe=f"validation_from: '{moment}'\ntest_from: 1600214400.0\n"),
+    ]
+    for data, _, _ in given:
+        split = by_time(histories, data.validation_from, data.test_from)
+        assert [len(part) for part in (split.train, split.validation, split.test)] == [1, 1, 1]
+        assert split.train.num_interactions == 1
 
 
 def test_environment_of_a_recipe(parse, monkeypatch):

@@ -158,6 +158,10 @@ def test_a_codec_alone(tmp_path):
         (["--items", "nowhere.parquet"], "belong together"),
         (["--items", "nowhere.parquet", "--interactions", "nowhere.parquet"], "nowhere.parquet"),
         (["--split", "by_time"], "validation_from"),
+        (
+            ["--split", "by_time", "--validation_from", "soon", "--test_from", "2020-09-16"],
+            "timestamp 'soon' cannot be read",
+        ),
         (["--split", "at_random"], "leave_last_out or by_time"),
         (["--tasks", "buy"], "recommend, search"),
         (["--temperature", "nan"], "temperature is NaN"),

@@ -174,7 +174,7 @@ def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataA
         split = leave_last_out(histories, new_users=data_args.new_users, seed=data_args.split_seed)
     elif data_args.split == "by_time":
         if data_args.validation_from is None or data_args.test_from is None:
-            raise SystemExit("split: by_time needs validation_from and test_from, in the seconds of `timestamp`.")
+            raise SystemExit("split: by_time needs validation_from and test_from, dates or numbers of `timestamp`.")
         split = by_time(histories, data_args.validation_from, data_args.test_from)
     else:
         raise SystemExit(f"split: {data_args.split!r}: expected leave_last_out or by_time.")

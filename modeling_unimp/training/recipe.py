@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterable, Set
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -49,8 +50,10 @@ class DataArguments:
     query_attribute: str | None = _option(None, "Attribute that search queries are made from, e.g. category.")
     k_core: int = _option(5, "Keep users and items with at least this many interactions; 0 keeps all.")
     split: str = _option("leave_last_out", "leave_last_out, or by_time (see validation_from and test_from).")
-    validation_from: float | None = _option(None, "by_time: first second of the validation part.")
-    test_from: float | None = _option(None, "by_time: first second of the test part.")
+    validation_from: float | str | None = _option(
+        None, "by_time: when the validation part begins, a date such as 2020-09-15 (UTC) or a number of `timestamp`."
+    )
+    test_from: float | str | None = _option(None, "by_time: when the test part begins.")
     new_users: float = _option(0.1, "Share of users held out of training altogether and tested apart.")
     split_seed: int = _option(
         42, "Draws the new users and the evaluation cases; runs that differ in `seed` alone have the same."
@@ -92,6 +95,9 @@ class DataArguments:
     def __post_init__(self) -> None:
         if isinstance(self.tasks, list) and [str(name).lower() for name in self.tasks] == ["none"]:
             self.tasks = []
+        for name in ("validation_from", "test_from"):
+            if isinstance(moment := getattr(self, name), date):  # as YAML reads it
+                setattr(self, name, moment.isoformat())
 
     @property
     def shares(self) -> dict[str, float]:
