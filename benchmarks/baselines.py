@@ -22,6 +22,7 @@ import numpy as np
 
 from hub_cards.run_record import save_by_case
 from modeling_unimp.hybrid_scores import POPULARITY, HybridScores
+from modeling_unimp.training.closed_form import closed_form_scores
 from modeling_unimp.training.defaults import fill_from_data
 from modeling_unimp.training.evaluation import bootstrap, by_case, closed_form_outputs
 from modeling_unimp.training.experiment import (
@@ -33,7 +34,7 @@ from modeling_unimp.training.experiment import (
     split_histories,
 )
 from modeling_unimp.training.feature_store import FeatureStore
-from modeling_unimp.training.hybrid_fitting import MOST_CASES, closed_form_scores, fit_closed_form
+from modeling_unimp.training.hybrid_fitting import MOST_CASES, fit_closed_form
 from modeling_unimp.training.item_similarity import (
     picture_similarity,
     term_vectors,

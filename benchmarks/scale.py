@@ -34,6 +34,7 @@ import torch
 
 from modeling_unimp import PersonalizationPipeline, UniMPForConditionalGeneration
 from modeling_unimp.ranking import rank_items
+from modeling_unimp.training.closed_form import closed_form_scores
 from modeling_unimp.training.epoch_rows import EpochRows, EpochSampler, RandomOrder
 from modeling_unimp.training.experiment import (
     evaluation_cases_of,
@@ -43,7 +44,7 @@ from modeling_unimp.training.experiment import (
     processor_of,
     split_histories,
 )
-from modeling_unimp.training.hybrid_fitting import closed_form_scores, fit_closed_form
+from modeling_unimp.training.hybrid_fitting import fit_closed_form
 from modeling_unimp.training.recipe import parse_recipe
 from processing_unimp import Catalogue, Histories, UniMPCollator, UniMPProcessor
 

@@ -12,7 +12,7 @@ from modeling_unimp import PersonalizationPipeline
 from modeling_unimp.attribution import NETWORK, POPULARITY, QUERY, REST, SOURCES, because
 from modeling_unimp.hybrid_scores import HybridScores, Score, numbers_of
 from modeling_unimp.term_index import TermIndex
-from modeling_unimp.training.hybrid_fitting import closed_form_scores
+from modeling_unimp.training.closed_form import closed_form_scores
 from processing_unimp import Catalogue, Histories
 
 CATALOGUE = Catalogue.from_items([{"item_id": item_id} for item_id in "abcd"])

@@ -11,10 +11,11 @@ from shop import INTERACTIONS, make_catalogue, make_histories, make_model, make_
 
 from benchmarks import baselines, ranking_baselines, rating_baselines
 from modeling_unimp.backbones import load_image_processor, load_vision_tower
+from modeling_unimp.training.closed_form import closed_form_scores
 from modeling_unimp.training.defaults import fill_from_data
 from modeling_unimp.training.experiment import evaluation_cases_of, load_shop, split_histories
 from modeling_unimp.training.feature_store import FeatureStore
-from modeling_unimp.training.hybrid_fitting import closed_form_scores, fit_hybrid
+from modeling_unimp.training.hybrid_fitting import fit_hybrid
 from modeling_unimp.training.item_similarity import item_knn, picture_similarity, windowed_transitions
 from modeling_unimp.training.rating_factors import biases, factorise
 from modeling_unimp.training.recipe import (

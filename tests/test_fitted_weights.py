@@ -5,13 +5,9 @@ import pytest
 import torch
 
 from modeling_unimp.hybrid_scores import numbers_of
-from modeling_unimp.training.hybrid_fitting import (
-    closed_form_scores,
-    fit_closed,
-    fit_closed_form,
-    fit_ranking,
-    fit_softmax,
-)
+from modeling_unimp.training.closed_form import closed_form_scores
+from modeling_unimp.training.hybrid_fitting import fit_closed_form
+from modeling_unimp.training.ranking_weights import fit_closed, fit_ranking, fit_softmax
 from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Histories, leave_last_out
 
 

@@ -20,13 +20,9 @@ from modeling_unimp.hybrid_scores import HYBRID_FILE, Score, numbers_of, stars_o
 from modeling_unimp.ranking import rank_items
 from modeling_unimp.serving import batch_scoring
 from modeling_unimp.training import hybrid_fitting
+from modeling_unimp.training.closed_form import closed_form_scores, term_indices
 from modeling_unimp.training.evaluation import closed_form_outputs, evaluate_model, fit_in_words, rows_of
-from modeling_unimp.training.hybrid_fitting import (
-    closed_form_scores,
-    fit_closed_form,
-    fit_hybrid,
-    term_indices,
-)
+from modeling_unimp.training.hybrid_fitting import fit_closed_form, fit_hybrid
 from modeling_unimp.training.rating_factors import biases
 from processing_unimp import Catalogue, EvaluationCases, ExampleSource, Histories, UniMPProcessor, leave_last_out
 from processing_unimp.metrics.summary import summarise

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_unimp.training import hybrid_fitting, item_similarity, linear_models
-from modeling_unimp.training.hybrid_fitting import closed_form_scores
+from modeling_unimp.training import closed_form, item_similarity, linear_models
+from modeling_unimp.training.closed_form import closed_form_scores
 from modeling_unimp.training.item_similarity import (
     Neighbours,
     item_knn,
@@ -127,7 +127,7 @@ def test_what_was_taken_oftenest_has_linear_models_and_all_has_neighbours(train,
 
 
 def test_a_large_catalogue_has_one_dense_inverse(train, monkeypatch):
-    monkeypatch.setattr(hybrid_fitting, "MOST_FOR_ALL_INVERSES", 11)
+    monkeypatch.setattr(closed_form, "MOST_FOR_ALL_INVERSES", 11)
     large = closed_form_scores(train, np.eye(12, dtype=np.float32), None, exclude_seen=True).neighbours
     assert large.keys() == {"EASE 100", "taken after", "transitions", "pictures"}
     monkeypatch.undo()

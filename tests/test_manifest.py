@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from modeling_unimp import ImageCodec, UniMPForConditionalGeneration
 from modeling_unimp.manifest import CONFIGS, MANIFEST
-from modeling_unimp.training.hybrid_fitting import closed_form_scores
+from modeling_unimp.training.closed_form import closed_form_scores
 from processing_unimp import Catalogue, UniMPProcessor
 from processing_unimp.processor_manifest import PROCESSOR_MANIFEST
 

@@ -16,8 +16,9 @@ from transformers import pipeline
 
 import train
 from modeling_unimp import UniMPForConditionalGeneration
-from modeling_unimp.training import hybrid_fitting, linear_models
-from modeling_unimp.training.hybrid_fitting import closed_form_scores, fit_closed_form
+from modeling_unimp.training import closed_form, linear_models
+from modeling_unimp.training.closed_form import closed_form_scores
+from modeling_unimp.training.hybrid_fitting import fit_closed_form
 from modeling_unimp.training.recipe import DataArguments
 from modeling_unimp.training.refit import refit_closed_form, whole_shop
 from processing_unimp import Catalogue, Histories, k_core
@@ -50,7 +51,7 @@ def test_more_items_that_were_taken_do_not_change_which_scores_there_are(split, 
     """A part of a shop has few enough for all linear models, the whole has not."""
     part = closed_form_scores(split.train, None, "category", True)
     fitted = fit_closed_form(part, cases_of(split.validation, split.train.catalogue), split.train)
-    monkeypatch.setattr(linear_models if name == "MOST_DENSE_ITEMS" else hybrid_fitting, name, 5)
+    monkeypatch.setattr(linear_models if name == "MOST_DENSE_ITEMS" else closed_form, name, 5)
     assert closed_form_scores(split.train, None, "category", True).neighbours.keys() != fitted.neighbours.keys()
     whole = closed_form_scores(split.train, None, "category", True, sources=fitted.neighbours)
     assert refit_closed_form(fitted, whole, split.train).neighbours.keys() == fitted.neighbours.keys()

@@ -10,7 +10,10 @@ epoch_rows.py           which rows are read in which epoch
 checkpoints.py          which checkpoints are whole, and which one to go on from
 termination.py          SIGTERM: save a checkpoint and stop
 sharding.py             FSDP2 for a model of which a batch may leave parts unused
-hybrid_fitting.py       closed-form scores of a shop, and their weights beside the network's
+closed_form.py          closed-form scores of a shop: which there are
+hybrid_fitting.py       how much each of them counts beside the network, by validation
+ranking_weights.py      softmax regression over scores that rank
+star_fitting.py         biases, factors and their blend for stars
 refit.py                what validation chose, learnt again from all interactions
 item_similarity.py      neighbours of items: kNN, transitions, text, pictures
 linear_models.py        neighbours of items: EASE, and what is taken after an item

@@ -46,11 +46,12 @@ from ..image_codec import ImageCodec
 from ..imagining import CODEC_FOLDER
 from ..modeling_unimp import UniMPForConditionalGeneration
 from . import checkpoints
+from .closed_form import closed_form_scores
 from .codec_training import measure_codec, train_codec
 from .defaults import OFTEN_AGAIN
 from .evaluation import Fit
 from .feature_store import FeatureStore, tower_fingerprint
-from .hybrid_fitting import closed_form_scores, fit_hybrid
+from .hybrid_fitting import fit_hybrid
 from .initial_model import take_weights
 from .low_rank_adapters import add_lora
 from .recipe import DataArguments, ModelArguments, UniMPTrainingArguments

@@ -1,4 +1,4 @@
-"""Closed-form scores of a shop, and how much each counts beside the network: fitted on validation, in seconds.
+"""How much each closed-form score counts beside the network: fitted on validation, in seconds.
 
 Shapes: C cases, N items, M of them that compete in a case, F closed-form scores.
 """
@@ -6,47 +6,21 @@ Shapes: C cases, N items, M of them that compete in a case, F closed-form scores
 import itertools
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.optimize import minimize
-from scipy.special import softmax
 
 from processing_unimp import Catalogue, EvaluationCases, Histories, UniMPProcessor
 from processing_unimp.control_tokens import NUM_STARS
 from processing_unimp.metrics.stars import rmse
 
 from ..answering import outputs_of
-from ..hybrid_scores import (
-    AFTER,
-    AGAIN,
-    PICTURES,
-    POPULARITY,
-    QUERIES,
-    TEXT,
-    HybridScores,
-    Score,
-    numbers_of,
-    squash,
-    stars_of_history,
-)
-from ..star_scores import StarScores
-from ..term_index import TermIndex, query_texts, texts_of
+from ..hybrid_scores import AGAIN, POPULARITY, HybridScores, numbers_of, squash
 from .evaluation import Fit, fit_in_words
-from .item_similarity import (
-    Neighbours,
-    item_knn,
-    picture_similarity,
-    rated_alike,
-    term_vectors,
-    text_similarity,
-    windowed_transitions,
-)
-from .linear_models import LATER_HALF_LIFE, PENALTY, ease, inverse_of_users, items_of_linear_models, taken_after
-from .rating_factors import biases, factorise, star_shares
+from .ranking_weights import Bounds, fit_closed, fit_ranking, fit_softmax, ndcg_at_10
+from .star_fitting import fit_stars
 
 if TYPE_CHECKING:
     from ..modeling_unimp import UniMPForConditionalGeneration
@@ -57,126 +31,8 @@ logger = logging.getLogger("train")
 MOST_CASES = 2_000
 BEST_OF_SCORE, NUM_DRAWN = 50, 2_000  # items that compete in a case: the best of each score, and some of the others
 LOGITS_AT_ONCE = 2**26
-RIDGE = 1e-3
 LEAST_POPULARITY = 1e-3  # so that of items with nothing else to go by the more popular one is first, not the table's
-EASE_PENALTIES = (10.0, PENALTY)  # a small one suits small shops, a large one busy shops: the fit chooses
-MOST_FOR_ALL_INVERSES = 10_000  # items; of more each takes a minute, and one was as good as all (benchmarks/LOG.md)
-STAR_RIDGE = 30.0  # as by so many cases
-MOST_STAR_UNITS = 100.0  # what is smaller, such as factors that a shop has none of, stays small
-STAR_PENALTIES = (1.0, 3.0, 10.0, 30.0)
-FEWEST_STARS = 20  # cases of validation
-RANKS, FACTOR_PENALTIES = (4, 8), (3.0, 10.0)
-KNN, WITHOUT_CONTENT = "kNN", f"EASE {PENALTY:g} without content"
-WORDS, VALUES = "query words", "query value"
 RANKINGS = ("recommend", "search")
-Bounds = Sequence[tuple[float | None, float | None]]  # of each weight, the lowest and the highest; None: there is none
-
-
-def closed_form_scores(
-    train: Histories,
-    pictures: np.ndarray | None,
-    query_attribute: str | None,
-    exclude_seen: bool,
-    attributes: Sequence[str] | None = None,
-    new_items: np.ndarray | None = None,
-    sources: Collection[str] | None = None,
-) -> HybridScores:
-    """All closed-form scores of a shop, without weights yet.
-
-    Args:
-        train (`Histories`): the training part.
-        pictures (`np.ndarray` of shape `(N, D)`, *optional*): a vector for each picture, zeros where there is none.
-        query_attribute (`str`, *optional*): what queries of the shop mostly name, such as the category.
-        exclude_seen (`bool`): whether items of a history are left out of rankings; if not, "again" is a score too.
-        attributes (`Sequence[str]`, *optional*): what is read of an item; all that the catalogue has without it.
-        new_items (`np.ndarray` of bool, `(N,)`, *optional*): listed, and taken by nobody yet: they go with what the
-            item goes with that is most like them in words.
-        sources (`Collection[str]`, *optional*): names of the linear models and of kNN to make, such as those of scores
-            that were fitted; by default those that suit the number of items that were taken.
-    """
-    catalogue, attributes = train.catalogue, attributes or None
-    pictures = None if pictures is None or not np.any(pictures) else pictures
-    terms = term_vectors(catalogue, attributes)
-    found: dict[str, Neighbours | None] = {}
-    sources = _sources_for(train) if sources is None else sources
-    for penalty in EASE_PENALTIES:
-        if f"EASE {penalty:g}" in sources:
-            found |= _linear_models(train, penalty, terms, pictures)
-    if WITHOUT_CONTENT in sources and (terms is not None or pictures is not None):
-        found[WITHOUT_CONTENT] = ease(inverse_of_users(train))
-    if KNN in sources:
-        found[KNN] = item_knn(train)
-    found |= {
-        "transitions": windowed_transitions(train),
-        TEXT: None if terms is None else text_similarity(terms),
-        PICTURES: None if pictures is None else picture_similarity(pictures),
-    }
-    neighbours = {
-        name: (torch.from_numpy(each.items), torch.from_numpy(each.values))
-        for name, each in found.items()
-        if each is not None
-    }
-    # One shop wants the last item, another all of them alike: the fit chooses.
-    middle = float(np.clip(np.median(np.diff(train.starts)) / 2, 4, 32))
-    sources = [*neighbours, *([] if exclude_seen else [AGAIN])]
-    lives = {AFTER: (LATER_HALF_LIFE,)}  # by which it was made
-    scores = [Score(name, life) for name in sources for life in lives.get(name, (1.0, middle, math.inf))]
-    indices = term_indices(catalogue, query_attribute, attributes)
-    scores += [Score(POPULARITY), *(Score(name) for name in indices)]
-    counts = train.item_counts() + 1
-    popularity = torch.from_numpy(np.log(counts / counts.sum()))
-    stand_ins = {} if new_items is None else _stand_ins(new_items, found[TEXT], found[PICTURES])
-    return HybridScores(
-        neighbours, indices, popularity, scores, None, None, query_attribute, stand_ins, attributes=attributes
-    )
-
-
-def _sources_for(train: Histories) -> set[str]:
-    """The linear models of a shop, and kNN for items that have none."""
-    num_items = len(items_of_linear_models(train))
-    sources = {f"EASE {PENALTY:g}"}
-    if num_items <= MOST_FOR_ALL_INVERSES:
-        # Without content: where what is alike is no hint of what goes together.
-        sources |= {*(f"EASE {penalty:g}" for penalty in EASE_PENALTIES), WITHOUT_CONTENT}
-    if num_items < np.count_nonzero(train.item_counts()):
-        sources.add(KNN)
-    return sources
-
-
-def _linear_models(
-    train: Histories, penalty: float, terms: sparse.csr_matrix | None, pictures: np.ndarray | None
-) -> dict[str, Neighbours]:
-    """Those of one penalty by their names; their inverse is let go before that of the next is made."""
-    inverse = inverse_of_users(train, penalty, terms=terms, pictures=pictures)
-    found = {f"EASE {penalty:g}": ease(inverse)}
-    if penalty == PENALTY:
-        found[AFTER] = taken_after(train, inverse)
-    return found
-
-
-def _stand_ins(new_items: np.ndarray, *similarity: Neighbours | None) -> dict[int, int]:
-    """Of each new item the one most like it that is not new, by the first similarity that finds one."""
-    stand_ins: dict[int, int] = {}
-    for near in filter(None, similarity):
-        numbers = np.flatnonzero(new_items)
-        is_known = (near.values[numbers] > 0) & ~new_items[near.items[numbers]]
-        first = is_known.argmax(axis=1)
-        found = is_known.any(axis=1)
-        others = near.items[numbers[found], first[found]]
-        stand_ins = dict(zip(numbers[found].tolist(), others.tolist(), strict=True)) | stand_ins
-    return stand_ins
-
-
-def term_indices(
-    catalogue: Catalogue, query_attribute: str | None, attributes: Sequence[str] | None = None
-) -> dict[str, TermIndex]:
-    """What queries are looked up in: words of the attributes, whole values, and what the query attribute says."""
-    texts = [texts_of(item, attributes) for item in catalogue.items()]
-    found = {WORDS: TermIndex.of(texts, are_words=True), VALUES: TermIndex.of(texts, are_words=False)}
-    if query_attribute is not None:
-        queries = [query_texts(value) for value in catalogue.column(query_attribute)]
-        found[QUERIES] = TermIndex.of(queries, are_words=False)
-    return found
 
 
 def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases], train: Histories) -> HybridScores:
@@ -207,7 +63,7 @@ def fit_closed_form(hybrid: HybridScores, validation: Sequence[EvaluationCases],
     stars = None
     if "rate" in by_task and train.has_ratings:
         requests = _sample(by_task["rate"].requests)
-        stars = _fit_stars(train, requests, np.full((len(requests), NUM_STARS), 1 / NUM_STARS), catalogue)
+        stars = fit_stars(train, requests, np.full((len(requests), NUM_STARS), 1 / NUM_STARS), catalogue)
     return hybrid.with_weights(weights, stars)
 
 
@@ -259,10 +115,10 @@ def fit_hybrid(
         features, truth, added = _ranking_features(
             hybrid, task, requests, catalogue, exclude_seen, outputs(requests, "items")
         )
-        closed = _ndcg(features, truth, added, alone.weights[task])
+        closed = ndcg_at_10(features, truth, added, alone.weights[task])
         found = {task: fit_ranking(features, truth, added, _bounds(hybrid))}
-        reached = {task: _ndcg(features, truth, added, found[task])}
-        by_network = _ndcg(features, truth, added, [1.0] + [0.0] * len(hybrid.scores))
+        reached = {task: ndcg_at_10(features, truth, added, found[task])}
+        by_network = ndcg_at_10(features, truth, added, [1.0] + [0.0] * len(hybrid.scores))
         # Wishes such as "teal mug", which validation does not hold, are what the network was taught to search for.
         if task == "search" and not processor.wish_attributes:
             asked = [{"task": "recommend", "history": request["history"]} for request in requests]
@@ -270,7 +126,7 @@ def fit_hybrid(
                 hybrid, task, requests, catalogue, exclude_seen, outputs(asked, "items")
             )
             found["recommend"] = fit_ranking(features, truth, added, _bounds(hybrid))
-            reached["recommend"] = _ndcg(features, truth, added, found["recommend"])
+            reached["recommend"] = ndcg_at_10(features, truth, added, found["recommend"])
         best = max(reached, key=lambda name: reached[name])
         together[task] = _with_popularity(hybrid, found[best]) if reached[best] > closed else alone.weights[task]
         fit[task] = {
@@ -294,7 +150,7 @@ def fit_hybrid(
     if "rate" in by_task and train.has_ratings:
         requests = _sample(by_task["rate"].requests)
         network = np.stack(list(outputs(requests, "stars")))
-        stars = _fit_stars(train, requests, network, catalogue)
+        stars = fit_stars(train, requests, network, catalogue)
         nothing, own = torch.ones(network.shape), torch.from_numpy(network)
         fit["rate"] = {
             "metric": "rmse",
@@ -392,14 +248,6 @@ def _ranking_features(
     return all_features, np.zeros(len(found), dtype=np.int64), all_added
 
 
-def _ndcg(features: np.ndarray, truth: np.ndarray, added: np.ndarray, weights: Sequence[float] | np.ndarray) -> float:
-    """NDCG@10 on the cases of the fit; an item counts as all those that it stands for."""
-    scores = np.matmul(np.asarray(weights, dtype=np.float32), features)
-    above = (scores >= scores[np.arange(len(truth)), truth][:, None]) * np.exp(added)
-    ranks = above.sum(axis=1)
-    return float(np.where(ranks < 10.5, 1 / np.log2(ranks + 1), 0).mean())
-
-
 def _rmse(probabilities: torch.Tensor, requests: Sequence[Any]) -> float:
     """Of the expected stars, from the distributions `(C, 5)`."""
     expected = probabilities.double().numpy() @ np.arange(1, probabilities.shape[1] + 1)
@@ -412,75 +260,10 @@ def _bounds(hybrid: HybridScores) -> Bounds:
     return [(None if score.source == AGAIN else 0.0, None) for score in hybrid.scores]
 
 
-def fit_ranking(
-    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Bounds | None = None
-) -> list[float]:
-    """Weights by cross-entropy, with all of the weight that the network gets by it or half, or the network alone,
-    whichever has the highest NDCG@10: most of the cross-entropy is about items far down, of which the network knows
-    more than of the first ten, and in a small shop a blend may be worse than its best part.
-
-    Args:
-        features, truth, added: see [`fit_softmax`]; the network comes first.
-        bounds (`list[tuple]`, *optional*): of the weights of the others; by default none is below 0.
-    """
-    bounds = bounds or [(0.0, None)] * (features.shape[1] - 1)
-    weights = fit_softmax(features, truth, added, [(0.0, None), *bounds])
-    halved = fit_softmax(features, truth, added, [(weights[0] / 2, weights[0] / 2), *bounds])
-    alone = np.zeros(len(weights))
-    alone[0] = fit_softmax(features[:, :1], truth, added)[0] or 1.0  # so that its probabilities are right as well
-    # Of equals the first, whose probabilities are right.
-    best = max((weights, alone, halved), key=lambda each: _ndcg(features, truth, added, each))
-    found: list[float] = best.tolist()
-    return found
-
-
-def fit_closed(
-    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Bounds | None = None
-) -> list[float]:
-    """Weights of the scores without a network: the best blend by cross-entropy, or the best of them alone, whichever
-    has the higher NDCG@10. Arguments are those of [`fit_softmax`]."""
-    weights = fit_softmax(features, truth, added, bounds)
-    best = max(range(len(weights)), key=lambda place: _ndcg(features[:, [place]], truth, added, [1.0]))
-    single = np.zeros(len(weights))
-    single[best] = fit_softmax(features[:, [best]], truth, added)[0]
-    found: list[float] = max((weights, single), key=lambda each: _ndcg(features, truth, added, each)).tolist()
-    return found
-
-
 def _with_popularity(hybrid: HybridScores, weights: list[float]) -> list[float]:
     of_scores = zip(weights[1:], hybrid.scores, strict=True)
     least = (max(weight, LEAST_POPULARITY) if score.source == POPULARITY else weight for weight, score in of_scores)
     return [weights[0], *least]
-
-
-def fit_softmax(
-    features: np.ndarray, truth: np.ndarray, added: np.ndarray, bounds: Bounds | None = None, ridge: float = RIDGE
-) -> np.ndarray:
-    """Weights that minimise the mean cross-entropy of the softmax over items, plus a small ridge.
-
-    Args:
-        features (`np.ndarray` of shape `(C, F, M)`)
-        truth (`np.ndarray` of shape `(C,)`): the place of the right item.
-        added (`np.ndarray` of shape `(C, M)`): to the sums; -inf for what is left out.
-        bounds (`list[tuple]`, *optional*): of each weight; by default none is below 0.
-        ridge (`float`, *optional*)
-    """
-    rows = np.arange(len(truth))
-    right = features[rows, :, truth]
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = np.matmul(weights.astype(features.dtype), features) + added
-        largest = scores.max(axis=1, keepdims=True)
-        exponentials = np.exp(scores - largest)
-        total = exponentials.sum(axis=1, keepdims=True)
-        value = (np.log(total[:, 0]) + largest[:, 0] - scores[rows, truth]).mean()
-        expected = np.matmul(features, (exponentials / total)[:, :, None])[:, :, 0]
-        gradient = (expected - right).mean(axis=0) + 2 * ridge * weights
-        return float(value + ridge * np.square(weights).sum()), gradient.astype(np.float64)
-
-    start = np.full(features.shape[1], 0.1)
-    bounds = bounds or [(0.0, None)] * features.shape[1]
-    return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
 
 
 def _candidate_weight(
@@ -501,84 +284,3 @@ def _candidate_weight(
     for place, (scores, _) in enumerate(found):
         features[place, 0, : len(scores)], added[place, : len(scores)] = scores, 0
     return float(fit_softmax(features, np.array([truth for _, truth in found]), added)[0])
-
-
-def refit_stars(fitted: StarScores, train: Histories) -> StarScores:
-    """The same of other interactions, with the strengths and weights that were chosen."""
-    mean, _, of_item = biases(train, fitted.strength, fitted.item_strength)
-    *_, factors = factorise(train, fitted.strength, fitted.item_strength, fitted.factors.shape[1], fitted.penalty)
-    near = rated_alike(train, fitted.strength, mean, of_item)
-    return fitted._replace(
-        mean=mean,
-        log_shares=np.log(star_shares(train)),
-        biases=of_item,
-        factors=factors.astype(np.float32),
-        neighbours=near.items,
-        similarities=near.values,
-    )
-
-
-def _fit_stars(train: Histories, requests: Sequence[Any], network: np.ndarray, catalogue: Catalogue) -> StarScores:
-    """Biases and factors by ridge regression, whose penalties and blend with the network validation chooses.
-
-    The blend has nine numbers, each drawn to where the mean is that of biases and factors, as by so many cases that
-    few of validation change nothing. Where the network by itself is ahead of that by more than a standard error, it is
-    taken alone.
-    """
-    histories = [stars_of_history(request["history"], catalogue) for request in requests]
-    items = numbers_of([request["item"] for request in requests], catalogue)
-    truth = np.array([int(request["answer"]) - 1 for request in requests])
-    stars = np.arange(1, network.shape[1] + 1)
-    log_shares = np.log(star_shares(train))
-    has_many = len(truth) >= FEWEST_STARS
-
-    def with_penalties(of_users: float, of_items: float) -> tuple[float, StarScores]:
-        mean, _, of_item = biases(train, of_users, of_items)
-        nothing = np.zeros((len(catalogue), 0), dtype=np.int32), np.zeros((len(catalogue), 0), dtype=np.float32)
-        found = StarScores(mean, of_item, of_users, *nothing, nothing[1], 1.0, log_shares, np.zeros(len(stars)))
-        return squared_error(found, (0,)), found._replace(item_strength=of_items)
-
-    def with_factors(rank: int, penalty: float) -> tuple[float, StarScores]:
-        *_, factors = factorise(train, biased.strength, biased.item_strength, rank, penalty)
-        found = biased._replace(factors=factors.astype(np.float32), penalty=penalty)
-        return squared_error(found, (0, 2)), found
-
-    def squared_error(found: StarScores, parts: tuple[int, ...]) -> float:
-        expected = [sum(found.estimate(*each)[part] for part in parts) for each in zip(histories, items, strict=True)]
-        return float(np.square(np.array(expected) - truth - 1).mean())
-
-    penalties = STAR_PENALTIES if has_many else STAR_PENALTIES[1:2]
-    _, biased = min((with_penalties(u, i) for u in penalties for i in penalties), key=lambda each: each[0])
-    ranks, of_factors = (RANKS, FACTOR_PENALTIES) if has_many else (RANKS[:1], FACTOR_PENALTIES[-1:])
-    _, found = min((with_factors(r, p) for r in ranks for p in of_factors), key=lambda each: each[0])
-    near = rated_alike(train, found.strength, found.mean, found.biases)
-    found = found._replace(neighbours=near.items, similarities=near.values)
-    tilts = found.tilts(np.array([found.estimate(*each) for each in zip(histories, items, strict=True)]))
-    # What items rated alike tell comes in small numbers, whose weight is large: all are drawn as if they were as large
-    # as the first.
-    spread = tilts.std(axis=0)
-    units = np.ones(4 + len(stars))
-    units[1:4] = np.clip(spread[0] / np.maximum(spread, 1e-9), 1.0, MOST_STAR_UNITS)
-    features = np.stack(
-        [np.log(np.clip(network, 1e-6, None)), *(stars * tilts[:, part : part + 1] for part in range(3))]
-        + [np.broadcast_to(stars == star, network.shape).astype(np.float64) for star in stars],
-        axis=1,
-    )
-
-    def errors(weights: np.ndarray) -> np.ndarray:
-        return np.square(softmax(np.matmul(weights, features) + log_shares, axis=1) @ stars - truth - 1)
-
-    start = np.array([0.0, 1.0, 0.0, 1.0] + [0.0] * len(stars))
-    bounds = [(-least, None) for least in (start / units)[:4]] + [(None, None)] * len(stars)
-    at_start = np.matmul(start, features) + log_shares
-    pull = STAR_RIDGE / len(truth)
-    weights = start + units * fit_softmax(units[:, None] * features, truth, at_start, bounds, ridge=pull)
-    if has_many:
-        own = np.array([1.0, 0.0, 0.0, 0.0, *-log_shares])  # the network as it is
-        gains = errors(weights) - errors(own)
-        if gains.mean() > gains.std() / math.sqrt(len(gains)):
-            weights = own
-    of_network, expected, alike, factored = map(float, weights[:4])
-    return found._replace(
-        network=of_network, expected=expected, alike=alike, factored=factored, intercepts=weights[4:]
-    )

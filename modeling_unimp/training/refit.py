@@ -14,8 +14,8 @@ from transformers.trainer_utils import IntervalStrategy
 from processing_unimp import Histories, Split, Targets, k_core, new_items_of
 
 from ..hybrid_scores import HybridScores
-from .hybrid_fitting import refit_stars
 from .recipe import DataArguments, UniMPTrainingArguments
+from .star_fitting import refit_stars
 
 TOLD = (
     "The saved model was then trained again on all of these interactions, with what validation had chosen (`refit`): "
