@@ -1,5 +1,6 @@
 """Checkpoints that a kill or a full disk cut off are passed over, and damage is told by the name of the file."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from processes import start, start_ranks
+from shop import ITEMS, make_model_processor
 from tiny_training import assert_close, losses, make_trainer, weights_of
+from tokenizers import Tokenizer
 from transformers import TrainerCallback
 
 from modeling_unimp.training.checkpoints import SIZES, check_whole, last_checkpoint, missing_state, note_whole
+from processing_unimp import Catalogue
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,39 @@ def test_resuming_takes_the_latest_whole_one_and_comes_out_the_same(folder, trai
         make_trainer(folder).train(resume_from_checkpoint=True)
 
 
+def other_items():
+    """The same number of items, so that the weights have the same shapes."""
+    return make_model_processor(catalogue=Catalogue.from_items([dict(item) for item in reversed(ITEMS)]))
+
+
+def other_words():
+    """Two words that have changed places."""
+    processor = make_model_processor()
+    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = sorted(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    processor.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(tokenizer))
+    return processor
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda: {"processor": other_items()}, "of another catalogue"),
+        (lambda: {"processor": other_words()}, "of another tokenizer"),
+        (lambda: {"new_users": 0.4}, "of other interactions"),
+    ],
+    ids=["catalogue", "tokenizer", "split"],
+)
+def test_what_learnt_from_something_else_is_not_gone_on_with(folder, change, words):
+    changed = make_trainer(folder, **change())
+    with pytest.raises(ValueError, match=words):
+        changed.train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match=words):
+        changed.check_checkpoint(str(folder / "checkpoint-2"))
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_state_that_is_missing_is_said(folder, caplog, name):
     (folder / "checkpoint-2" / name).unlink()
@@ -136,6 +173,71 @@ def test_a_checkpoint_of_another_trainer_ends_with_its_state(tmp_path):
 # -------------------------------------------------------------------------------------------------------- terminations
 
 
+class Terminate(TrainerCallback):
+    """SIGTERM to itself, in a step or in the evaluation after it."""
+
+    def __init__(self, step, moment="on_step_begin"):
+        setattr(self, moment, lambda args, state, *_, **__: self.at(step, state))
+
+    def at(self, step, state):
+        if state.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def evaluations(trainer):
+    """Step and metrics of each; not how long it took."""
+    return [
+        {name: value for name, value in entry.items() if name != "eval_seconds"}
+        for entry in trainer.state.log_history
+        if any(name.startswith("eval_") for name in entry)
+    ]
+
+
+@pytest.mark.parametrize(("strategy", "step"), [("steps", 4), ("epoch", 4), ("steps", 6)])
+def test_a_step_that_sigterm_came_in_is_evaluated_by_who_goes_on(tmp_path, strategy, step):
+    """Two steps an epoch: each of these steps is one to be evaluated."""
+    # At this learning rate the best checkpoint is not the last one.
+    common = {"evaluate": True, "batch_size": 12, "metric_for_best_model": "rate_rmse", "learning_rate": 0.1}
+    common |= {"max_steps": -1, "num_train_epochs": 3, "save_strategy": strategy, "eval_strategy": strategy}
+    straight = make_trainer(tmp_path / "straight", **common)
+    straight.train()
+    assert [entry["step"] for entry in evaluations(straight)] == [2, 4, 6]
+    assert Path(straight.state.best_model_checkpoint).name == "checkpoint-4"
+    stopped = make_trainer(tmp_path / "stopped", **common)
+    stopped.add_callback(Terminate(step - 1))
+    with pytest.raises(SystemExit, match="143"):
+        stopped.train()
+    assert [entry["step"] for entry in evaluations(stopped)] == [2, 4, 6][: step // 2 - 1]
+    resumed = make_trainer(tmp_path / "stopped", **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert evaluations(resumed) == evaluations(straight)
+    assert Path(resumed.state.best_model_checkpoint).name == Path(straight.state.best_model_checkpoint).name
+    assert_close(weights_of(resumed), weights_of(straight), atol=0)
+
+
+def test_sigterm_in_the_last_evaluation_ends_the_run(tmp_path):
+    trainer = make_trainer(tmp_path, evaluate=True)
+    trainer.add_callback(Terminate(4, "on_evaluate"))
+    with pytest.raises(SystemExit, match="143"):
+        trainer.train()
+    resumed = make_trainer(tmp_path, evaluate=True)
+    resumed.train(resume_from_checkpoint=True)
+    assert [entry["step"] for entry in evaluations(resumed)] == [2, 4]
+
+
+def test_the_best_checkpoint_of_a_folder_that_was_moved(tmp_path):
+    common = {"evaluate": True, "batch_size": 12, "metric_for_best_model": "rate_rmse", "learning_rate": 0.1}
+    straight = make_trainer(tmp_path / "before", max_steps=6, **common)
+    straight.train()
+    best = Path(straight.state.best_model_checkpoint).name
+    assert best == "checkpoint-4"
+    (tmp_path / "before").rename(tmp_path / "after")
+    resumed = make_trainer(tmp_path / "after", max_steps=6, **common)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.best_model_checkpoint == str(tmp_path / "after" / best)
+    assert_close(weights_of(resumed), weights_of(straight), atol=0)
+
+
 class Tell(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         os.write(1, f"STEP {state.global_step}\n".encode())
@@ -147,6 +249,15 @@ def train_until_stopped(folder):
     trainer.add_callback(Tell())
     trainer.train()
     os.write(1, b"NOT STOPPED")
+
+
+def train_with_a_worker_until_stopped(folder, keeps_worker):
+    os.setsid()
+    torch.set_num_threads(1)
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": keeps_worker}
+    trainer = make_trainer(folder, max_steps=400, save_strategy="no", **workers)
+    trainer.add_callback(Tell())
+    trainer.train()
 
 
 def train_saving_every_step(folder):
@@ -176,6 +287,20 @@ def test_sigterm_saves_a_checkpoint_and_ends(tmp_path, num_processes):
     assert 3 <= step <= 20 and not missing_state(checkpoint) if num_processes == 1 else step % 5 == 0
     resumed = make_trainer(tmp_path / "out", max_steps=step + 1, batch_size=6)
     assert resumed.train(resume_from_checkpoint=True).global_step == step + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keeps_worker", [True, False])
+def test_sigterm_to_the_whole_job_saves_a_checkpoint_too(tmp_path, keeps_worker):
+    """As a scheduler sends it, a shell, and torchrun: to the workers of the data loader as well."""
+    running = start(train_with_a_worker_until_stopped, str(tmp_path / "out"), keeps_worker, output=tmp_path / "said")
+    while running.is_alive() and "STEP 3" not in said_in(tmp_path / "said"):
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGTERM)
+    running.join(60)
+    said = said_in(tmp_path / "said")
+    assert running.exitcode == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said and last_checkpoint(tmp_path / "out") is not None
 
 
 def said_in(file: Path) -> str:

@@ -13,6 +13,8 @@ from processing_unimp import EvaluationCases, ExampleSource, TaskMixture, UniMPC
 
 TASKS = ["recommend", "search", "rate", "explain", "select"]
 DEFAULTS = {
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
     "save_steps": 2,
     "eval_steps": 2,
     "save_strategy": "steps",
@@ -34,10 +36,13 @@ def make_trainer(
     repeats=8,
     train=None,
     competing_items=None,
+    processor=None,
+    split_seed=0,
+    new_users=0.0,
     **kwargs,
 ) -> UniMPTrainer:
-    processor = make_model_processor()
-    split = leave_last_out(make_histories(processor.catalogue), new_users=0.0)
+    processor = processor or make_model_processor()
+    split = leave_last_out(make_histories(processor.catalogue), new_users=new_users, seed=split_seed)
     source = {"query_attribute": "category", "num_candidates": 3}
     cases = [
         EvaluationCases.of(
@@ -54,13 +59,10 @@ def make_trainer(
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation,
         max_steps=max_steps,
-        eval_strategy="steps" if evaluate else "no",
         load_best_model_at_end=evaluate,
-        logging_steps=1,
-        learning_rate=1e-3,
         report_to="none",
         disable_tqdm=True,
-        **DEFAULTS | kwargs,
+        **DEFAULTS | {"eval_strategy": "steps" if evaluate else "no"} | kwargs,
     )
     model = make_model(processor, item_rows="both")
     if train is not None:

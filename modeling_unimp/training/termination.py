@@ -1,7 +1,9 @@
 """SIGTERM, which a scheduler sends before it takes a machine away: a checkpoint is saved and the training ends."""
 
+import os
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,13 +47,15 @@ class SaveOnTermination(TrainerCallback):
             logger.warning("SIGTERM came: the training saves a checkpoint and ends.")
             self.was_asked = True
             control.should_save = control.should_training_stop = True
-            control.should_evaluate = False
+            control.should_evaluate = False  # who goes on from the checkpoint does it
 
     def _all_are_to_stop(self, step: int) -> bool:
+        return self.came() if self.accelerator.num_processes == 1 or step % STEPS_TO_AGREE == 0 else False
+
+    def came(self) -> bool:
+        """Whether SIGTERM came to any of the processes, all of which ask."""
         if self.accelerator.num_processes == 1:
             return self._signal_came
-        if step % STEPS_TO_AGREE:
-            return False
         came = torch.tensor(float(self._signal_came), device=self.accelerator.device)
         total: Any = self.accelerator.reduce(came, reduction="sum")
         return bool(total > 0)
@@ -61,3 +65,26 @@ class SaveOnTermination(TrainerCallback):
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
+
+
+def begin_worker(begin: Callable[[int], None] | None, number: int) -> None:
+    """Begin a worker of a data loader, which ends when the training says so or ends, and at nobody else's SIGTERM.
+
+    A scheduler, a shell and torchrun send theirs to all processes of a job, and a training whose worker is gone fails
+    before its checkpoint.
+
+    Args:
+        begin (`Callable`, *optional*): what it begins with otherwise.
+        number (`int`): of the worker.
+    """
+    if begin is not None:
+        begin(number)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none: there a worker ends
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_the_training, daemon=True).start()
+
+
+def _end_with_the_training() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

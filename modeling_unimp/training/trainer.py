@@ -2,11 +2,13 @@
 answering."""
 
 import contextlib
+import functools
 import math
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
@@ -24,13 +27,23 @@ from processing_unimp.task import Scores
 from ..backbones import whole_weights
 from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from ..partial_training import frozen_as_they_were, hold_frozen_as_multiplied
-from .checkpoints import check_whole, last_checkpoint, missing_state, note_whole
+from .checkpoints import (
+    STATE,
+    check_learnt_from,
+    check_whole,
+    is_evaluation_due,
+    last_checkpoint,
+    learnt_from,
+    missing_state,
+    note_learnt_from,
+    note_whole,
+)
 from .epoch_rows import EpochCallback, EpochRows, EpochSampler, RandomOrder
 from .evaluation import headline, score_cases
 from .feature_store import FeatureStore
 from .recipe import UniMPTrainingArguments
 from .sharding import ShardedTraining, choose_units
-from .termination import SaveOnTermination
+from .termination import SaveOnTermination, begin_worker
 
 logger = logging.get_logger(__name__)
 
@@ -171,6 +184,9 @@ class UniMPTrainer(Trainer):
         self.kind_weights = torch.tensor([1.0, args.context_weight, args.next_item_weight])
         self.last_results: dict[str, dict[str, float]] | None = None
         self._whole_frozen: dict[str, torch.Tensor] = {}
+        self._learnt_from: dict[str, str] = {}
+        self._resumed_from: str | None = None
+        self._owes_evaluation = False  # of the step of that checkpoint
         self._forget_window()
 
     def _forget_window(self) -> None:
@@ -188,25 +204,70 @@ class UniMPTrainer(Trainer):
             resume_from_checkpoint (`str` or `bool`, *optional*): a checkpoint, or `True` for the latest whole one.
 
         Raises:
-            ValueError: no such checkpoint, or one that is damaged or was not written to its end.
+            ValueError: no such checkpoint, or one that is damaged, was not written to its end, or learnt from another
+                catalogue, tokenizer or other interactions.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
             if resume_from_checkpoint is None:
                 raise ValueError(f"{self.args.output_dir} holds no whole checkpoint to resume from.")
+        self._learnt_from = learnt_from(self.processing_class, self.train_dataset)
+        self._resumed_from, self._owes_evaluation = None, False
         if isinstance(resume_from_checkpoint, str):
-            check_whole(resume_from_checkpoint)
+            self.check_checkpoint(resume_from_checkpoint)
+            self._resumed_from = resume_from_checkpoint
+            self._owes_evaluation = is_evaluation_due(resume_from_checkpoint, self.args)
             if lost := missing_state(resume_from_checkpoint):
                 logger.warning(
                     f"{resume_from_checkpoint} has no {', '.join(lost)}: optimizer state, learning rate "
                     "or random state start anew, so the training will differ from one without interruption."
                 )
         self._note_tasks()
+        on_start = self.args.eval_on_start
+        self.args.eval_on_start = on_start or self._owes_evaluation
         try:
             with self._frozen_as_multiplied():
-                return super().train(resume_from_checkpoint or None, *args, **kwargs)
+                result = super().train(resume_from_checkpoint or None, *args, **kwargs)
+            self._end_after_late_signal()
+            return result
         finally:
+            self.args.eval_on_start = on_start
             self._termination.stop_listening()
+
+    def check_checkpoint(self, folder: str) -> None:
+        """Raises `ValueError` for a checkpoint that this training cannot go on from."""
+        check_whole(folder)
+        check_learnt_from(folder, self._learnt_from or learnt_from(self.processing_class, self.train_dataset))
+
+    def _end_after_late_signal(self) -> None:
+        """SIGTERM came after the last step, in its evaluation: the checkpoint of that step is there."""
+        if self._termination.came():
+            last = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            if last.is_dir():
+                logger.warning(f"SIGTERM came in the last evaluation: the training ends, {last} is its checkpoint.")
+                raise SystemExit(128 + signal.SIGTERM)
+            logger.warning("SIGTERM came in the last evaluation, of a step that is not saved: the run goes on.")
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; in a folder that was moved the best checkpoint is where its name is."""
+        begun = super()._init_training_state(*args, **kwargs)
+        if self._resumed_from is not None and self.state.best_model_checkpoint is None:
+            noted = TrainerState.load_from_json(os.path.join(self._resumed_from, STATE)).best_model_checkpoint
+            moved = Path(self._resumed_from).parent / Path(noted).name if noted else None
+            if moved is not None and moved.is_dir():
+                logger.warning(f"The best checkpoint is taken from {moved}.")
+                self.state.best_model_checkpoint = str(moved)
+        return begun
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """As the Trainer's; what comes before the first step may be the evaluation that a checkpoint missed."""
+        is_owed = skip_scheduler and self._owes_evaluation
+        metrics: dict[str, float] = super()._evaluate(
+            trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler and not is_owed
+        )
+        if is_owed and self._determine_best_metric(metrics, trial):
+            self.state.best_model_checkpoint = self._resumed_from
+        return metrics
 
     def _note_tasks(self) -> None:
         """Write into the model's config what it learns, beside what an earlier training taught it."""
@@ -242,6 +303,10 @@ class UniMPTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the Trainer's, and whole before an older one is deleted; ends the training after SIGTERM."""
+        folder = self._get_output_dir(trial)
+        checkpoint = os.path.join(folder, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            note_learnt_from(checkpoint, self._learnt_from)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -250,8 +315,7 @@ class UniMPTrainer(Trainer):
         # Each process writes its own random state.
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            folder = self._get_output_dir(trial)
-            note_whole(os.path.join(folder, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"))
+            note_whole(checkpoint)
             rotate_checkpoints(folder, limit, self.state.best_model_checkpoint, use_mtime=True)
         if self._termination.was_asked:
             self.callback_handler.on_train_end(self.args, self.state, self.control)
@@ -271,13 +335,23 @@ class UniMPTrainer(Trainer):
                     "TaskMixture; an iterable data set cannot be shared among processes."
                 )
             return super().get_train_dataloader()
+        rows = EpochRows(self.train_dataset)
         loader: torch.utils.data.DataLoader = self._get_dataloader(
-            dataset=EpochRows(self.train_dataset),
+            dataset=rows,
             description="Training",
             batch_size=self._train_batch_size,
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
+        if not len(loader):
+            raise ValueError(
+                f"dataloader_drop_last: there are {len(rows)} rows and a batch has "
+                f"{self._train_batch_size * self.args.world_size}, so that no batch is whole. Leave it out, or make "
+                "batches smaller."
+            )
+        # accelerate's own loader goes through a loader of torch.
+        of_torch = getattr(loader, "base_dataloader", loader)
+        of_torch.worker_init_fn = functools.partial(begin_worker, of_torch.worker_init_fn)
         return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
