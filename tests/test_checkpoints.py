@@ -1,6 +1,7 @@
 """Checkpoints that a kill or a full disk cut off are passed over, and damage is told by the name of the file."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -253,6 +254,7 @@ def train_until_stopped(folder):
 
 def train_with_a_worker_until_stopped(folder, keeps_worker):
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # so that the worker is of this job
     torch.set_num_threads(1)
     workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": keeps_worker}
     trainer = make_trainer(folder, max_steps=400, save_strategy="no", **workers)

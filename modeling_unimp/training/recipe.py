@@ -348,6 +348,8 @@ def parse_recipe() -> tuple[DataArguments, ModelArguments, UniMPTrainingArgument
         if (get_origin(action.type) or action.type) is dict:
             # Its own reading of a dict on the command line is `dict(text)`, which no text passes.
             action.type = json_object
+        elif action.dest == "report_to":
+            action.nargs = "+"  # one tracker or several, which it takes for one
     argv = [part for word in sys.argv[1:] for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     given = given_on_command_line()
     try:
@@ -454,6 +456,7 @@ def given_on_command_line() -> set[str]:
     groups: Any = (DataArguments, ModelArguments, UniMPTrainingArguments)
     known = [each.name for group in groups for each in fields(group)]
     words = {word.lstrip("-").split("=")[0].replace("-", "_") for word in sys.argv[1:] if word.startswith("--")}
+    words |= {word.removeprefix("no_") for word in words}  # `--no_exclude_seen`; no option begins so
     # argparse takes the beginning of a name for the name.
     return {name for name in [*known, "config"] for word in words if name.startswith(word)}
 

@@ -67,24 +67,25 @@ class SaveOnTermination(TrainerCallback):
             self._before = None
 
 
-def begin_worker(begin: Callable[[int], None] | None, number: int) -> None:
+def begin_worker(training: int, begin: Callable[[int], None] | None, number: int) -> None:
     """Begin a worker of a data loader, which ends when the training says so or ends, and at nobody else's SIGTERM.
 
     A scheduler, a shell and torchrun send theirs to all processes of a job, and a training whose worker is gone fails
     before its checkpoint.
 
     Args:
-        begin (`Callable`, *optional*): what it begins with otherwise.
+        training (`int`): the id of its process, which may have left the forking to another.
+        begin (`Callable`, *optional*): what a worker begins with otherwise.
         number (`int`): of the worker.
     """
     if begin is not None:
         begin(number)
     if hasattr(signal, "sigwaitinfo"):  # macOS has none: there a worker ends
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_the_training, daemon=True).start()
+        threading.Thread(target=_end_with, args=(training,), daemon=True).start()
 
 
-def _end_with_the_training() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+def _end_with(training: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
         pass
     os._exit(0)

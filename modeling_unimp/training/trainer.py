@@ -351,7 +351,7 @@ class UniMPTrainer(Trainer):
             )
         # accelerate's own loader goes through a loader of torch.
         of_torch = getattr(loader, "base_dataloader", loader)
-        of_torch.worker_init_fn = functools.partial(begin_worker, of_torch.worker_init_fn)
+        of_torch.worker_init_fn = functools.partial(begin_worker, os.getpid(), of_torch.worker_init_fn)
         return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
