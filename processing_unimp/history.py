@@ -325,11 +325,19 @@ class Histories:
         num_following = self.num_interactions - int((self.lengths > 0).sum())
         return int((pairs[1:] == pairs[:-1]).sum()) / max(num_following, 1)
 
+    @property
+    def are_explained(self) -> np.ndarray:
+        """Whether each interaction has an explanation that is not blank, shape `(num_interactions,)`."""
+        if "explanation" not in self._texts:
+            return np.zeros(self.num_interactions, dtype=bool)
+        found: np.ndarray = self._has_text["explanation"][self._rows]
+        return found
+
     def explanations(self) -> list[str]:
         """Returns all explanations that are not blank, user by user, oldest first."""
         if "explanation" not in self._texts:
             return []
-        rows = self._rows[self._has_text["explanation"][self._rows]]
+        rows = self._rows[self.are_explained]
         found: list[str] = self._texts["explanation"].take(pa.array(rows)).to_pylist()
         return found
 

@@ -14,6 +14,7 @@ from .task import ExampleSource, Request
 
 # How many interactions are tried in place of one that a task cannot use: for the drawn task, and for any.
 MAX_DRAWS_OF_TASK, MAX_DRAWS = 100, 10_000
+NUM_TRIED = 500  # interactions, to tell how many of all a task can use
 # What is asked of somebody who is new, and how many rows ask it: there the model learns what is usual in the shop.
 ROWS_AT_ONCE = 1_000_000
 WITHOUT_HISTORY, SHARE_WITHOUT_HISTORY = ("recommend", "search", "rate"), 0.02
@@ -116,12 +117,26 @@ class TaskMixture(torch.utils.data.Dataset):
         self.probabilities: dict[str, float] = dict(zip(tasks, (weights / weights.sum()).tolist(), strict=True))
 
     def _count(self, name: str) -> int:
-        """Cases the data has for a task, estimated on 500 interactions drawn from all shoppers."""
+        """Cases the data has for a task, estimated on 500 interactions drawn from all shoppers; at least 1 where
+        there are any that few shoppers have."""
         rng = np.random.default_rng(self.seed)
-        picks = rng.choice(self.users, size=500)
+        picks = rng.choice(self.users, size=NUM_TRIED)
         found = sum(self._example(int(user), rng, [name]) is not None for user in picks)
         total = self.train.num_interactions - len(self.train)
-        return max(round(total * found / len(picks)), 0)
+        return round(total * found / len(picks)) or int(self._finds_any(name, rng))
+
+    def _finds_any(self, name: str, rng: np.random.Generator) -> bool:
+        """Whether a task can use one of the interactions that have what it asks for."""
+        positions = np.arange(self.train.num_interactions) - self.train.starts[self.train.user_numbers]
+        can_be_asked = positions > 0
+        if name in ("rate", "explain"):
+            can_be_asked &= np.isfinite(self.train.ratings) if name == "rate" else self.train.are_explained
+        rows = rng.permutation(np.flatnonzero(can_be_asked))[:NUM_TRIED]
+        users = self.train.user_numbers[rows]
+        return any(
+            self._example(int(user), rng, [name], int(positions[row])) is not None
+            for user, row in zip(users, rows, strict=True)
+        )
 
     def _source(self, rng: np.random.Generator) -> ExampleSource:
         return ExampleSource(

@@ -86,11 +86,15 @@ def test_a_task_that_training_has_nothing_for_is_not_chosen(tmp_path):
     catalogue, _ = shop_of(1, 1, num_items=60)
     catalogue.retire([str(number) for number in range(20)])
 
-    def tasks(rated):
+    def tasks(rated, raters=range(50)):
         rows = [
             {"user_id": f"u{user}", "item_id": str(place), "timestamp": place}
-            | ({"rating": 4, "explanation": "warm"} if place in rated else {"rating": None, "explanation": None})
-            for user in range(50)
+            | (
+                {"rating": 4, "explanation": "warm"}
+                if place in rated and user in raters
+                else {"rating": None, "explanation": None}
+            )
+            for user in range(200)
             for place in range(20, 28)
         ]
         return filled(tmp_path, catalogue, Histories.from_interactions(rows, catalogue), given=["k_core"], k_core=0)[
@@ -99,6 +103,9 @@ def test_a_task_that_training_has_nothing_for_is_not_chosen(tmp_path):
 
     assert tasks(range(20, 26)) == ["recommend", "rate", "explain"]  # 40 items are left: too few to select from
     assert tasks((26, 27)) == ["recommend"]
+    # One shopper of a hundred may be held out; of three there are some.
+    assert tasks(range(20, 26), raters=range(2)) == ["recommend"]
+    assert tasks(range(20, 26), raters=range(3)) == ["recommend", "rate", "explain"]
 
 
 def test_parts_of_dicts_that_were_given_stay(tmp_path):
@@ -185,6 +192,8 @@ def test_pictures_that_nobody_reads_are_told(tmp_path, caplog):
 def test_names_on_the_command_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--items", "a", "--learning-rate=3", "--history_form", "full"])
     assert given_on_command_line() == {"items", "learning_rate", "history_format"}
+    monkeypatch.setattr(sys, "argv", ["train.py", "--no_exclude_seen", "--no-tell-grounds", "--bf16"])
+    assert given_on_command_line() == {"exclude_seen", "tell_grounds", "bf16"}
     monkeypatch.setattr(sys, "argv", ["train.py", "--config=recipe.yaml"])
     assert given_on_command_line() == {"config"}
 

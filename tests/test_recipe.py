@@ -118,6 +118,9 @@ def test_lists(parse):
     data, model, _ = parse("--lora_target_modules", "q_proj", "v_proj", recipe="tasks: [rate]\nattributes: title\n")
     assert (data.tasks, data.attributes) == (["rate"], ["title"])
     assert model.lora_target_modules == ["q_proj", "v_proj"]
+    assert parse("--report_to", "none")[2].report_to == [] == parse(recipe="report_to: none\n")[2].report_to
+    both = ["tensorboard", "wandb"]
+    assert parse("--report_to", *both)[2].report_to == both == parse(recipe=f"report_to: {both}\n")[2].report_to
 
 
 @pytest.mark.parametrize("moment", ["2020-09-15", "1600128000", "1.600128e9", "2020-09-15T02:00:00+02:00"])

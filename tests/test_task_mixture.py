@@ -190,6 +190,20 @@ def test_a_task_without_data_is_refused():
         TaskMixture(unrated, CATALOGUE, ["recommend", "rate"])
 
 
+@pytest.mark.parametrize("task", ["rate", "explain"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_task_of_which_one_shopper_of_many_has_data_is_found(task, seed):
+    """A draw of 500 of 5,000 shoppers misses this one nine times of ten."""
+    rows = [
+        {"user_id": f"u{user}", "item_id": item, "timestamp": place}
+        | ({"rating": 4, "explanation": "warm"} if user == 77 else {"rating": None, "explanation": None})
+        for user in range(5000)
+        for place, item in enumerate(CATALOGUE.item_ids[:3])
+    ]
+    found = TaskMixture(Histories.from_interactions(rows, CATALOGUE), CATALOGUE, ["recommend", task], seed=seed)
+    assert found.num_cases[task] >= 1 and 0 < found.probabilities[task] < 0.01
+
+
 @pytest.mark.parametrize("windows", ["random", "all"])
 def test_interactions_that_no_task_can_use_are_replaced(windows):
     rated = make_histories(CATALOGUE)

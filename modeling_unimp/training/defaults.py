@@ -26,7 +26,7 @@ NEXT_ITEM_WEIGHT = 20.0
 SMALLEST_BATCH, LARGEST_BATCH = 32, 256
 SHARES = {"search": 0.25, "rate": 0.3}
 SHARE_OF_RANKED = 0.02  # of select, where the ranking selects: candidates are written in full and take long
-LEAST_TRAINED = 0.01  # of the interactions, with stars or an explanation: a task of fewer is not learnt
+LEAST_TRAINED = 0.01  # of interactions and of shoppers, with stars or an explanation: of fewer a task is not learnt
 MOST_TEST_CASES = 5_000  # of each task: an interval of about a fortieth of the headline
 OFTEN_AGAIN = 0.1  # of what shoppers take; from here on a recommendation may be what they had
 QUERY_COVERAGE, FEWEST_QUERIES, ITEMS_A_QUERY = 0.8, 3, 10
@@ -119,9 +119,8 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
     tasks += ["search"] if query_attribute is not None else []
     # The last two interactions of each shopper are not trained on.
     trained = histories.truncate(np.maximum(histories.lengths - 2, 0))
-    least = LEAST_TRAINED * max(trained.num_interactions, 1)
-    tasks += ["rate"] if np.isfinite(trained.ratings).sum() > least else []
-    tasks += ["explain"] if len(trained.explanations()) > least else []
+    tasks += ["rate"] if _are_many(np.isfinite(trained.ratings), trained) else []
+    tasks += ["explain"] if _are_many(trained.are_explained, trained) else []
     tasks += ["select"] if catalogue.available.sum() > 50 else []
     return {
         "query_attribute": query_attribute,
@@ -134,6 +133,12 @@ def _of_data(catalogue: Catalogue, histories: Histories, query_attribute: str | 
         "tell_grounds": True,
         "max_test_cases": MOST_TEST_CASES,
     }
+
+
+def _are_many(found: np.ndarray, trained: Histories) -> bool:
+    """Whether enough interactions, of enough shoppers, are among those found `(num_interactions,)`."""
+    shoppers = np.unique(trained.user_numbers[found])
+    return bool(found.sum() > LEAST_TRAINED * found.size and len(shoppers) > LEAST_TRAINED * len(trained))
 
 
 def _of_model(

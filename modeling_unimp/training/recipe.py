@@ -454,11 +454,11 @@ def check_config_fields(model_args: ModelArguments) -> None:
 def given_on_command_line() -> set[str]:
     """Names of the arguments that the command line gives; `config` among them where there is a recipe."""
     groups: Any = (DataArguments, ModelArguments, UniMPTrainingArguments)
-    known = [each.name for group in groups for each in fields(group)]
+    known = {"config", *(each.name for group in groups for each in fields(group))}
     words = {word.lstrip("-").split("=")[0].replace("-", "_") for word in sys.argv[1:] if word.startswith("--")}
     words |= {word.removeprefix("no_") for word in words}  # `--no_exclude_seen`; no option begins so
     # argparse takes the beginning of a name for the name.
-    return {name for name in [*known, "config"] for word in words if name.startswith(word)}
+    return {name for word in words for name in known if name == word or word not in known and name.startswith(word)}
 
 
 def json_object(text: str) -> dict[str, Any]:
