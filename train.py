@@ -26,7 +26,7 @@ from modeling_unimp.training.experiment import (
     add_closed_forms,
     check_names,
     check_output_folder,
-    checkpoint_to_resume,
+    checkpoint_of,
     evaluation_cases_of,
     image_codec_of,
     keep_freed_memory,
@@ -91,7 +91,7 @@ def main() -> None:
     cases_of = partial(evaluation_cases_of, data_args=data_args, catalogue=catalogue)
     watched = cases_of(split.validation, max_cases=data_args.max_validation_cases)
     trainer = trainer_of(model, processor, features, split, mixture, args, watched)
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
+    trainer.train(resume_from_checkpoint=checkpoint_of(trainer))
     validation = cases_of(split.validation, max_cases=MOST_CASES)
     closed_form, fit = add_closed_forms(trainer, validation, split, data_args, model_args)
     minutes = (time.time() - started) / 60

@@ -366,6 +366,8 @@ def test_what_is_there_is_not_overwritten(folder, tmp_path):
         (["--output", "h.parquet", "--histories", "h.rejects.jsonl"], "h.rejects.jsonl is a file of --histories"),
         (["--output", "stock.txt", "--allowed", "stock.txt"], "--output stock.txt is the file of --allowed"),
         (["--rejects", "stock.txt", "--allowed", "stock.txt"], "--rejects stock.txt is the file of --allowed"),
+        (["--output", "best.csv"], "--output best.csv: what is written is parquet"),
+        (["--output", "best.parquet", "--rejects", "h.jsonl/no.jsonl"], "its folder cannot be made"),
         (["--output", "best.parquet", "--rejects", "./best.parquet"], "--rejects best.parquet is --output too"),
     ],
 )

@@ -173,6 +173,12 @@ def test_a_codec_alone(tmp_path):
             ["--text_model", "nano", "--vision_model", "tiny", "--unimp", EVERY_SECOND],
             "unimp.cross_attention_every=2",
         ),
+        (["--max_test_cases", "-3"], "max_test_cases=-3: expected 0 or more"),
+        (["--resume_from_checkpoint", "nowhere"], "there is no checkpoint 'nowhere'"),
+        (
+            ["--dataloader_drop_last", "true", "--per_device_train_batch_size", "99999"],
+            "dataloader_drop_last: there are",
+        ),
         (["--query_attribute", "flavour"], "flavour"),
         (["--wish_attributes", "flavour"], "flavour"),
         (["--tasks", "recommend", "imagine"], "set image_codec"),

@@ -133,6 +133,12 @@ def recommend(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} {file} is a folder: expected a file to write, such as {example}.")
         if file.resolve() in read:
             raise ValueError(f"--{name} {file} is {read[file.resolve()]}: it would be overwritten.")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--{name} {file}: its folder cannot be made: {error}.") from error
+    if args.output.suffix not in ("", ".parquet"):
+        raise ValueError(f"--output {args.output}: what is written is parquet. Expected a name such as best.parquet.")
     if rejects.resolve() == args.output.resolve():
         raise ValueError(f"--rejects {rejects} is --output too: expected two files.")
     columns = columns_of_all(files)

@@ -19,6 +19,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from transformers import PreTrainedModel, get_scheduler, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, sort_checkpoints
 
 from processing_unimp import (
     TASKS,
@@ -515,3 +516,23 @@ def checkpoint_to_resume(args: UniMPTrainingArguments) -> str | None:
     if latest is None:
         logger.warning(f"{args.output_dir} holds no whole checkpoint to resume from: training starts anew.")
     return latest
+
+
+@told("resume_from_checkpoint")
+def checkpoint_of(trainer: UniMPTrainer) -> str | None:
+    """As [`checkpoint_to_resume`].
+
+    Raises:
+        SystemExit: one that is not whole, or learnt from something else.
+    """
+    args = trainer.args
+    found = checkpoint_to_resume(args)
+    if found is not None:
+        trainer.check_checkpoint(found)
+    elif older := sort_checkpoints(str(args.output_dir), PREFIX_CHECKPOINT_DIR):
+        names = ", ".join(Path(folder).name for folder in older)
+        logger.warning(
+            f"{args.output_dir} holds {names} of an earlier run: until this one has saved its first, "
+            "--resume_from_checkpoint true would go on from there."
+        )
+    return found

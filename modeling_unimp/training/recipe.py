@@ -98,6 +98,9 @@ class DataArguments:
         for name in ("validation_from", "test_from"):
             if isinstance(moment := getattr(self, name), date):  # as YAML reads it
                 setattr(self, name, moment.isoformat())
+        for name in ("max_validation_cases", "max_test_cases"):
+            if isinstance(most := getattr(self, name), int) and most < 0:
+                raise ValueError(f"{name}={most}: expected 0 or more, or none for all")
 
     @property
     def shares(self) -> dict[str, float]:

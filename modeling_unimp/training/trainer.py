@@ -165,6 +165,14 @@ class UniMPTrainer(Trainer):
             **kwargs,
         )
         self.bare_model.check_processor(processing_class)
+        rows: Any = self.train_dataset
+        num_rows = len(rows) if hasattr(rows, "__len__") else math.inf
+        batch = self._train_batch_size * args.world_size
+        if args.dataloader_drop_last and num_rows < batch:
+            raise ValueError(
+                f"dataloader_drop_last: there are {num_rows} rows and a batch has {batch}, so that none is whole. "
+                "Leave it out, or make batches smaller."
+            )
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(TrainingBar)
@@ -335,20 +343,13 @@ class UniMPTrainer(Trainer):
                     "TaskMixture; an iterable data set cannot be shared among processes."
                 )
             return super().get_train_dataloader()
-        rows = EpochRows(self.train_dataset)
         loader: torch.utils.data.DataLoader = self._get_dataloader(
-            dataset=rows,
+            dataset=EpochRows(self.train_dataset),
             description="Training",
             batch_size=self._train_batch_size,
             sampler_fn=self._get_train_sampler,
             is_training=True,
         )
-        if not len(loader):
-            raise ValueError(
-                f"dataloader_drop_last: there are {len(rows)} rows and a batch has "
-                f"{self._train_batch_size * self.args.world_size}, so that no batch is whole. Leave it out, or make "
-                "batches smaller."
-            )
         # accelerate's own loader goes through a loader of torch.
         of_torch = getattr(loader, "base_dataloader", loader)
         of_torch.worker_init_fn = functools.partial(begin_worker, os.getpid(), of_torch.worker_init_fn)
