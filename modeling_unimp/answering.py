@@ -6,11 +6,14 @@ see `answer_group` of a task for what that is. To imagine takes a search before:
 
 import contextlib
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import GenerationConfig, LogitsProcessor
 from transformers.utils import logging
 
@@ -179,11 +182,8 @@ def answer(
         picture, `catalogue_features` `(N, G)` (one array for all; both less the catalogue's mean), `similarity` `(N,)`
         between the two, `nll` (`None`).
     """
-    for name, expected in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
-        if generate_kwargs.get(name) not in (None, expected):
-            raise ValueError(
-                f"{name}={generate_kwargs[name]!r}: an answer is one text or picture a request; leave it out."
-            )
+    if answer_group in ("words", "codes"):
+        _check_one_answer(model, generate_kwargs)
     own: dict[str, Any] = model.own_inputs(inputs)
     hybrid, catalogue = model.hybrid_scores, processor.catalogue
     if answer_group == "items":
@@ -259,19 +259,53 @@ def split(processor: Processor, answer_group: str, requests: Sequence[Request], 
     return rows
 
 
+@dataclass
+class _Answering:
+    """Of a model: how many threads answer with it, and which parts were in training mode before."""
+
+    count: int = 0
+    training: list[nn.Module] = field(default_factory=list)
+
+
+_ANSWERING: dict[nn.Module, _Answering] = {}
+_LOCK = threading.Lock()
+
+
 @contextlib.contextmanager
 def answering(model: "UniMPForConditionalGeneration") -> Iterator[None]:
-    """The model in eval mode and torch in inference mode."""
-    was_training = model.training
-    # To set what is set already takes as long as a small model's answer.
-    if any(module.training for module in model.modules()):
-        model.eval()
+    """The model in eval mode and torch in inference mode; what was in training mode is again after the last of several
+    threads that answer."""
+    with _LOCK:
+        entered = _ANSWERING.setdefault(model, _Answering())
+        entered.count += 1
+        # To set what is set already takes as long as a small model's answer.
+        if training := [part for part in model.modules() if part.training]:
+            entered.training += training
+            model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        if was_training:
-            model.train()
+        with _LOCK:
+            entered.count -= 1
+            if not entered.count:
+                for part in entered.training:
+                    part.training = True
+                del _ANSWERING[model]
+
+
+def _check_one_answer(model: "UniMPForConditionalGeneration", generate_kwargs: dict[str, Any]) -> None:
+    """Refuse options by which `generate` returns something else than a row of tokens a request."""
+    config = generate_kwargs.get("generation_config")
+    for name, usual in (("num_return_sequences", 1), ("return_dict_in_generate", False)):
+        said = {
+            name: generate_kwargs.get(name),
+            f"generation_config.{name}": getattr(config, name, None),
+            f"model.generation_config.{name}": getattr(model.generation_config, name, None),
+        }
+        for where, value in said.items():
+            if value not in (None, usual):
+                raise ValueError(f"{where}={value!r}: an answer is one text or picture a request; leave it out.")
 
 
 def _generate_arguments(
@@ -297,6 +331,6 @@ def _generate_arguments(
         # transformers does not want a config and single values at once.
         config.update(**{name: value for name, value in ours.items() if getattr(config, name) is None})
         given, ours = given | {"generation_config": config}, {}
-    written = [WordsOnly(processor.first_token_id), *given.get("logits_processor", ())]
+    written = [WordsOnly(processor.first_token_id), *(given.get("logits_processor") or ())]
     # Strings at which to stop are looked up with it.
     return ours | given | {"logits_processor": written, "tokenizer": processor.tokenizer}

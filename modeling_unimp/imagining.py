@@ -129,13 +129,19 @@ def imagine(
         given.setdefault("do_sample", given.get("num_beams", 1) == 1)
         chosen = GenerationConfig(**({"temperature": TEMPERATURE, "top_k": 0} if given["do_sample"] else {}) | given)
     if chosen.do_sample and (chosen.num_beams or 1) == 1:
+        model._prepare_special_tokens(chosen, True, device=model.device)  # type: ignore[misc]
         warpers = model._get_logits_processor(chosen)  # type: ignore[misc]
         seeds = [seed] * len(inputs_and_options["input_ids"])
         drawing = SamplingByRow(seeds, model.config.group_slices["codes"], warpers)
-        options["logits_processor"] = [*options.get("logits_processor", ()), drawing]
+        options["logits_processor"] = [*(options.get("logits_processor") or ()), drawing]
         chosen.update(do_sample=False, **dict.fromkeys(SAMPLING))
     chosen.update(**length, max_length=None)
     written = model.generate(answer_group="codes", generation_config=chosen, **options)
+    if (came := written.shape[1] - inputs_and_options["input_ids"].shape[1]) < codec.codes_per_picture:
+        raise ValueError(
+            f"a picture was stopped after {came} of its {codec.codes_per_picture} codes (max_time, "
+            "stopping_criteria): expected to write all of them. Leave these out."
+        )
     return written[:, -codec.codes_per_picture :] - model.config.group_slices["codes"][0]
 
 

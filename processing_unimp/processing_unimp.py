@@ -4,6 +4,7 @@ One processor serves training, evaluation and serving, so that requests are enco
 carries the catalogue: a saved model folder answers without any training data.
 """
 
+import dataclasses
 import inspect
 import numbers
 import os
@@ -40,6 +41,7 @@ from .request_sequence import sequence_of
 from .sequence_rows import IGNORED, left_padded, padded_inputs
 from .task import TASK_NAMES, ItemSlot, Request, ShopperText
 from .task_imagine import expand_query
+from .task_search import in_shop_spelling
 
 logger = logging.get_logger(__name__)
 
@@ -426,8 +428,13 @@ class UniMPProcessor(ProcessorMixin):
         where = {"select": "a candidate", "imagine": "a retrieved item"}.get(task.name, "the item")
         if not self.tell_grounds:
             request = {name: value for name, value in request.items() if name != "grounds"}
+        if self.query_attribute is not None and isinstance(query := request.get("query"), str):
+            request = {**request, "query": in_shop_spelling(query, self.catalogue, self.query_attribute)}
+        # A row of a table may bring the stars that are asked for.
         return [
-            self.item_text.resolve(piece.entry, where) if isinstance(piece, ItemSlot) else piece
+            dataclasses.replace(self.item_text.resolve(piece.entry, where), rating=None)
+            if isinstance(piece, ItemSlot)
+            else piece
             for piece in task.prompt(request)
         ]
 

@@ -182,6 +182,11 @@ def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None
     if problem is not None:
         raise ValueError(f"the header of {path.name} cannot be read: {problem}.")
     further.clear()
+    if len(header) == 1 and (other := next((each for each in (";", "\t", "|") if each in header[0]), None)):
+        raise ValueError(
+            f"the header of {path.name} is one cell, {short_repr(header[0])}: its columns seem to be divided by "
+            f"{other!r}. Expected commas; save the table with these."
+        )
     check_names(header, path.name)
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
     if len(named) < len(header):

@@ -16,7 +16,7 @@ from .control_tokens import ControlTokens
 from .history import Case, Histories, Interaction
 from .item_text import clean_value, stars_of
 from .task import CaseScores, ExampleSource, ItemSlot, Piece, Request, Scores, ShopperText, Task, described, history_of
-from .task_search import MAX_WISH_WORDS, query_of, query_words, wish_for
+from .task_search import MAX_WISH_WORDS, in_shop_spelling, query_of, query_words, wish_for
 
 LIKED_STARS = 4
 BARE_QUERIES = 0.2
@@ -152,7 +152,7 @@ def expand_query(
         attributes (`Sequence[str]`): the attributes whose values are added.
         query_attribute (`str`): the attribute that queries are values of.
     """
-    query = query_words(request)
+    query = in_shop_spelling(query_words(request), catalogue, query_attribute)
     known = items_of_queries(catalogue, query_attribute, catalogue.version)
     if query not in known:
         return query

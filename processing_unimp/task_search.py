@@ -1,11 +1,13 @@
 """search: items that fit both a query and the shopper's taste, ranked over the whole catalogue."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .bounds import short_repr
+from .catalogue import Catalogue
 from .history import Case, Histories
 from .item_text import clean_value
 from .task import ExampleSource, Piece, Request, ShopperText, history_of
@@ -67,6 +69,26 @@ def query_words(request: Request) -> str:
             f"a request to {request['task']} with the query {short_repr(query)}: expected a text such as 'red shoes'."
         )
     return words
+
+
+def in_shop_spelling(query: str, catalogue: Catalogue, attribute: str) -> str:
+    """A query that differs from a value of the query attribute in nothing but capitals, as the shop writes it: the
+    network knows its words so. Any other as it is."""
+    words = clean_value(query, MAX_QUERY_WORDS)
+    if words is None:
+        return query
+    found = _spellings(catalogue, attribute, catalogue.version)
+    return found.get(words) or found.get(words.casefold(), words)
+
+
+@functools.lru_cache(maxsize=4)
+def _spellings(catalogue: Catalogue, attribute: str, version: tuple[int, int]) -> dict[str, str]:
+    """Queries by themselves and in lower case; `version` makes the cache follow changes of the catalogue."""
+    values = {
+        value[-1] if isinstance(value, (list, tuple)) else value for value in catalogue.column(attribute) if value
+    }
+    queries = sorted(filter(None, map(query_of, values)))
+    return {query.casefold(): query for query in reversed(queries)} | {query: query for query in queries}
 
 
 def query_of(value: Any) -> str | None:

@@ -1,9 +1,12 @@
 """Requests in, outputs out: the same in any batch, words alone in an explanation."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from shop import make_model, make_model_processor
+from transformers import GenerationConfig
 
 from modeling_unimp.answering import WordsOnly, outputs_of
 
@@ -152,6 +155,76 @@ def test_no_mode_is_on_while_the_caller_has_the_answers(model, processor):
         assert model.training
     finally:
         model.eval()
+
+
+def test_threads_answer_as_one_does_with_a_model_that_was_training(processor):
+    """Dropout is on as soon as one of them puts the model back too early."""
+    model = make_model(processor, dropout=0.5)
+    alone = answered(model, processor, "items")
+    model.train()
+    model.model.language_model.eval()  # as it was found it is left
+    before = {name: part.training for name, part in model.named_modules()}
+
+    def answer(number):
+        request = REQUESTS["items"][number % len(alone)]
+        return next(iter(outputs_of(model, processor, [request], "items")))
+
+    with ThreadPoolExecutor(8) as threads:
+        for number, found in enumerate(threads.map(answer, range(96))):
+            np.testing.assert_allclose(found, alone[number % len(alone)], atol=1e-5)
+    assert {name: part.training for name, part in model.named_modules()} == before
+    assert model.training
+
+
+@pytest.mark.parametrize("group", ["stars", "decisions", "words"])
+def test_stars_of_what_is_asked_about_are_not_read(model, processor, group):
+    """A row of a table has them: in a prompt they would be the answer."""
+    asked = {"stars": "rate", "decisions": "select", "words": "explain"}[group]
+    plain = {"task": asked, "history": [{"item_id": "m1", "rating": 2}]}
+    of_table = [{"item_id": item, "rating": stars} for item, stars in (("h2", 5), ("s1", 1))]
+    if group == "decisions":
+        plain, rated = plain | {"candidates": ["h2", "s1"]}, plain | {"candidates": of_table}
+    else:
+        plain, rated = plain | {"item": "h2"}, plain | {"item": of_table[0]}
+    found = [next(iter(outputs_of(model, processor, [each], group))) for each in (plain, rated)]
+    assert np.array_equal(found[0], found[1])
+    assert processor(requests=[plain])["input_ids"].tolist() == processor(requests=[rated])["input_ids"].tolist()
+
+
+@pytest.mark.parametrize("query", ["Shoe", "  SHOE "])
+def test_capitals_of_a_query_are_the_shops(model, query):
+    """The network has learnt the words as the shop writes them. What is no value of its stays as it came."""
+    processor = make_model_processor(query_attribute="category")
+
+    def read(query):
+        request = {"task": "search", "history": ["s2"], "query": query}
+        return processor(requests=[request])["input_ids"].tolist()
+
+    assert read(query) == read("shoe")
+    assert read("Red SHOE") != read("red shoe")
+
+
+@pytest.mark.parametrize("where", ["argument", "config", "own"])
+@pytest.mark.parametrize(("name", "value"), [("num_return_sequences", 2), ("return_dict_in_generate", True)])
+def test_more_than_a_row_of_words_is_refused_wherever_it_is_asked_for(processor, where, name, value):
+    model = make_model(processor)
+    options = {name: value, "num_beams": 2}
+    if where == "config":
+        options = {"generation_config": GenerationConfig(**options)}
+    elif where == "own":
+        model.generation_config.update(**options)
+        options = {}
+    with pytest.raises(ValueError, match=f"{name}={value}: an answer is one text or picture a request"):
+        answered(model, processor, "words", **options)
+    # What has nothing to do with words is answered.
+    if where == "own":
+        assert len(answered(model, processor, "stars")) == len(REQUESTS["stars"])
+
+
+def test_no_logits_processor_may_be_named(model, processor):
+    assert answered(model, processor, "words", max_new_tokens=4, logits_processor=None) == answered(
+        model, processor, "words", max_new_tokens=4
+    )
 
 
 def test_nothing_asked_nothing_answered(model, processor):

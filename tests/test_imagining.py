@@ -131,6 +131,22 @@ def test_lengths_of_words_do_not_cut_a_picture(shop):
     assert codes.tolist() == model.imagine(**batch_of(processor), do_sample=False).tolist()
 
 
+def test_a_picture_that_is_stopped_is_no_picture(shop):
+    model, processor = shop
+    with pytest.raises(ValueError, match="a picture was stopped after 1 of its"):
+        model.imagine(**batch_of(processor), max_time=1e-9)
+
+
+def test_options_about_special_tokens_and_none(shop):
+    model, processor = shop
+    batch = batch_of(processor)
+    likeliest = model.imagine(**batch, temperature=1e-4).tolist()
+    assert model.imagine(**batch, temperature=1e-4, logits_processor=None).tolist() == likeliest
+    first = likeliest[0][0]
+    code = model.config.group_slices["codes"][0] + first
+    assert model.imagine(**batch, temperature=1e-4, bad_words_ids=[[code]]).tolist()[0][0] != first
+
+
 def test_only_codes_get_logits(shop):
     model, processor = shop
     with torch.no_grad():

@@ -120,6 +120,11 @@ def test_a_byte_order_mark_and_other_ends_of_lines(tmp_path):
         ('item_id,title\ns1,"a\ns2,b\n', "line 2 of items.csv: unexpected end of data"),
         ('item_id,title\ns1,"a"b\n', "line 2 of items.csv: ',' expected after"),
         ("item_id,title,title\ns1,a,b\n", "the header of items.csv has 'title' more than once"),
+        ("item_id;title\ns1;a, b\n", "the header of items.csv is one cell, 'item_id;title': .* divided by ';'"),
+        (
+            "item_id\ttitle\ns1\ta\n",
+            "the header of items.csv is one cell, .* its columns seem to be divided by .*Expected commas",
+        ),
         (b"item_id,title\ns1,caf\xe9\n", "line 2 of items.csv: no UTF-8 .byte 7.; save the file as UTF-8"),
         ("item_id,title\ns1,x\n".encode("utf-16"), "the header of items.csv cannot be read: no UTF-8"),
     ],

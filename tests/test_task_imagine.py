@@ -213,6 +213,7 @@ def completed(query, history=(), scores=(0.3, 0.2, 0.2, 0.2, 0.1), attributes=("
 def test_a_bare_query_is_completed_by_what_the_search_found():
     assert completed("mug") == "blue mug"  # .4 of blue mugs, though the likeliest is red
     assert completed("hat") == "green hat"
+    assert completed("Mug") == completed(" MUG ") == "blue mug"  # a telephone begins with a capital
     assert completed("yellow mug") == "yellow mug" and completed("something nice") == "something nice"
     assert completed("mug", attributes=()) == "mug"
 
