@@ -245,7 +245,7 @@ class UniMPTrainer(Trainer):
     def check_checkpoint(self, folder: str) -> None:
         """Raises `ValueError` for a checkpoint that this training cannot go on from."""
         check_whole(folder)
-        check_learnt_from(folder, self._learnt_from or learnt_from(self.processing_class, self.train_dataset))
+        check_learnt_from(folder, learnt_from(self.processing_class, self.train_dataset))
 
     def _end_after_late_signal(self) -> None:
         """SIGTERM came after the last step, in its evaluation: the checkpoint of that step is there."""
