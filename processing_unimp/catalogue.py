@@ -27,13 +27,16 @@ from .table_columns import (
     ROWS_AT_ONCE,
     attribute_column,
     checked_rows,
+    has_name,
     ids_as_text,
     image_column,
     is_text,
+    misspelt,
     numbers_where_lossless,
     table_of,
+    unwrapped,
 )
-from .tables import arrow_table, find_table, kind_of, read_table
+from .tables import arrow_table, find_table, kind_of, read_table, say_unused
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
@@ -54,7 +57,7 @@ _NUM_LOOKED_AT, _NUM_COMPARED = 50_000, 200
 
 def _retired_column(column: "pa.ChunkedArray") -> np.ndarray:
     flags = {None: False, "true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-    words = [None if value is None else str(value).lower() for value in column.to_pylist()]
+    words = [None if value is None else str(value).lower() for value in unwrapped(column).to_pylist()]
     if strange := sorted({word for word in words if word not in flags}, key=str)[:3]:
         raise ValueError(f"column 'retired' holds {strange}. Expected true or false.")
     return np.array([flags[word] for word in words], dtype=bool)
@@ -63,6 +66,7 @@ def _retired_column(column: "pa.ChunkedArray") -> np.ndarray:
 def _codes_column(column: "pa.ChunkedArray") -> np.ndarray | None:
     if not column.null_count < len(column):
         return None
+    column = unwrapped(column)
     try:
         # Lists in a table of items are lists of text.
         codes = pc.list_flatten(column).cast(pa.int64())
@@ -128,7 +132,15 @@ class Catalogue:
         if len(self._number) < len(self.item_ids):
             self._raise_duplicates(self.item_ids)
 
-        names = [name for name in table.column_names if name not in SPECIAL_COLUMNS]
+        names = [name for name in table.column_names if name not in SPECIAL_COLUMNS and has_name(name)]
+        say_unused([name for name in table.column_names if not has_name(name)], (), "catalogue")
+        for name in misspelt(names, SPECIAL_COLUMNS):
+            logger.warning(
+                "catalogue: column %s is read as an attribute. Call it %r if it is that; names are read as they are "
+                "written.",
+                short_repr(name),
+                name.strip().lower(),
+            )
         self.attributes: list[str] = names
         columns = {"item_id": ids, **{name: attribute_column(table[name], name) for name in names}}
         if "domain" in table.column_names:
@@ -481,7 +493,11 @@ class Catalogue:
 
     def _check_names(self, rows: list[dict[str, Any]], what: str) -> None:
         known = {*self._kinds, "item_id", "image", "retired"}
-        if new := [name for name in dict.fromkeys(name for row in rows for name in row) if name not in known]:
+        if new := [
+            name
+            for name in dict.fromkeys(name for row in rows for name in row)
+            if name not in known and has_name(name)
+        ]:
             raise ValueError(
                 f"{what} {', '.join(map(short_repr, new[:5]))}, which the catalogue does not have. Expected "
                 f"{', '.join(sorted(known))}; the model has never read other attributes. Drop them, or build a new "

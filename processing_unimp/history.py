@@ -23,8 +23,9 @@ from .table_columns import (
     seconds_of,
     table_of,
     text_column,
+    unwrapped,
 )
-from .tables import arrow_table, find_table, read_table
+from .tables import arrow_table, find_table, read_table, say_unused
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
@@ -130,14 +131,14 @@ class Histories:
     def from_interactions(cls, interactions: Iterable[dict[str, Any]], catalogue: Catalogue) -> "Histories":
         """Makes histories of dicts with the keys of an interactions table; see [`Histories.load`]."""
         rows = checked_rows(interactions, "interactions")
-        _say_unused(sorted({str(name) for row in rows for name in row} - {*COLUMNS}))
+        say_unused(sorted({str(name) for row in rows for name in row} - {*COLUMNS}), COLUMNS, "histories")
         return cls._build(table_of({name: row[name] for name in COLUMNS if name in row} for row in rows), catalogue)
 
     @classmethod
     def from_dataset(cls, dataset: Any, catalogue: Catalogue) -> "Histories":
         """Makes histories of a `datasets.Dataset` with the columns of an interactions table; see `load`."""
         table = arrow_table(dataset)
-        _say_unused([name for name in table.column_names if name not in COLUMNS])
+        say_unused([name for name in table.column_names if name not in COLUMNS], COLUMNS, "histories")
         return cls._build(table, catalogue)
 
     @classmethod
@@ -409,9 +410,4 @@ def _among_others(column: "pa.ChunkedArray", is_time: np.ndarray) -> tuple[np.nd
 
 def _such_as(column: "pa.ChunkedArray", strange: np.ndarray) -> str:
     """The first of the values that cannot be read, to be named."""
-    return f", such as {short_repr(column[int(strange.argmax())].as_py())}" if strange.any() else ""
-
-
-def _say_unused(names: list[str]) -> None:
-    if names:
-        logger.info("histories: the columns %s are not used", ", ".join(names))
+    return f", such as {short_repr(unwrapped(column)[int(strange.argmax())].as_py())}" if strange.any() else ""

@@ -18,13 +18,16 @@ from .bounds import MAX_CHARACTERS, MAX_VALUES, short_repr
 from .catalogue import Catalogue
 from .cell_values import readable
 from .control_tokens import NUM_STARS, ControlTokens
+from .table_columns import has_name
 
 MAX_WORD_CHARACTERS = 40
 MOST_EXACT = 2**53  # below it a float is every whole number that there is
 # Our own words inside an item's block.
 RATING, ID = " rating", " id"
 # Keys of a request's item that are not attributes, and so not part of its text.
-NOT_ATTRIBUTES = frozenset({"item_id", "image", "domain", "retired", "rating", "timestamp", "explanation"})
+NOT_ATTRIBUTES = frozenset(
+    {"item_id", "image", "domain", "retired", "picture_codes", "user_id", "rating", "timestamp", "explanation"}
+)
 
 
 @dataclass
@@ -169,7 +172,9 @@ class ItemText:
                 "or both."
             )
         rating = stars_of(entry.get("rating"))
-        given = {} if entry.keys() <= NOT_ATTRIBUTES else {k: v for k, v in entry.items() if k not in NOT_ATTRIBUTES}
+        given = {}
+        if not entry.keys() <= NOT_ATTRIBUTES:
+            given = {name: value for name, value in entry.items() if name not in NOT_ATTRIBUTES and has_name(name)}
         item_id = entry.get("item_id")
         item_id = None if item_id is None else str(item_id)
         if item_id is not None and item_id in self.catalogue:

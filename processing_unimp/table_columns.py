@@ -4,8 +4,9 @@ Text, whole numbers, numbers, truth values, lists of text; ids as text; times as
 """
 
 import itertools
+import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,23 @@ except ImportError as error:
 ID_COLUMNS = ("item_id", "user_id", "domain")
 # Where a number or a time is expected, these words say that there is none.
 NULL_WORDS = frozenset({"", "null", "none", "nan", "nat", "na", "n/a", "<na>", "\\n", "-"})
+# The index of a data frame, under the names it gets.
+_UNNAMED = re.compile(r"|Unnamed: [0-9]+(?:\.[0-9]+)?|__index_level_[0-9]+__")
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 ROWS_AT_ONCE = 10_000
+
+
+# ----------------------------------------------------------------------------------------------------------- names
+
+
+def has_name(column: str) -> bool:
+    """Whether somebody has named a column: others, such as the index of a data frame, are not used."""
+    return not _UNNAMED.fullmatch(column)
+
+
+def misspelt(columns: Iterable[str], known: Collection[str]) -> list[str]:
+    """Columns that differ from a known one in capitals or blanks alone, and so are taken for another."""
+    return [name for name in columns if name not in known and name.strip().lower() in known]
 
 
 # ----------------------------------------------------------------------------------------------------- from Python
@@ -166,40 +182,82 @@ def is_list(kind: "pa.DataType") -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _unwrapped(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """The same values without Arrow's other ways to store them: dictionaries, runs, views, extensions."""
+def unwrapped(column: "pa.ChunkedArray", errors: str = "replace") -> "pa.ChunkedArray":
+    """The same values without Arrow's other ways to store them: dictionaries, runs, views, extensions.
+
+    Args:
+        column (`pa.ChunkedArray`)
+        errors (`str`, *optional*, defaults to `"replace"`): what becomes of text that some writers store without it
+            being UTF-8, as of `bytes.decode`.
+    """
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         if kind.extension_name == "arrow.uuid":
             return pa.chunked_array([pa.array([_text_or_none(each) for each in column.to_pylist()], pa.string())])
         chunks = [chunk.storage for chunk in column.chunks]
-        return _unwrapped(pa.chunked_array(chunks, kind.storage_type))
+        return unwrapped(pa.chunked_array(chunks, kind.storage_type), errors)
     if pa.types.is_dictionary(kind):
-        return _unwrapped(column.cast(kind.value_type))
+        return unwrapped(column.cast(kind.value_type), errors)
     if pa.types.is_run_end_encoded(kind):
-        return _unwrapped(pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type))
+        decoded = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        return unwrapped(pa.chunked_array(decoded, kind.value_type), errors)
     if pa.types.is_string_view(kind):
         column = column.cast(pa.large_string())
     elif pa.types.is_binary_view(kind):
         column = column.cast(pa.large_binary())
     elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        # Not by a cast, which of pyarrow 26 gives empty lists.
-        column = pa.chunked_array([pa.array(column.to_pylist(), pa.large_list(kind.value_type))])
-    return _in_utf8(column) if is_text(column.type) else column
+        column = pa.chunked_array([_as_list(chunk) for chunk in column.chunks], pa.large_list(kind.value_type))
+    return _in_utf8(column, errors)
 
 
 def _text_or_none(value: Any) -> str | None:
     return None if value is None else str(value if isinstance(value, uuid.UUID) else uuid.UUID(bytes=value))
 
 
-def _in_utf8(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
-    """Text that some writers store without it being UTF-8: bytes that are none become U+FFFD."""
+def _as_list(view: "pa.Array") -> "pa.Array":
+    # Not by a cast, which of pyarrow 26 gives empty lists.
+    lengths = pc.list_value_length(view).fill_null(0).to_numpy()
+    ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    return pa.LargeListArray.from_arrays(ends, view.flatten(), mask=view.is_null())
+
+
+def _in_utf8(column: "pa.ChunkedArray", errors: str) -> "pa.ChunkedArray":
+    """Text, also in lists and structs, that some writers store without it being UTF-8."""
     try:
         column.validate(full=True)
         return column
     except pa.ArrowInvalid:
-        bytes_of = column.cast(pa.large_binary()).to_pylist()
-        return pa.chunked_array([[None if each is None else each.decode("utf-8", "replace") for each in bytes_of]])
+        kind = column.type
+        values = _decoded(column.cast(_with_texts_as(pa.large_binary(), kind)).to_pylist(), kind, errors)
+        return pa.chunked_array([pa.array(values, _with_texts_as(pa.large_string(), kind))])
+
+
+def _with_texts_as(text: "pa.DataType", kind: "pa.DataType") -> "pa.DataType":
+    if pa.types.is_dictionary(kind):
+        return _with_texts_as(text, kind.value_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_with_texts_as(text, field.type)) for field in kind])
+    if is_list(kind):
+        inner = _with_texts_as(text, kind.value_type)
+        return (
+            pa.large_list(inner) if pa.types.is_large_list(kind) else pa.list_(inner, getattr(kind, "list_size", -1))
+        )
+    return text if is_text(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _decoded(values: list[Any], kind: "pa.DataType", errors: str) -> list[Any]:
+    """Values of a column whose texts are bytes."""
+    if pa.types.is_dictionary(kind):
+        return _decoded(values, kind.value_type, errors)
+    if pa.types.is_struct(kind):
+        columns = {
+            field.name: _decoded([each and each[field.name] for each in values], field.type, errors) for field in kind
+        }
+        return [each and {name: columns[name][row] for name in columns} for row, each in enumerate(values)]
+    if is_list(kind):
+        return [each and _decoded(each, kind.value_type, errors) for each in values]
+    is_words = is_text(kind) or pa.types.is_string_view(kind)
+    return [each.decode("utf-8", errors) if is_words and each is not None else each for each in values]
 
 
 def numbers_where_lossless(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
@@ -217,7 +275,7 @@ def numbers_where_lossless(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 
 def ids_as_text(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
     """Returns a column of ids as text, with null where there is none (null, NaN or blank text)."""
-    column = _unwrapped(column)
+    column = unwrapped(column, "backslashreplace")  # different ids stay different
     kind = column.type
     if pa.types.is_floating(kind):  # whole numbers with gaps, as pandas stores them
         column = column.cast(pa.float32()) if pa.types.is_float16(kind) else column
@@ -239,7 +297,7 @@ def ids_as_text(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
 
 def attribute_column(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
     """Reduces the many Arrow types to text, whole numbers, numbers, truth values and lists of text."""
-    column = _unwrapped(column)
+    column = unwrapped(column)
     kind = column.type
     if is_text(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
@@ -254,7 +312,7 @@ def attribute_column(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
         column = _as_floats(column)
         return pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind):
-        if pa.types.is_timestamp(kind):
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":  # which Python does not have
             column = column.cast(pa.timestamp("us", tz=kind.tz), safe=False)
         return _of_values(column, name)
     if is_list(kind):
@@ -291,7 +349,7 @@ def _of_values(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
 
 def image_column(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     """A column of pictures as dicts of bytes and path."""
-    column = _unwrapped(column)
+    column = unwrapped(column)
     kind = column.type
     if kind == IMAGE:
         return column
@@ -331,7 +389,7 @@ def numbers_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> t
     Raises:
         ValueError: a column of another type, or a whole one of text of which nothing is a number.
     """
-    column = _unwrapped(column)
+    column = unwrapped(column)
     kind = column.type
     if is_text(kind):
         return _read_texts(
@@ -351,13 +409,15 @@ def numbers_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> t
 
 def seconds_of(column: "pa.ChunkedArray", name: str, is_whole: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """A column of times in seconds since 1970 (UTC), or of plain numbers; all else is as of `numbers_of`."""
-    column = _unwrapped(column)
+    column = unwrapped(column)
     kind = column.type
     if pa.types.is_date(kind):
         column, kind = column.cast(pa.timestamp("s")), pa.timestamp("s")
     if pa.types.is_timestamp(kind):
-        micros, unreadable = numbers_of(column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64()), name)
-        return micros / 1e6, unreadable
+        if kind.unit == "ns":
+            column, kind = column.cast(pa.timestamp("us", tz=kind.tz), safe=False), pa.timestamp("us")
+        counts, unreadable = numbers_of(column.cast(pa.int64()), name)  # to another unit those of far years would wrap
+        return counts / {"s": 1, "ms": 1e3, "us": 1e6}[kind.unit], unreadable
     if is_text(kind):
         return _read_texts(
             column,
@@ -373,7 +433,7 @@ def are_plain_numbers(column: "pa.ChunkedArray") -> np.ndarray:
 
     A date comes to seconds, and what a number counts nobody says: beside dates it stands anywhere in time.
     """
-    column = _unwrapped(column)
+    column = unwrapped(column)
     if not is_text(column.type):
         return np.full(len(column), not (pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)))
     number = r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$"
@@ -384,7 +444,7 @@ def are_plain_numbers(column: "pa.ChunkedArray") -> np.ndarray:
 def times_as_text(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     """Times, dates or what else stands in their place, as text; of far years and unknown zones, too, which Python has
     no value for."""
-    column = _unwrapped(column)
+    column = unwrapped(column)
     if pa.types.is_timestamp(column.type):  # that of its zone is not asked for
         column = column.cast(pa.timestamp(column.type.unit))
     try:
@@ -416,7 +476,7 @@ def _read_texts(
 
 def text_column(column: "pa.ChunkedArray", name: str) -> "pa.ChunkedArray":
     """A column of words, as it is stored: nothing is copied of what may be far larger than memory."""
-    column = _unwrapped(column)
+    column = unwrapped(column)
     kind = column.type
     if not (is_text(kind) or pa.types.is_null(kind)):
         raise ValueError(f"column {name!r} holds {kind}. Expected text.")

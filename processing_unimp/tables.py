@@ -18,12 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
+
 from .bounds import check_columns, most_unpacked, short_repr, too_much_unpacked
 from .parquet_file import mapped_parquet
-from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, table_of
+from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, has_name, is_list, misspelt, table_of
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError as error:
     raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
@@ -36,8 +39,6 @@ NULL_CELLS = frozenset({"", "NULL", "\\N"})
 MAX_ROW_BYTES = 16 * 2**20  # of one line, or of one CSV row of several lines
 MAX_ROW_LINES = 1_000  # beyond it a quote was left open
 
-# The index of a data frame, under the names it gets.
-_UNNAMED = re.compile(r"|Unnamed: [0-9]+(?:\.[0-9]+)?|__index_level_[0-9]+__")
 _WHOLE_WITH_POINT = re.compile(r"-?(?:0|[1-9][0-9]*)\.0+")
 _BETWEEN_ROWS = re.compile(r"[\s,]*")
 _BRACKET_OR_QUOTE = re.compile(r"""\\.|["\[\]{}]""", re.DOTALL)
@@ -131,16 +132,28 @@ def arrow_table(dataset: Any) -> "pa.Table":
 
 def _with_names_of_labels(table: "pa.Table") -> "pa.Table":
     """Labels by name where datasets has written numbers, and the names beside them."""
-    if b'"ClassLabel"' not in (table.schema.metadata or {}).get(b"huggingface", b""):
+    if not len(table) or b'"ClassLabel"' not in (table.schema.metadata or {}).get(b"huggingface", b""):
         return table
     from datasets import ClassLabel, Features
 
     for name, feature in Features.from_arrow_schema(table.schema).items():
-        if isinstance(feature, ClassLabel):
-            labels = pa.chunked_array([pa.array(feature.names, pa.string())])
-            column = labels.take(table[name].combine_chunks())
-            table = table.set_column(table.column_names.index(name), name, column)
+        # Of a list its entries: `feature.feature`, whatever kind of list it is.
+        label = getattr(feature, "feature", feature)
+        if isinstance(label, ClassLabel):
+            chunks = [_names_of_labels(chunk, label.names, name) for chunk in table[name].chunks]
+            table = table.set_column(table.column_names.index(name), name, pa.chunked_array(chunks))
     return table
+
+
+def _names_of_labels(labels: "pa.Array", names: list[str], column: str) -> "pa.Array":
+    if is_list(labels.type):
+        inner = _names_of_labels(labels.flatten(), names, column)
+        ends = pa.array(np.concatenate([[0], np.cumsum(pc.list_value_length(labels).fill_null(0))]), pa.int64())
+        return pa.LargeListArray.from_arrays(ends, inner, mask=labels.is_null())
+    if (highest := pc.max(labels).as_py() or 0) >= len(names):
+        raise ValueError(f"column {short_repr(column)} holds label {highest}, and names of {len(names)} labels only.")
+    labels = pc.if_else(pc.greater_equal(labels, 0), labels, pa.scalar(None, labels.type))  # -1 is no label
+    return pa.array(names, pa.string()).take(labels)
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -154,7 +167,7 @@ def parquet_columns(path: Path) -> list[str]:
 def check_names(names: Sequence[str], where: str) -> None:
     """Refuse the columns of a table that has too many, or two of one name."""
     check_columns(names, where)
-    if double := [name for name, count in Counter(names).items() if count > 1 and not _UNNAMED.fullmatch(name)]:
+    if double := [name for name, count in Counter(names).items() if count > 1 and has_name(name)]:
         raise ValueError(
             f"the header of {where} has {', '.join(map(short_repr, double[:5]))} more than once. Expected a "
             "name of its own for every column."
@@ -188,7 +201,7 @@ def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None
             f"{other!r}. Expected commas; save the table with these."
         )
     check_names(header, path.name)
-    named = [name for name in header if not _UNNAMED.fullmatch(name)]
+    named = list(filter(has_name, header))
     if len(named) < len(header):
         logger.info("%s: %d columns without a name are not used", path.name, len(header) - len(named))
     return named, _csv_rows(records, header, path.name)
@@ -196,11 +209,23 @@ def read_rows(path: Path, encoding: str | None = None) -> tuple[list[str] | None
 
 def _wanted(names: Sequence[str], columns: Sequence[str] | None, path: Path) -> list[str]:
     """Columns to read, in the order of the table; which are not is logged."""
-    named = [name for name in names if not _UNNAMED.fullmatch(name)]
-    chosen = named if columns is None else [name for name in named if name in columns]
-    if left := [name or "(without a name)" for name in names if name not in chosen]:
-        logger.info("%s: the columns %s are not used", path.name, ", ".join(left))
+    chosen = [name for name in names if has_name(name) and (columns is None or name in columns)]
+    say_unused([name for name in names if name not in chosen], columns or (), path.name)
     return chosen
+
+
+def say_unused(names: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Log the columns that are not used; one that is called nearly as a known one is worth a warning."""
+    if names:
+        told = ", ".join(name or "(without a name)" for name in names)
+        logger.info("%s: the columns %s are not used", where, told)
+    for name in misspelt(names, known):
+        logger.warning(
+            "%s: column %s is not used. Call it %r if it is that; names are read as they are written.",
+            where,
+            short_repr(name),
+            name.strip().lower(),
+        )
 
 
 def _values_of(row: Row) -> dict[str, Any]:
@@ -314,7 +339,7 @@ def _csv_records(
 
 
 def _csv_rows(records: Iterator[Any], header: list[str], name: str) -> Iterator[Row]:
-    named = [(place, column) for place, column in enumerate(header) if not _UNNAMED.fullmatch(column)]
+    named = [(place, column) for place, column in enumerate(header) if has_name(column)]
     for number, cells, problem, further in records:
         place = f"line {number} of {name}"
         if problem is None and len(cells) != len(header):
@@ -348,8 +373,7 @@ def _json_table(rows: Iterator[dict[str, Any]], columns: Sequence[str] | None, p
         return {name: row[name] for name in columns if name in row}
 
     table = table_of(map(chosen, rows))
-    if left:
-        logger.info("%s: the columns %s are not used", path.name, ", ".join(sorted(left)))
+    say_unused(sorted(left), columns, path.name)
     return table
 
 

@@ -6,6 +6,8 @@ import sys
 from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
@@ -48,6 +50,32 @@ def test_users_by_first_row_then_time_then_file_order():
     assert "al" in histories and "zed" not in histories
     assert histories.has_ratings
     assert histories.explanations() == ["nice", "soft"] and histories.truncate(np.array([1, 2])).explanations() == []
+
+
+@pytest.mark.parametrize("door", ["parquet", "jsonl", "csv", "rows", "dataset"])
+def test_a_column_called_nearly_as_one_of_ours_is_told(door, tmp_path, caplog):
+    rows = [{"user_id": "u", "item_id": "01", "timestamp": 1, "Rating": 5, "note": "x"}]
+    if door == "rows":
+        Histories.from_interactions(rows, CATALOGUE)
+    elif door == "dataset":
+        Histories.from_dataset(Dataset.from_list(rows), CATALOGUE)
+    else:
+        write = {"parquet": "to_parquet", "jsonl": "to_json", "csv": "to_csv"}[door]
+        getattr(Dataset.from_list(rows), write)(str(tmp_path / f"interactions.{door}"))
+        Histories.load(tmp_path, CATALOGUE)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 1 and "column 'Rating' is not used. Call it 'rating'" in warned[0]
+
+
+def test_texts_that_are_no_utf8_cost_their_own_value(tmp_path):
+    bad = pa.array([b"caf\xe9", b"2", b"3"], pa.binary())
+    bad = pa.Array.from_buffers(pa.string(), 3, bad.buffers())
+    rows = {"user_id": ["u"] * 3, "item_id": ["01", "02", "01"], "timestamp": [1, 2, 3], "rating": [1, 2, 3]}
+    for name, left in (("timestamp", [2.0, 3.0]), ("rating", [None, 2.0, 3.0])):
+        pq.write_table(pa.table(rows | {name: bad}), tmp_path / "interactions.parquet")
+        histories = Histories.load(tmp_path, CATALOGUE)
+        assert [getattr(each, name) for each in histories["u"]] == left
+        assert "such as 'caf\ufffd'" in next(iter(histories.removed))
 
 
 def test_everything_removed_is_counted_once(caplog):

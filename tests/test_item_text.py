@@ -91,6 +91,13 @@ def test_an_unknown_item_is_read_by_its_text_and_picture():
     assert readable(processor, sequence.ids) == "title Tea pot brand Haru [EOC]"
 
 
+def test_rows_of_a_table_are_items_too():
+    """Who it was, when and the index of a data frame are no words of an item."""
+    writer = make_processor().item_text
+    row = {"user_id": "u1", "item_id": "m1", "timestamp": 5, "rating": 4, "Unnamed: 0": 7, "": 7, "picture_codes": [1]}
+    assert writer.resolve(row, "here") == writer.resolve({"item_id": "m1", "rating": 4}, "here")
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [("m9", "m9"), ({"item_id": "m9", "rating": 3}, "m9"), ({}, "no 'item_id'"), (3.5, "float"), (None, "NoneType")],

@@ -148,10 +148,46 @@ def test_times_that_python_has_no_value_for_are_text():
         assert isinstance(text, str) and text
 
 
+def no_utf8(*values, kind=None):
+    """Text as parquet of other writers may hold it: they say that bytes are text which are none."""
+    array = pa.array(values, pa.binary())
+    return pa.Array.from_buffers(kind or pa.string(), len(array), array.buffers())
+
+
 def test_text_that_is_no_utf8_is_repaired():
-    """Parquet of other writers may say that bytes are text which are none."""
-    array = pa.StringArray.from_buffers(2, pa.array([0, 4, 5], pa.int32()).buffers()[1], pa.py_buffer(b"caf\xe9a"))
-    assert attribute_column(pa.chunked_array([array]), "x").to_pylist() == ["caf\ufffd", "a"]
+    text = no_utf8(b"caf\xe9", b"a")
+    ends = pa.array([0, 1, 2], pa.int32())
+    for values in (text, text.dictionary_encode(), pa.chunked_array([text]).cast(pa.string_view()).chunk(0)):
+        assert attribute_column(pa.chunked_array([values]), "x").to_pylist() == ["caf\ufffd", "a"]
+    for values in (
+        pa.ListArray.from_arrays(ends, text),
+        pa.ListArray.from_arrays(ends, text.dictionary_encode()),
+        pa.ListViewArray.from_arrays(ends[:2], pa.array([1, 1], pa.int32()), text),
+        pa.FixedSizeListArray.from_arrays(text, 1),
+    ):
+        assert attribute_column(pa.chunked_array([values]), "x").to_pylist() == [["caf\ufffd"], ["a"]]
+    pictures = pa.StructArray.from_arrays([pa.array([None, b"\xff"], pa.binary()), text], ["bytes", "path"])
+    assert image_column(pa.chunked_array([pictures])).to_pylist() == [
+        {"bytes": None, "path": "caf\ufffd"},
+        {"bytes": b"\xff", "path": "a"},
+    ]
+
+
+def test_ids_that_are_no_utf8_stay_different():
+    assert ids_as_text(pa.chunked_array([no_utf8(b"M\xfcller", b"M\xf6ller", b" ")]), "user_id").to_pylist() == [
+        "M\\xfcller",
+        "M\\xf6ller",
+        None,
+    ]
+
+
+def test_times_of_far_years_stay_far():
+    far = pa.chunked_array([pa.array([2**62, -(2**62), 1_600_000_000, None], pa.timestamp("s"))])
+    np.testing.assert_array_equal(seconds_of(far, "timestamp")[0], [2.0**62, -(2.0**62), 1.6e9, np.nan])
+    thousandths = pa.chunked_array([pa.array([2**62, 1500], pa.timestamp("ms"))])
+    np.testing.assert_array_equal(seconds_of(thousandths, "timestamp")[0], [2**62 / 1000, 1.5])
+    billionths = pa.chunked_array([pa.array([2**62, 1_600_000_000_123_456_789], pa.timestamp("ns"))])
+    np.testing.assert_array_equal(seconds_of(billionths, "timestamp")[0], [2**62 // 1000 / 1e6, 1_600_000_000.123456])
 
 
 def test_numbers_of_a_csv_column():
