@@ -22,6 +22,9 @@ Exported to the Hub, with a published model:
     picture_folder      picture paths, resolved inside one folder
     picture             opening untrusted pictures
     avif_sizes          how many pixels an AVIF makes its decoder hold
+    counted_file        a file in memory that is read so often and no more
+    tiff_tags           what the tags of a TIFF say of themselves
+    upright             which way up a picture is
     shop_lock           many answers at once, or one change
     history             who did what, in time order
     tables              reading parquet, JSON and CSV

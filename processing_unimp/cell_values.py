@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .bounds import short_repr
+from .picture import UnreadablePicture, open_picture
 
 LARGEST_WHOLE_FLOAT = 2**53  # beyond it a float cannot tell a whole number from its neighbours
 MAX_DIGITS = 3_000  # of a number that is written as text; Python itself stops at some 4,300
@@ -178,8 +179,12 @@ def picture_source(value: Any, what: str) -> dict[str, Any] | None:
     """Brings the picture of an item to a dict of `"bytes"` and `"path"`, of which one is None; `None` for no picture.
 
     Args:
-        value: a path, bytes, a dict with bytes or path, or a PIL picture. Nothing is opened.
+        value: a path, bytes, a dict with bytes or path, or a PIL picture. No file is opened; a PIL picture becomes
+            the bytes of what the model is shown of it.
         what (`str`): whose picture it is, in an error.
+
+    Raises:
+        ValueError: anything else, or a PIL picture that cannot be decoded.
     """
     value = _of_python(value)
     if is_missing(value) or (isinstance(value, str) and not value):
@@ -190,7 +195,10 @@ def picture_source(value: Any, what: str) -> dict[str, Any] | None:
         return {"bytes": None, "path": readable(os.fspath(value))}
     if isinstance(value, Image.Image):
         buffer = io.BytesIO()
-        (value if value.mode in ("RGB", "RGBA", "L", "LA", "P", "1") else value.convert("RGB")).save(buffer, "PNG")
+        try:
+            open_picture(value).save(buffer, "PNG")
+        except UnreadablePicture as error:
+            raise ValueError(f"the image of {what}: {error}") from error
         return {"bytes": buffer.getvalue(), "path": None}
     if isinstance(value, Mapping) and set(value) <= {"bytes", "path"}:
         data = _of_python(value.get("bytes"))

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class ItemPictures:
         self._num_in_table = len(item_ids)
         self._newer: dict[int, Source] = {}  # added or changed since; they come before the table
         self._is_there: np.ndarray | None = None
+        self._are_pictures: set[int] = set()  # whose bytes were decoded once
 
     @property
     def has_column(self) -> bool:
@@ -56,6 +57,7 @@ class ItemPictures:
     def replace(self, sources: Mapping[int, Source]) -> None:
         """Exchanges pictures, or adds those of new items; what was known to be broken is tried again."""
         self._newer.update(sources)
+        self._are_pictures.difference_update(sources)
         for number in sources:
             if number < len(self.item_ids):
                 self.unreadable.pop(self.item_ids[number], None)
@@ -108,17 +110,21 @@ class ItemPictures:
         return 0 if content is None else int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
 
     def embedded(self, number: int) -> Source:
-        """The picture as it is saved: a file is read once, and taken if it is a picture."""
+        """The picture as it is saved: its file, read once and taken if it is a picture, and the name of that without
+        its folder."""
         source = self.source(number)
-        if source is None or source["bytes"] is not None:
-            return source
+        if source is None:
+            return None
         try:
             read = self._with_bytes(source)
-            open_picture(read)
+            if source["bytes"] is None or number not in self._are_pictures:
+                open_picture(read)
         except UnreadablePicture as error:
             self._record_unreadable(number, str(error))
             return None
-        return read | {"path": Path(source["path"]).name}
+        if source["bytes"] is not None:
+            self._are_pictures.add(number)
+        return read | {"path": source["path"] and PurePosixPath(source["path"].replace("\\", "/")).name}
 
     def _is_newer(self, number: int) -> bool:
         return number in self._newer or number >= self._num_in_table

@@ -7,7 +7,6 @@ regular files are read, and opening one takes less than 400 MB and some seconds,
 
 import base64
 import binascii
-import io
 import os
 import stat
 import struct
@@ -16,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from .avif_sizes import coded_pixels_of_avif
 from .bounds import MAX_DATA_URI, short_repr
+from .counted_file import CountedFile
+from .tiff_tags import LONG, SHORT, tags_of
+from .upright import upright, without_exif
 
 # By content: Pillow looks at the first bytes of a file and not at its name.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -34,24 +36,15 @@ MAX_SIDE = 4096  # pixels; larger pictures are reduced
 MAX_ASPECT_RATIO = 8
 MIN_SIDE = 8  # pixels; image processors take a 1- or 3-pixel side for the colour channels
 MAX_JPEG_SCANS = 200  # a progressive picture has some ten; each goes over all pixels
+MAX_HEADER_READS = 20_000  # by which Pillow parses a file; some dozens for most
+MAX_READS = 300_000  # by which it decodes one; of a PNG in chunks of one kilobyte some 200,000
+MAX_RLE_PIXELS = 10_000_000  # of a compressed BMP, which is decoded in Python, byte by byte
 MAX_TILE_SIDE = 1024  # pixels of a TIFF's tile; in a picture that is longer a tile may be as long as the picture
 
 _STRIP_PIXELS = 4_000_000
-# Of a TIFF: what says how large it is, and the kinds of number that Pillow and the decoder read alike. Rows of a strip
-# are none of it: the decoder takes no more than the picture has.
+# Of a TIFF: what says how large it is. Rows of a strip are none of it: the decoder takes no more than the picture has.
 _TIFF_SIZES = {256: "ImageWidth", 257: "ImageLength", 258: "BitsPerSample", 277: "SamplesPerPixel"}
 _TIFF_SIZES |= {322: "TileWidth", 323: "TileLength"}
-_TIFF_SHORT, _TIFF_LONG = 3, 4
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 PictureSource = str | os.PathLike[str] | bytes | dict[str, Any] | Image.Image
 
 
@@ -79,7 +72,7 @@ def open_picture(source: PictureSource) -> Image.Image:
     name = _name_of(source)
     try:
         if isinstance(source, Image.Image):
-            return _prepare(source, name)
+            return _prepare(source, name, _file_behind(source), is_ours=False)
         data = _file_bytes(source, name)
         with _parse_header(data) as image:
             return _prepare(image, name, data)
@@ -189,23 +182,53 @@ def _file_bytes(source: Any, name: str) -> bytes:
 
 
 def _parse_header(data: bytes) -> Image.Image:
+    tags_of(data)
+    file = CountedFile(without_exif(data), MAX_HEADER_READS)
     if data[:3] == b"\xff\xd8\xff":
         # Image.open refuses 179 megapixels and more before `draft` can make them small; the class itself does not.
-        return JpegImageFile(io.BytesIO(data))
-    return Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = JpegImageFile(file)
+    else:
+        image = Image.open(file, formats=FORMATS)
+    file.reads_left = MAX_READS
+    return image
 
 
-def _prepare(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
+def _file_behind(image: Image.Image) -> bytes:
+    """The file of a PIL picture that was opened and is not decoded yet; empty for others."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed:
+        return b""
+    place = file.tell()
+    file.seek(0)
+    data: bytes = file.read(MAX_FILE_BYTES + 1)
+    file.seek(place)
+    return data
+
+
+def _prepare(image: Image.Image, name: str, data: bytes, is_ours: bool = True) -> Image.Image:
+    """What is shown of a picture.
+
+    Args:
+        image (`PIL.Image.Image`): opened, and not decoded yet where it is of a file.
+        name (`str`): what to call it in an error.
+        data (`bytes`): its file; empty for a picture that lies decoded in memory.
+        is_ours (`bool`, *optional*, defaults to `True`): whether it may be made smaller itself; no caller's.
+    """
     width, height = image.size
     if min(width, height) < 1:
         raise UnreadablePicture(f"the picture {name} is {width} x {height} and so has no pixels. Leave it out.")
-    if isinstance(image, JpegImageFile):
-        _check_scans(image, name, data)
-        factor = -(-max(width, height) // MAX_SIDE)
-        image.draft(None, (max(width // factor, 1), max(height // factor, 1)))
-    if isinstance(image, TiffImageFile):
+    has_one_scan = False
+    if isinstance(image, JpegImageFile) and data:
+        has_one_scan = _has_one_scan(image, data)
+        if not has_one_scan:
+            _check_scans(data, name)
+        if is_ours:
+            factor = -(-max(width, height) // MAX_SIDE)
+            image.draft(None, (max(width // factor, 1), max(height // factor, 1)))
+    if isinstance(image, TiffImageFile) and data:
         _check_tiles(image, name, data)
-    has_one_scan = isinstance(image, JpegImageFile) and _has_one_scan(image, data)
+    if any(tile[0] == "bmp_rle" for tile in getattr(image, "tile", ())):
+        _check_runs(width, height, name)
     pixels = image.width * image.height if has_one_scan else width * height
     if pixels > MAX_PIXELS:
         raise UnreadablePicture(
@@ -220,7 +243,7 @@ def _prepare(image: Image.Image, name: str, data: bytes = b"") -> Image.Image:
     if image.format == "AVIF" and data:
         _check_frames(image, name, data)
     image.load()
-    return _at_least(_upright(_as_small_rgb(image), image))
+    return _at_least(upright(_as_small_rgb(image), image, data))
 
 
 def _has_one_scan(image: JpegImageFile, data: bytes) -> bool:
@@ -232,10 +255,10 @@ def _has_one_scan(image: JpegImageFile, data: bytes) -> bool:
     return not image.info.get("progressive") and data.startswith(whole, max(begin, 0))
 
 
-def _check_scans(image: JpegImageFile, name: str, data: bytes) -> None:
+def _check_scans(data: bytes, name: str) -> None:
     # Inside of coded pixels 0xff is always followed by 0: the two bytes can only be the start of a scan, or part of a
     # thumbnail.
-    if not _has_one_scan(image, data) and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+    if (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise UnreadablePicture(
             f"the picture {name} is a JPEG of {scans} scans; at most {MAX_JPEG_SCANS} are decoded. Save it again."
         )
@@ -255,6 +278,15 @@ def _check_tiles(image: TiffImageFile, name: str, data: bytes) -> None:
         )
 
 
+def _check_runs(width: int, height: int, name: str) -> None:
+    """Refuse a large compressed BMP: each of its codes leaves out up to 255 rows at once."""
+    if width * height > MAX_RLE_PIXELS or 3 * (width * height + 255 * (width + 1)) > MAX_DECODED_BYTES:
+        raise UnreadablePicture(
+            f"the picture {name} is a compressed BMP of {width} x {height}; at most {MAX_RLE_PIXELS // 10**6} "
+            "megapixels are read, and no long strips. Save it as PNG."
+        )
+
+
 def _check_frames(image: Image.Image, name: str, data: bytes) -> None:
     """Refuse an AVIF of larger frames than its picture: they are decoded whole, and scaled to it."""
     # Half of them are of its transparency, which is in what a pixel takes.
@@ -268,22 +300,14 @@ def _check_frames(image: Image.Image, name: str, data: bytes) -> None:
 
 def _check_size_tags(image: TiffImageFile, name: str, data: bytes) -> None:
     """Refuse a TIFF of whose size Pillow may see another number than the decoder."""
-    order, is_big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
-    head, entry = (order + "Q", order + "HHQQ") if is_big else (order + "H", order + "HHII")
-    start = image.tag_v2.offset
-    (number,) = struct.unpack_from(head, data, start)
-    start += struct.calcsize(head)
-    entries = struct.iter_unpack(entry, data[start : start + number * struct.calcsize(entry)])
-    sizes = [(tag, kind, count) for tag, kind, count, _ in entries if tag in _TIFF_SIZES]
-    for tag, kind, count in sizes:
-        if (
-            kind not in (_TIFF_SHORT, _TIFF_LONG)
-            or (count != 1 and tag != 258)
-            or sum(tag == t for t, *_ in sizes) > 1
-        ):
+    sizes = [tag for tag in tags_of(data, image.tag_v2.offset) if tag.number in _TIFF_SIZES]
+    numbers = [tag.number for tag in sizes]
+    for tag in sizes:
+        is_one = tag.num_values == 1 or tag.number == 258
+        if tag.kind not in (SHORT, LONG) or not is_one or numbers.count(tag.number) > 1:
             raise UnreadablePicture(
-                f"the picture {name} is a TIFF with its {_TIFF_SIZES[tag]} twice, or as no whole number. Expected it "
-                "once; save the picture again."
+                f"the picture {name} is a TIFF with its {_TIFF_SIZES[tag.number]} twice, or as no whole number. "
+                "Expected it once; save the picture again."
             )
 
 
@@ -339,17 +363,10 @@ def _on_white(image: Image.Image, highest: float) -> Image.Image:
         values = np.clip(np.nan_to_num(np.asarray(image, dtype=np.float64)) / highest, 0.0, 1.0) * 255.0
         return Image.fromarray(np.round(values).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _upright(small: Image.Image, image: Image.Image) -> Image.Image:
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF data does not make the picture itself unreadable
-        return small
-    return small if turn is None else small.transpose(turn)
 
 
 def _at_least(image: Image.Image) -> Image.Image:

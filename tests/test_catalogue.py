@@ -7,8 +7,10 @@ import pickle
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List, Value, load_dataset
 from datasets import Image as ImageFeature
 from PIL import Image
 from shop import picture
@@ -390,6 +392,48 @@ def test_datasets_with_indices_labels_and_decoded_pictures():
     assert [catalogue.has_picture(item_id) for item_id in "cba"] == [False, False, True]
 
 
+@pytest.mark.parametrize("kind", ["list", "large list", "list of two"])
+def test_labels_in_lists_and_none(kind, tmp_path):
+    """-1 is how datasets writes that there is no label."""
+    label = ClassLabel(names=["shoe", "hat"])
+    inner = {"list": List(label), "large list": LargeList(label), "list of two": List(label, length=2)}[kind]
+    rows = {"item_id": ["a", "b", "c"], "kind": [-1, 1, None], "kinds": [[1, 0], [-1, 1], None]}
+    dataset = Dataset.from_dict(rows, Features({"item_id": Value("string"), "kind": label, "kinds": inner}))
+    dataset.to_parquet(str(tmp_path / "items.parquet"))
+    for catalogue in (Catalogue.from_dataset(dataset), Catalogue.load(tmp_path)):
+        assert catalogue.column("kind") == [None, "hat", None]
+        assert catalogue.column("kinds") == [["hat", "shoe"], ["hat"], None]
+    table = dataset.data.table.set_column(1, "kind", pa.array([0, 7, 1], pa.int64()))
+    pq.write_table(table.replace_schema_metadata(dataset.features.arrow_schema.metadata), tmp_path / "items.parquet")
+    with pytest.raises(ValueError, match="column 'kind' holds label 7, and names of 2 labels only"):
+        Catalogue.load(tmp_path)
+
+
+def test_columns_that_nobody_has_named_are_no_attributes(tmp_path, caplog):
+    """They were read before saving and gone after it."""
+    rows = [{"Unnamed: 0": n, "": n, "item_id": str(n), "title": f"thing {n}"} for n in range(3)]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with caplog.at_level("INFO"):
+        found = [Catalogue.from_items(rows), Catalogue.load(tmp_path), Catalogue.from_dataset(Dataset.from_list(rows))]
+    assert caplog.text.count("the columns Unnamed: 0, (without a name) are not used") == 3
+    for catalogue in found:
+        catalogue.add([rows[0] | {"item_id": "new"}])
+        catalogue.update([rows[1] | {"title": "another"}])
+        catalogue.save(tmp_path / "saved")
+        for each in (catalogue, Catalogue.load(tmp_path / "saved")):
+            assert each.attributes == ["title"]
+            assert each.item("1") == {"item_id": "1", "title": "another"}
+            assert each.item("new") == {"item_id": "new", "title": "thing 0"}
+
+
+def test_a_column_called_nearly_as_one_of_ours_is_told(tmp_path, caplog):
+    (tmp_path / "items.csv").write_text("item_id,Title, image,Retired\na,x,a.png,true\n")
+    assert Catalogue.load(tmp_path).attributes == ["Title", " image", "Retired"]
+    assert "column ' image' is read as an attribute. Call it 'image'" in caplog.text
+    assert "column 'Retired' is read as an attribute. Call it 'retired'" in caplog.text
+    assert "Title" not in caplog.text
+
+
 def test_catalogue_survives_pickling():
     catalogue = pickle.loads(pickle.dumps(Catalogue.from_items(ITEMS)))
     assert catalogue.item("007")["title"] == "Red shirt" and catalogue.picture("007") is not None
@@ -474,6 +518,57 @@ def test_nothing_outside_the_folder_is_embedded(tmp_path):
     # Unless it is asked for.
     assert Catalogue.load(shop, image_root=tmp_path).picture("3") is None, "relative paths start there"
     assert Catalogue.load(shop, image_root=tmp_path).picture("4").getpixel((0, 0)) == (0, 128, 0)
+
+
+def test_what_is_no_picture_is_not_saved_and_no_folder_of_anybody_is_told(tmp_path):
+    rows = {
+        "script": {"bytes": b"#!/bin/sh", "path": "/home/anna/private/run.sh"},
+        "picture": {"bytes": png(), "path": "/home/anna/private/a.png"},
+        "windows": {"bytes": png(), "path": "C:\\anna\\b.png"},
+        "nothing": None,
+    }
+    image = pa.array(rows.values(), pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"item_id": list(rows), "image": image}), tmp_path / "items.parquet")
+    catalogue = Catalogue.load(tmp_path)
+    for _ in range(2):
+        catalogue.save(tmp_path / "saved")
+        saved = pq.read_table(tmp_path / "saved" / "catalogue.parquet")["image"].to_pylist()
+        assert [each and each["path"] for each in saved] == [None, "a.png", "b.png", None]
+        assert [each and each["bytes"] for each in saved] == [None, png(), png(), None]
+        assert list(catalogue.unreadable_pictures) == ["script"]
+    catalogue.update([{"item_id": "picture", "image": b"#!/bin/sh"}])
+    catalogue.save(tmp_path / "saved")
+    assert Catalogue.load(tmp_path / "saved").picture("picture") is None
+
+
+@pytest.mark.parametrize("kind", ["turned", "16 bit", "float", "premultiplied"])
+def test_a_pil_picture_is_seen_as_its_file(kind, tmp_path):
+    path = tmp_path / "a.tiff"
+    if kind == "turned":
+        exif, path = Image.Exif(), tmp_path / "a.png"
+        exif[0x0112] = 6
+        Image.linear_gradient("L").resize((40, 20)).save(path, exif=exif)
+    elif kind == "premultiplied":
+        path = tmp_path / "a.png"
+        Image.new("RGBA", (8, 8), (255, 0, 0, 128)).save(path)
+    else:
+        values = np.linspace(0, 1, 64).reshape(8, 8)
+        Image.fromarray((values * 65535).astype(np.uint16) if kind == "16 bit" else values.astype(np.float32)).save(
+            path
+        )
+    image = Image.open(path)
+    if kind == "premultiplied":
+        image = image.convert("RGBa")
+    found = Catalogue.from_items(
+        [{"item_id": "a", "image": path}, {"item_id": "b", "image": image}], image_root=tmp_path
+    )
+    np.testing.assert_allclose(np.asarray(found.picture("a"), int), np.asarray(found.picture("b"), int), atol=1)
+
+
+def test_a_pil_picture_that_cannot_be_decoded_names_its_item():
+    image = Image.open(io.BytesIO(png(size=64)[:-30]))
+    with pytest.raises(ValueError, match="the image of item 'b': cannot read the picture given as a RGB picture"):
+        Catalogue.from_items([{"item_id": "a"}, {"item_id": "b", "image": image}])
 
 
 def test_every_door_reads_a_value_alike(tmp_path):

@@ -5,12 +5,14 @@ import json
 import os
 import struct
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from processes import start
 
 from processing_unimp import Catalogue
@@ -31,16 +33,17 @@ def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 def png_header(width: int, height: int) -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + png_chunk(b"IEND", b"")
     )
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def test_all_kinds_of_source_give_the_same_picture(tmp_path):
@@ -98,14 +101,142 @@ def test_palette_with_a_transparent_colour_is_shown_on_white():
     assert open_picture(encoded(image)).getpixel((12, 2)) == (10, 20, 30)
 
 
-def test_exif_rotation_is_applied():
-    image = Image.new("RGB", (32, 16), "black")
-    image.paste((255, 255, 255), (0, 0, 16, 16))
+def turned() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to look at it
-    opened = open_picture(encoded(image, "JPEG", quality=95, exif=exif))
-    assert opened.size == (16, 32)
-    assert opened.getpixel((8, 4))[0] > 200 and opened.getpixel((8, 28))[0] < 50
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "xmp"])
+@pytest.mark.parametrize("door", ["bytes", "lazy", "decoded"])
+def test_rotation_is_applied(kind, door):
+    image = Image.new("RGB", (32, 16), "black")
+    image.paste((255, 255, 255), (0, 0, 16, 16))
+    if kind == "xmp":
+        data = encoded(image, "JPEG", quality=95, xmp=b'<rdf tiff:Orientation="6"/>')
+    else:
+        data = encoded(image, kind, exif=turned(), **({} if kind in ("PNG", "TIFF") else {"quality": 95}))
+    source = data if door == "bytes" else Image.open(io.BytesIO(data))
+    if door == "decoded":
+        source.load()
+    for _ in range(2):  # a PIL picture stays as it was
+        opened = open_picture(source)
+        assert opened.size == (16, 32)
+        assert opened.getpixel((8, 4))[0] > 200 and opened.getpixel((8, 28))[0] < 50
+
+
+def test_the_hexadecimal_exif_of_a_png_is_read():
+    profile = turned().tobytes().hex()
+    info = PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n  {len(profile) // 2}\n{profile}\n")
+    assert open_picture(encoded(Image.new("RGB", (32, 16)), "PNG", pnginfo=info)).size == (16, 32)
+
+
+def test_a_picture_of_the_caller_is_not_made_smaller():
+    image = Image.open(io.BytesIO(encoded(Image.new("L", (9000, 3000)), "JPEG", quality=1)))
+    assert open_picture(image).size == (3000, 1000) and image.size == (9000, 3000)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def endless(kind: str, number: int) -> bytes:
+    """A picture of 16 x 16 with so many parts that say nothing."""
+    image = Image.new("P", (16, 16))
+    if kind in ("comments of a JPEG", "Exif of a JPEG", "junk of a JPEG"):
+        data = encoded(image.convert("RGB"), "JPEG")
+        parts = {
+            "comments of a JPEG": segment(0xFE, b"") * number,
+            "Exif of a JPEG": segment(0xE1, b"Exif\0\0MM\0*") * number,
+            "junk of a JPEG": bytes(number * 4),
+        }
+        return data[:20] + parts[kind] + data[20:]
+    if kind == "comments of a GIF":
+        data = encoded(image, "GIF")
+        return data[: data.index(b",")] + b"\x21\xfe\x08abcdefgh\0" * number + data[data.index(b",") :]
+    data = encoded(image)
+    place = data.index(b"IDAT") - 4 if kind == "chunks of a PNG" else len(data) - 12
+    return data[:place] + png_chunk(b"prVt", b"") * number + data[place:]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "comments of a JPEG",
+        "Exif of a JPEG",
+        "junk of a JPEG",
+        "comments of a GIF",
+        "chunks of a PNG",
+        "its last chunks",
+    ],
+)
+def test_parts_without_end_are_not_read(kind):
+    assert open_picture(endless(kind, 100)).size == (16, 16)
+    with pytest.raises(UnreadablePicture, match="it has more parts than are read"):
+        open_picture(endless(kind, 150_000))
+
+
+def test_a_png_of_many_small_chunks_is_read():
+    data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)))
+    begin = data.index(b"IDAT") - 4
+    body = data[begin + 8 : begin + 8 + int.from_bytes(data[begin : begin + 4], "big")]
+    chunks = b"".join(png_chunk(b"IDAT", body[n : n + 1]) for n in range(len(body)))
+    assert len(body) > 10_000
+    np.testing.assert_array_equal(open_picture(data[:begin] + chunks + data[-12:]), open_picture(data))
+
+
+@pytest.mark.parametrize(("width", "height"), [(4_000_000, 1), (7_000, 7_000)])
+def test_a_compressed_bmp_that_leaves_out_rows_is_refused(width, height):
+    def bmp(width, height, codes):
+        head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(codes), 2835, 2835, 256, 0)
+        colours = b"".join(bytes([n, n, n, 0]) for n in range(256))
+        return b"BM" + struct.pack("<IHHI", 1078 + len(codes), 0, 0, 1078) + head + colours + codes
+
+    with pytest.raises(UnreadablePicture, match=f"a compressed BMP of {width} x {height}"):
+        open_picture(bmp(width, height, b"\0\2\0\xff"))
+    assert open_picture(bmp(8, 8, b"\x08\x07\0\0" * 8)).getpixel((0, 0)) == (7, 7, 7)
+
+
+def exif_bomb() -> bytes:
+    """Tags of which each has all of the data as its value: together 240 MB, of 60 kB."""
+    entries = b"".join(struct.pack(">HHII", 50_000 + n, 1, 60_000, 8) for n in range(4_000))
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 4_000) + entries + bytes(12_000)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_no_tag_of_exif_data_is_kept_beside_the_one_that_counts(kind):
+    image = Image.new("RGB", (16, 16), "red")
+    bomb = exif_bomb()
+    if kind == "AVIF":  # whose writer looks at it
+        plain = b"Exif\0\0MM\0*" + struct.pack(">IHHHII", 8, 1, 50_000, 7, len(bomb) - 32, 26) + bytes(len(bomb) - 28)
+        data = encoded(image, "AVIF", exif=plain)
+        data = data.replace(plain[6:], bomb[6:])
+        assert bomb[6:] in data
+    else:
+        data = encoded(image, kind, exif=bomb)
+    open_picture(data)
+    tracemalloc.start()
+    for _ in range(2):
+        assert open_picture(data).getpixel((3, 3))[0] > 200
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "count", "message"),
+    [
+        (273, 4, 150_000, "tag 273 has 150000 values"),
+        (50_000, 1, 2**31, "its tags come to 2147483"),
+    ],
+)
+def test_tags_of_a_tiff_that_say_more_than_it_holds_are_refused(tag, kind, count, message):
+    strip = tiff((273, 4, -1), (278, 4, 16), (279, 4, 17))
+    place = strip.find(struct.pack("<HHI", 273, 4, 1))
+    data = strip[:place] + struct.pack("<HHII", tag, kind, count, 8) + strip[place + 12 :] + bytes(4 * 150_000)
+    with pytest.raises(UnreadablePicture, match=message):
+        open_picture(data)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
