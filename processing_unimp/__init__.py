@@ -29,6 +29,7 @@ Exported to the Hub, with a published model:
     history             who did what, in time order
     tables              reading parquet, JSON and CSV
     parquet_file        the file that is named, memory-mapped and bounded
+    parquet_pages       its pages, by their own headers
     table_columns       Arrow columns of the few types that we use
     cell_values         single values: ids, times, pictures, attributes
     processor_manifest  hashes of saved files, checked on load

@@ -17,6 +17,7 @@ from .bounds import short_repr
 from .picture import UnreadablePicture, open_picture
 
 LARGEST_WHOLE_FLOAT = 2**53  # beyond it a float cannot tell a whole number from its neighbours
+MAX_ENTRIES = 100_000  # of a list in a table
 MAX_DIGITS = 3_000  # of a number that is written as text; Python itself stops at some 4,300
 WHOLE_NUMBERS = range(-(2**63), 2**63)  # of a column; others become floats or text, whichever is exact
 
@@ -76,6 +77,8 @@ def plain_value(value: Any, what: str) -> Any:
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        if len(value) > MAX_ENTRIES:
+            raise ValueError(f"{what} is a list of {len(value)} entries: at most {MAX_ENTRIES} are read.")
         parts = [
             plain_value(part, what) for part in (_ordered(value) if isinstance(value, set | frozenset) else value)
         ]

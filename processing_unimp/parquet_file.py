@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .bounds import MAX_UNPACKED, most_unpacked, too_much_unpacked
+from .bounds import MAX_UNPACKED, most_unpacked, short_repr, too_much_unpacked
+from .parquet_pages import DELTA_BYTE_ARRAY, DICTIONARY_PAGE, pages_of
 from .table_columns import ROWS_AT_ONCE, is_list
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
@@ -21,7 +22,7 @@ try:  # comes with datasets; inside `try` so that Hub export does not list it as
 except ImportError as error:
     raise ImportError("UniMP reads its tables with pyarrow; pip install datasets brings it") from error
 
-BYTES_AT_ONCE = 256 * 2**20  # that the rows come to at most which are in memory together, but for a single row
+BYTES_AT_ONCE = 64 * 2**20  # that the rows come to at most which are read together, but for a single row
 
 
 def mapped_parquet(path: Path, columns: Sequence[str]) -> "pa.Table":
@@ -45,28 +46,27 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> "tuple[pa.Schema, Ite
     """Some columns, in their order: their kinds, and the rows, about `BYTES_AT_ONCE` of them at a time.
 
     Raises:
-        ValueError: also while reading, a file that grows to more than `MAX_UNPACKED` times its size.
+        ValueError: a file whose pages cannot be told; also while reading, one that grows to more than `MAX_UNPACKED`
+            times its size.
     """
     # Not by its name, in which Arrow and datasets look for patterns and protocols.
     source, wanted = pa.OSFile(str(path)), set(columns)
     metadata = pq.read_metadata(source)
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    told, values, listed = 0, 0, []
+    told, largest, listed = 0, 0, []
     for number in range(metadata.num_columns):
         column = metadata.schema.column(number)
         if column.path not in wanted and column.path.partition(".")[0] not in wanted:
             continue
-        chunks = [group.column(number) for group in groups]
-        told += sum(chunk.total_uncompressed_size + 8 * chunk.num_values for chunk in chunks)
+        parts = [_Part.of(group.column(number), column.length, source) for group in groups]
+        told += sum(part.unpacked_bytes + part.num_values * max(part.width, 8) for part in parts)
+        if told > most_unpacked(path):
+            raise too_much_unpacked(path)
         if column.max_repetition_level == 0:
-            values += max((_largest_value(chunk, source) for chunk in chunks), default=0)
-        elif column.physical_type == "BYTE_ARRAY" and any(
-            _may_be_a_bomb(chunk, source, group, path) for group, chunk in enumerate(chunks)
-        ):
+            largest += max((part.largest_value for part in parts), default=0)
+        elif any(_may_be_a_bomb(part, column.path, source, group, path) for group, part in enumerate(parts)):
             listed.append(column.path)
-    if told > most_unpacked(path):
-        raise too_much_unpacked(path)
-    rows = min(BYTES_AT_ONCE * metadata.num_rows // max(told, 1), BYTES_AT_ONCE // max(values, 1))
+    rows = min(BYTES_AT_ONCE * metadata.num_rows // max(told, 1), BYTES_AT_ONCE // max(largest, 1))
     rows = min(max(rows, 1), ROWS_AT_ONCE)
     # Buffered: row groups written elsewhere may be larger than memory. Arrow joins no lists of two groups.
     file = pq.ParquetFile(source, read_dictionary=listed, buffer_size=2**20, pre_buffer=False)
@@ -76,33 +76,53 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> "tuple[pa.Schema, Ite
     return schema, _bounded(chain.from_iterable(batches), schema, path)
 
 
-def _largest_value(chunk: Any, source: Any) -> int:
-    """Bytes that a value which is stored once may have: those of the dictionary, by the header of its page."""
-    if chunk.physical_type not in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
-        return 8
-    if "DELTA_BYTE_ARRAY" in chunk.encodings:  # a value is what it shares with the one before it, and the rest
-        return int(chunk.total_uncompressed_size)
-    start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)), default=0)
-    header = source.read_at(8, start)
-    if header[:3] != b"\x15\x04\x15":  # in Thrift's compact protocol: kind 2, a dictionary, and its size
-        return 0
-    size = 0
-    for place, byte in enumerate(header[3:]):
-        size |= (byte & 127) << 7 * place
-        if byte < 128:
-            break
-    return size >> 1
+class _Part(NamedTuple):
+    """A column in one group of rows, as its pages tell.
+
+    Args:
+        num_values (`int`)
+        unpacked_bytes (`int`)
+        width (`int`): bytes of each value, 0 for texts.
+        largest_value (`int`): bytes that a value which is stored once, or in parts, may have at most.
+        has_shared_parts (`bool`): whether texts are stored as what differs from the one before.
+    """
+
+    num_values: int
+    unpacked_bytes: int
+    width: int
+    largest_value: int
+    has_shared_parts: bool
+
+    @classmethod
+    def of(cls, chunk: Any, length: int, source: Any) -> "_Part":
+        start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)), default=0)
+        num_values = unpacked = largest = 0
+        is_shared = False
+        for page in pages_of(source, start, start + chunk.total_compressed_size, chunk.num_values):
+            unpacked += page.unpacked_bytes
+            if page.kind == DICTIONARY_PAGE:
+                largest = max(largest, page.unpacked_bytes)
+            else:
+                num_values += page.num_values
+                is_shared |= page.encoding == DELTA_BYTE_ARRAY
+        is_text = chunk.physical_type == "BYTE_ARRAY"
+        width = 0 if is_text else length if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY" else 8
+        return cls(num_values, unpacked, width, width or (unpacked if is_shared else largest), is_text and is_shared)
 
 
-def _may_be_a_bomb(chunk: Any, source: Any, group: int, path: Path) -> bool:
+def _may_be_a_bomb(part: _Part, name: str, source: Any, group: int, path: Path) -> bool:
     """Whether texts in lists, of which a single row may hold any number, may come to too much."""
-    most = max(most_unpacked(path), MAX_UNPACKED * chunk.total_uncompressed_size)
-    if chunk.num_values * _largest_value(chunk, source) <= most:
+    most = max(most_unpacked(path), MAX_UNPACKED * part.unpacked_bytes)
+    if part.width or part.num_values * part.largest_value <= most:
         return False
-    name = chunk.path_in_schema
+    if part.has_shared_parts:
+        raise ValueError(
+            f"column {short_repr(name)} holds lists of texts of which each is stored by what differs from the one "
+            "before (DELTA_BYTE_ARRAY), and may come to too much. Save it with another encoding."
+        )
     reader = pq.ParquetFile(source, read_dictionary=[name], buffer_size=2**20, pre_buffer=False)
     first = (_longest_text(batch) for batch in reader.iter_batches(100, [group], [name]))
-    return bool(chunk.num_values * next(filter(None, first), 0) > most)
+    return bool(part.num_values * next(filter(None, first), 0) > most)
 
 
 def _longest_text(values: Any) -> int:
@@ -137,7 +157,7 @@ def of_many_rows(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
     for batch in batches:
         waiting.append(batch)
         rows, size = rows + len(batch), size + batch.nbytes
-        if rows >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE // 4:
+        if rows >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
             yield pa.Table.from_batches(waiting).combine_chunks()
             waiting, rows, size = [], 0, 0
     if waiting:

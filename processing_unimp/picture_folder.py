@@ -72,25 +72,35 @@ class PictureFolder:
 
     def holds(self, paths: Sequence[str | None]) -> np.ndarray:
         """Returns for each path whether it names a regular file inside the folder: `(n,)` of `bool`."""
-        files: dict[str, set[str]] = {}
+        # One listing a folder instead of one question a file, however its path is written.
+        folders: dict[str, Path | None] = {}
+        files: dict[Path | None, set[str]] = {None: set()}
         found = np.zeros(len(paths), dtype=bool)
         for row, path in enumerate(paths):
             if not path or "://" in path:
                 continue
-            folder, name = os.path.split(path)
-            if folder not in files:  # one listing a folder instead of one question a file
-                files[folder] = self._files(folder)
-            found[row] = name in files[folder]
+            written, name = os.path.split(path)
+            if written not in folders:
+                folders[written] = folder = self._found(written)
+                if folder is not None and folder not in files:
+                    files[folder] = self._files(folder)
+            found[row] = name in files[folders[written]]
         return found
 
-    def _files(self, folder: str) -> set[str]:
+    def _found(self, folder: str) -> Path | None:
         try:
-            with os.scandir(self.find(folder)) as entries:
+            return self.find(folder)
+        except UnreadablePicture:
+            return None
+
+    def _files(self, folder: Path) -> set[str]:
+        try:
+            with os.scandir(folder) as entries:
                 return {entry.name for entry in entries if self._is_file(entry, folder)}
-        except (OSError, UnreadablePicture):  # no such folder, or none that may be read: its pictures are missing
+        except OSError:  # no such folder, or none that may be read: its pictures are missing
             return set()
 
-    def _is_file(self, entry: "os.DirEntry[str]", folder: str) -> bool:
+    def _is_file(self, entry: "os.DirEntry[str]", folder: Path) -> bool:
         if not entry.is_symlink():
             return entry.is_file()
         try:

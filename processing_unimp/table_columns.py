@@ -3,10 +3,9 @@
 Text, whole numbers, numbers, truth values, lists of text; ids as text; times as seconds; pictures as bytes or path.
 """
 
-import itertools
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ NULL_WORDS = frozenset({"", "null", "none", "nan", "nat", "na", "n/a", "<na>", "
 _UNNAMED = re.compile(r"|Unnamed: [0-9]+(?:\.[0-9]+)?|__index_level_[0-9]+__")
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 ROWS_AT_ONCE = 10_000
+BYTES_AT_ONCE = 64 * 2**20  # of the values of Python that become columns together; an Arrow column holds 2 GB a chunk
 
 
 # ----------------------------------------------------------------------------------------------------------- names
@@ -70,30 +70,59 @@ def table_of(rows: Iterable[Mapping[str, Any]], kinds: Mapping[str, "pa.DataType
     """
     parts: dict[str, list[Any]] = {}
     lengths: list[int] = []
-    rows = iter(rows)
-    while some := list(itertools.islice(rows, ROWS_AT_ONCE)):
+    for some in _some_rows(rows):
         for name in dict.fromkeys(name for row in some for name in row):
-            if not isinstance(name, str):
-                raise ValueError(f"a column is called {short_repr(name)}. Expected text.")
             parts.setdefault(name, [pa.nulls(length) for length in lengths])
         check_columns(parts, "the table")
         for name, chunks in parts.items():
-            chunks.append(_chunk(some, name))
+            chunks.append(_chunk([row.get(name) for row in some], name))
         lengths.append(len(some))
     columns = {name: _joined(chunks, name, (kinds or {}).get(name)) for name, chunks in parts.items()}
     return pa.table(columns)
 
 
-def _chunk(rows: list[Mapping[str, Any]], name: str) -> "pa.Array":
+def _some_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows of plain values, as many as are turned into columns at once."""
+    some: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        read = {}
+        for name, value in row.items():
+            if not isinstance(name, str):
+                raise ValueError(f"a column is called {short_repr(name)}. Expected text.")
+            read[name] = value = _value_of(row, name, value)
+            size += _size_of(value)
+        some.append(read)
+        if len(some) == ROWS_AT_ONCE or size > BYTES_AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _value_of(row: Mapping[str, Any], name: str, value: Any) -> Any:
     if name in ID_COLUMNS:
-        return pa.array([id_as_text(row.get(name), name) for row in rows], pa.string())
+        return id_as_text(value, name)
     if name == "image":
-        # Arrow's binary columns hold 2 GB a chunk.
-        return pa.array(
-            [picture_source(row.get(name), f"item {short_repr(row.get('item_id'))}") for row in rows], IMAGE
-        )
-    what = f"attribute {short_repr(name)} of item "
-    values = [plain_value(row.get(name), what + short_repr(row.get("item_id"))) for row in rows]
+        return picture_source(value, f"item {short_repr(row.get('item_id'))}")
+    try:
+        return plain_value(value, "")
+    except ValueError:  # whose words take longer than the value
+        what = f"attribute {short_repr(name)} of item {short_repr(row.get('item_id'))}"
+        return plain_value(value, what)
+
+
+def _size_of(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(len, value)) + 16 * len(value)
+    if isinstance(value, dict):
+        return len(value["bytes"] or "")
+    return len(value) if isinstance(value, str) else 0
+
+
+def _chunk(values: list[Any], name: str) -> "pa.Array":
+    if name in ID_COLUMNS or name == "image":
+        return pa.array(values, IMAGE if name == "image" else pa.string())
     return _as_kind(values, _narrowest({_kind_of(value) for value in values if value is not None}, values))
 
 

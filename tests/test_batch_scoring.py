@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 
@@ -438,6 +439,28 @@ def test_a_history_that_is_too_long_is_put_aside(folder, tmp_path, kind):
     output = score(folder, write(tmp_path / f"h.{kind}", rows))
     assert rejects(output) == {"big": "the history has 300000 entries: at most 10000 are taken. Leave some out."}
     assert set(answers(output)) == {"ada"}
+
+
+@pytest.mark.parametrize("kind", ["histories", "interactions"])
+def test_a_row_is_let_go_before_the_next_one_is_read(folder, tmp_path, kind):
+    """Each line holds a list that takes many times its text."""
+    junk = "[" + ",".join(["[]"] * 20_000) + "]"
+    lines = []
+    for n in range(40):
+        row = {"user_id": f"u{n}"}
+        row |= (
+            {"history": ROWS[1]["history"]}
+            if kind == "histories"
+            else {"item_id": ITEMS[0]["item_id"], "timestamp": n}
+        )
+        lines.append(json.dumps(row)[:-1] + (f', "rating": {junk}}}' if n else "}"))
+    (tmp_path / "h.jsonl").write_text("\n".join(lines))
+    tracemalloc.start()
+    output = score(folder, tmp_path / "h.jsonl", "--shoppers_per_part", 100)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(answers(output)) == (40 if kind == "histories" else 1)
+    assert most < 30_000_000, "one row takes 1.6 MB"
 
 
 def test_a_row_of_parquet_has_as_many_bytes_as_a_line(folder, tmp_path, monkeypatch):

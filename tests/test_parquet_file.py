@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from processing_unimp import Catalogue
 from processing_unimp.parquet_file import parquet_batches
+from processing_unimp.parquet_pages import DICTIONARY_PAGE, pages_of
 from processing_unimp.tables import read_table
 
 
@@ -80,12 +81,16 @@ def test_labels_of_datasets_are_their_names(tmp_path):
     assert Catalogue.load(tmp_path).column("kind") == ["hat", "mug"]
 
 
-@pytest.mark.parametrize("kind", ["text", "large text", "list", "list view", "numbers", "picture", "delta"])
+@pytest.mark.parametrize(
+    "kind", ["text", "large text", "list", "list view", "list of fixed width", "numbers", "picture", "delta"]
+)
 def test_a_file_that_grows_without_end_is_refused(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("processing_unimp.bounds.MAX_UNPACKED_BYTES", 3_000_000)
     rows, options = 10_000, {"compression": "zstd"}
     if kind in ("text", "large text"):
         column = repeated("z" * (1_000 if kind == "text" else 100_000), rows)
+    elif kind == "list of fixed width":
+        column = pa.array([[bytes(1_000)] * rows], pa.list_(pa.binary(1_000)))
     elif kind.startswith("list"):
         column = pa.ListArray.from_arrays(pa.array([0, rows], pa.int32()), repeated("z" * 1_000, rows))
         if kind == "list view":
@@ -107,6 +112,19 @@ def test_a_file_that_grows_without_end_is_refused(tmp_path, monkeypatch, kind):
         read_table(tmp_path / "items.parquet")
 
 
+def test_values_of_a_fixed_width_are_counted_before_one_is_read(tmp_path):
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.table({"x": pa.array([[bytes(20_000)] * 1_000], pa.list_(pa.binary(20_000)))}), path)
+    parquet_batches(path, ["x"])
+    values = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(20_000), 60_000, [None, pa.py_buffer(bytes(1_200_000_000))]
+    )
+    pq.write_table(pa.table({"x": pa.ListArray.from_arrays([0, 60_000], values)}), path)
+    assert path.stat().st_size < 2_000
+    with pytest.raises(ValueError, match="items.parquet grows to more than 200 times its size"):
+        parquet_batches(path, ["x"])
+
+
 def test_rows_are_few_where_a_value_is_large(tmp_path, monkeypatch):
     """A page of a few bytes: 4,000 times one value of 50,000."""
     monkeypatch.setattr("processing_unimp.parquet_file.BYTES_AT_ONCE", 1_000_000)
@@ -117,3 +135,85 @@ def test_rows_are_few_where_a_value_is_large(tmp_path, monkeypatch):
         _, batches = parquet_batches(tmp_path / "items.parquet", ["x"])
         sizes = [batch.nbytes for batch, _ in zip(batches, range(100), strict=False)]
         assert max(sizes) < 1_200_000 and sum(sizes) > 30_000_000
+
+
+def varint(number: int) -> bytes:
+    """A whole number as Thrift writes it, zigzag."""
+    number, written = number << 1, b""
+    while number > 127:
+        written, number = written + bytes([number & 127 | 128]), number >> 7
+    return written + bytes([number])
+
+
+def rewritten(path, change):
+    """Writes a file anew with another beginning and end: `change` gets both."""
+    raw = path.read_bytes()
+    end = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    body, foot = change(raw[:end], raw[end:-8])
+    path.write_bytes(body + foot + len(foot).to_bytes(4, "little") + raw[-4:])
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "delta"])
+def test_no_header_and_no_end_of_a_file_hides_how_large_its_values_are(tmp_path, monkeypatch, kind):
+    """The kind of a dictionary's page in another spelling; an encoding that the end of the file does not name."""
+    monkeypatch.setattr("processing_unimp.parquet_file.BYTES_AT_ONCE", 1_000_000)
+    monkeypatch.setattr("processing_unimp.bounds.MAX_UNPACKED_BYTES", 300_000_000)
+    path = tmp_path / "items.parquet"
+    options = {"compression": "zstd", "store_schema": False, "write_statistics": False}
+    if kind == "dictionary":
+        pq.write_table(pa.table({"x": repeated("z" * 50_000, 4_000)}), path, **options)
+        chunk = pq.read_metadata(path).row_group(0).column(0)
+
+        def change(body, foot):
+            for field, number in ((b"\x16", chunk.total_compressed_size), (b"\x26", chunk.data_page_offset)):
+                assert field + varint(number) in foot
+                foot = foot.replace(field + varint(number), field + varint(number + 1))
+            assert body[4:7] == b"\x15\x04\x15"
+            return body[:4] + b"\x05\x02\x04" + body[6:], foot
+    else:
+        options |= {"use_dictionary": False, "column_encoding": {"x": "DELTA_BYTE_ARRAY"}}
+        pq.write_table(pa.table({"x": ["z" * 50_000] * 4_000}), path, **options)
+
+        def change(body, foot):
+            assert foot.count(b"\x06\x0e") == 1  # RLE and DELTA_BYTE_ARRAY
+            return body, foot.replace(b"\x06\x0e", b"\x06\0")
+
+    rewritten(path, change)
+    assert pq.read_metadata(path).row_group(0).column(0).encodings != ("RLE", "DELTA_BYTE_ARRAY")
+    _, batches = parquet_batches(path, ["x"])
+    sizes = [batch.nbytes for batch, _ in zip(batches, range(100), strict=False)]
+    assert max(sizes) < 1_200_000 and sum(sizes) > 30_000_000
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("kind", ["dictionary", "plain"])
+def test_pages_are_told_by_their_headers(tmp_path, version, kind):
+    rows = 50_000
+    values = np.random.default_rng(0).integers(0, 100 if kind == "dictionary" else 2**60, rows).astype(str)
+    pq.write_table(
+        pa.table({"x": values}),
+        tmp_path / "a.parquet",
+        use_dictionary=kind == "dictionary",
+        data_page_version=version,
+        data_page_size=20_000,
+        write_page_index=True,
+    )
+    source = pa.OSFile(str(tmp_path / "a.parquet"))
+    chunk = pq.read_metadata(source).row_group(0).column(0)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    pages = list(pages_of(source, start, start + chunk.total_compressed_size, chunk.num_values))
+    dictionaries = [page for page in pages if page.kind == DICTIONARY_PAGE]
+    assert [page.num_values for page in dictionaries] == ([100] if kind == "dictionary" else [])
+    assert [page.unpacked_bytes for page in dictionaries] == ([100 * 4 + 190] if kind == "dictionary" else [])
+    assert sum(page.num_values for page in pages if page.kind != DICTIONARY_PAGE) == rows
+    assert sum(page.unpacked_bytes for page in pages) < chunk.total_uncompressed_size
+    assert len(pages) > 1 + len(dictionaries)
+
+
+def test_a_file_of_other_bytes_in_place_of_pages_is_refused(tmp_path):
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.table({"x": ["z"] * 100}), path)
+    for junk in (b"\xff", b"\0", b"\x1c", b"\x15\x03\x15\x03"):
+        rewritten(path, lambda body, foot, junk=junk: ((junk * len(body))[: len(body)], foot))
+        with pytest.raises(ValueError, match="cannot read the table"):
+            read_table(path)

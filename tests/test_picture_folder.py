@@ -79,6 +79,16 @@ def test_holds_asks_no_file_outside(shop):
     np.testing.assert_array_equal(found, [path in INSIDE for path in paths])
 
 
+def test_a_folder_is_listed_once_however_its_path_is_written(shop, monkeypatch):
+    listed = []
+    scan = os.scandir
+    monkeypatch.setattr("os.scandir", lambda folder: listed.append(str(folder)) or scan(folder))
+    name = next(entry.name for entry in shop.iterdir() if entry.is_file())
+    paths = [name, f"./{name}", f"{shop}/{name}", *(f"{n}/../{name}" for n in range(50)), "../x.png", "gone/a.png"]
+    assert PictureFolder(shop).holds(paths).tolist() == [True] * 53 + [False] * 2
+    assert listed.count(str(shop.resolve())) == 1 and len(listed) == 2
+
+
 def test_the_root_itself_may_be_a_link(shop, tmp_path):
     (tmp_path / "link").symlink_to(shop)
     assert PictureFolder(tmp_path / "link").read("a.png") == b"picture"

@@ -1,6 +1,7 @@
 """Columns: Python's values to Arrow, and Arrow's many types to our few kinds."""
 
 import decimal
+import tracemalloc
 import uuid
 from datetime import date, datetime, timezone
 
@@ -188,6 +189,28 @@ def test_times_of_far_years_stay_far():
     np.testing.assert_array_equal(seconds_of(thousandths, "timestamp")[0], [2**62 / 1000, 1.5])
     billionths = pa.chunked_array([pa.array([2**62, 1_600_000_000_123_456_789], pa.timestamp("ns"))])
     np.testing.assert_array_equal(seconds_of(billionths, "timestamp")[0], [2**62 // 1000 / 1e6, 1_600_000_000.123456])
+
+
+def test_rows_that_hold_much_do_not_wait_for_others(monkeypatch):
+    """What a row says becomes columns before many more are read: in Python it takes ten times its memory."""
+    monkeypatch.setattr("processing_unimp.table_columns.BYTES_AT_ONCE", 1_000_000)
+
+    def rows():
+        for n in range(100):
+            yield {"item_id": str(n), "tags": ["x" * 10] * 10_000}
+
+    tracemalloc.start()
+    table = table_of(rows())
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(table) == 100 and most < 3_000_000
+    with pytest.raises(ValueError, match="attribute 'tags' of item '7' is a list of 100001 entries"):
+        table_of([{"item_id": "7", "tags": [0] * 100_001}])
+
+
+def test_pictures_of_more_than_a_chunk_of_arrow_come_in_several():
+    table = table_of({"item_id": str(n), "image": bytes(20_000_000)} for n in range(5))
+    assert table["image"].num_chunks == 2 and table["image"].null_count == 0
 
 
 def test_numbers_of_a_csv_column():

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from decimal import Decimal
@@ -183,14 +183,19 @@ def recommend(args: argparse.Namespace) -> None:
     name = "shoppers" if count == 1 else f"shoppers of process 1 of {count}"
     pause = 1 if sys.stderr.isatty() else 60
     with tqdm(total=total, desc=name, unit=" shoppers", smoothing=0, mininterval=pause, disable=index != 0) as bar:
-        while part := list(islice(rows, size)):
+        # A row is read and let go before the next one: its text may hold far more than what is asked of it.
+        while (row := next(rows, None)) is not None:
+            part = chain([row], islice(rows, size - 1))
             file = parts / f"part-{num_parts:05d}.parquet"
-            if num_parts % count == index:
-                if not file.is_file():
-                    write_part(file, *scorer.answer(part, num_parts * size))
-                elif not bar.disable:
-                    bar.initial += len(part)  # or they would count as speed
-                bar.update(len(part))
+            if num_parts % count == index and not file.is_file():
+                answers, reasons, counts = scorer.answer(part, num_parts * size)
+                write_part(file, answers, reasons, counts)
+                bar.update(counts["shoppers"])
+            else:
+                passed = sum(1 for _ in part)
+                if num_parts % count == index and not bar.disable:
+                    bar.initial += passed  # or they would count as speed
+                    bar.update(passed)
             num_parts += 1
     if state is not None:
         state.wait_for_everyone()
@@ -331,13 +336,14 @@ class Scorer:
         }
 
     @torch.inference_mode()
-    def answer(self, part: Sequence[Row], first: int) -> tuple[Any, list[Reject], Counter]:
+    def answer(self, part: Iterable[Row], first: int) -> tuple[Any, list[Reject], Counter]:
         """Answer a part whose rows are counted from `first`: answers, rejects, and counts for the summary."""
         shoppers: list[Shopper] = []
         rejects: list[tuple[int, str | None, str]] = []
-        counts = Counter(shoppers=len(part))
+        counts: Counter[str] = Counter()
         for place, read in enumerate(part):
             user_id = None
+            counts["shoppers"] += 1
             try:
                 row = read()
                 user_id = id_as_text(row.get("user_id"), "user_id")

@@ -18,7 +18,7 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from processing_unimp.bounds import short_repr
+    from processing_unimp.bounds import check_columns, check_value, short_repr
     from processing_unimp.parquet_file import of_many_rows, parquet_batches
     from processing_unimp.table_columns import (
         are_plain_numbers,
@@ -27,8 +27,9 @@ try:
         seconds_of,
         table_of,
         times_as_text,
+        unwrapped,
     )
-    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, check_names, kind_of, parquet_columns, read_rows
+    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, kind_of, parquet_columns, read_rows
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -39,6 +40,8 @@ SHOPPER, INTERACTION = ("user_id", "history"), ("user_id", "item_id", "timestamp
 UNUSABLE_ROW = (ValueError, TypeError, OverflowError, RecursionError)
 EVENT = pa.struct([("item_id", pa.string()), ("rating", pa.float64())])
 HISTORIES = pa.schema([("user_id", pa.string()), ("history", pa.list_(EVENT))])
+# Of interactions that become a table together.
+_ROWS_AT_ONCE, _CHARACTERS_AT_ONCE = 100_000, 64 * 2**20
 # In the folder of an unfinished run.
 GROUPED = "histories.parquet"
 
@@ -74,8 +77,11 @@ def columns_of(file: Path) -> list[str]:
         return parquet_columns(file)
     header, rows = read_rows(file)
     if header is None:
-        header = list(dict.fromkeys(name for row in islice(rows, 1000) for name in row.values))
-        check_names(header, file.name)
+        names: dict[str, None] = {}
+        for row in islice(rows, 1000):
+            names.update(dict.fromkeys(row.values))
+            check_columns(names, file.name)
+        return list(names)
     return header
 
 
@@ -203,16 +209,23 @@ def _event_tables(files: list[Path], columns: Sequence[str], rejects: Any) -> It
             for table in of_many_rows(parquet_batches(file, own)[1]):
                 yield _events(table, unreadable)
             continue
-        rows = rows_of(file)
-        while some := list(islice(rows, 100_000)):
-            read = []
-            for row in some:
-                try:
-                    values = row()
-                    read.append({name: values.get(name) for name in (*INTERACTION, "rating")})
-                except ValueError as error:
-                    rejects.write(json_line({"user_id": None, "reason": str(error)}))
-            yield from _events_of_rows(read, rejects, unreadable)
+        read: list[dict[str, Any]] = []
+        size = 0
+        for row in rows_of(file):
+            try:
+                values = row()
+                event = {name: values.get(name) for name in (*INTERACTION, "rating")}
+                for name, value in event.items():
+                    check_value(value, f"an interaction cannot be read: its {name}")
+            except ValueError as error:
+                rejects.write(json_line({"user_id": None, "reason": str(error)}))
+                continue
+            read.append(event)
+            size += sum(len(value) for value in event.values() if isinstance(value, str))
+            if len(read) == _ROWS_AT_ONCE or size > _CHARACTERS_AT_ONCE:
+                yield from _events_of_rows(read, rejects, unreadable)
+                read, size = [], 0
+        yield from _events_of_rows(read, rejects, unreadable)
     if unreadable:
         total = sum(number for number, _ in unreadable)
         logger.warning(f"{total} ratings left out that are no number, such as {unreadable[0][1]}")
@@ -246,7 +259,9 @@ def _events(table: Any, unreadable: list[tuple[int, str]]) -> Any:
         ratings, strange = numbers_of(table["rating"], "rating", is_whole=False)
         columns["rating"] = pa.array(ratings, from_pandas=True)
         if strange.any():
-            unreadable.append((int(strange.sum()), short_repr(table["rating"][int(strange.argmax())].as_py())))
+            unreadable.append(
+                (int(strange.sum()), short_repr(unwrapped(table["rating"])[int(strange.argmax())].as_py()))
+            )
     return pa.table(columns)
 
 
