@@ -37,12 +37,11 @@ def make_trainer(
     train=None,
     competing_items=None,
     processor=None,
-    split_seed=0,
     new_users=0.0,
     **kwargs,
 ) -> UniMPTrainer:
     processor = processor or make_model_processor()
-    split = leave_last_out(make_histories(processor.catalogue), new_users=new_users, seed=split_seed)
+    split = leave_last_out(make_histories(processor.catalogue), new_users=new_users, seed=0)
     source = {"query_attribute": "category", "num_candidates": 3}
     cases = [
         EvaluationCases.of(

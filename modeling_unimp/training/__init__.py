@@ -8,6 +8,7 @@ trainer.py              UniMPTrainer: the loss over tasks, and evaluation while 
 evaluation.py           answers evaluation cases and evaluates the answers
 epoch_rows.py           which rows are read in which epoch
 checkpoints.py          which checkpoints are whole, and which one to go on from
+bfloat16_probe.py       whether a CPU trains faster in bfloat16
 termination.py          SIGTERM: save a checkpoint and stop
 sharding.py             FSDP2 for a model of which a batch may leave parts unused
 closed_form.py          closed-form scores of a shop: which there are

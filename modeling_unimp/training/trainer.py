@@ -27,6 +27,7 @@ from processing_unimp.task import Scores
 from ..backbones import whole_weights
 from ..focal_loss import CONTEXT, NEXT_ITEM, NUM_KINDS, TASK, focal, weighted_loss
 from ..partial_training import frozen_as_they_were, hold_frozen_as_multiplied
+from .bfloat16_probe import bfloat16_advice
 from .checkpoints import (
     STATE,
     check_learnt_from,
@@ -231,6 +232,7 @@ class UniMPTrainer(Trainer):
                     "or random state start anew, so the training will differ from one without interruption."
                 )
         self._note_tasks()
+        self._tell_of_bfloat16()
         on_start = self.args.eval_on_start
         self.args.eval_on_start = on_start or self._owes_evaluation
         try:
@@ -288,6 +290,12 @@ class UniMPTrainer(Trainer):
         config = self.bare_model.config
         known = {*(config.trained_tasks or ()), *learnt}
         config.trained_tasks = [name for name in TASK_NAMES if name in known]
+
+    def _tell_of_bfloat16(self) -> None:
+        if self.args.device.type != "cpu" or self.args.bf16 or not self.is_world_process_zero():
+            return
+        if advice := bfloat16_advice(self.bare_model.config.text_config.hidden_size):
+            self.announce(advice)
 
     @contextlib.contextmanager
     def _frozen_as_multiplied(self) -> Iterator[None]:
