@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 DELTA_BYTE_ARRAY = 7  # an encoding: a value is what it shares with the one before it, and the rest
 DICTIONARY_PAGE = 2  # a kind of page
+# By the kind of a page of values: in which field of its header more is said of it, and there the encoding.
+_DETAILS: dict[Any, tuple[Any, Any]] = {0: (5, 2), DICTIONARY_PAGE: (7, 2), 3: (8, 4)}
 _HEADER_BYTES = 2_048, 65_536  # that are looked at, if need be
 _MAX_DEPTH = 8  # of structures inside one another
 _TRUE, _FALSE, _BYTE, _DOUBLE, _TEXT, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
@@ -38,14 +40,25 @@ def pages_of(source: Any, start: int, end: int, num_values: int) -> Iterator[Pag
     seen = 0
     while start < end and seen < num_values:
         header, length = _header(source, start)
-        # By the kind: a page of values, one of a dictionary, or one of values in the second version.
-        inner: dict[int, Any] = next((header[field] for field in (5, 7, 8) if isinstance(header.get(field), dict)), {})
-        page = Page(header.get(1, -1), header.get(2, 0), inner.get(1, 0), inner.get(4 if 8 in header else 2, 0))
-        if min(page.unpacked_bytes, header.get(3, -1), page.num_values) < 0:
-            raise ValueError("a page of the file cannot be read: its header says a size below 0")
+        page = _page(header)
         yield page
         seen += 0 if page.kind == DICTIONARY_PAGE else page.num_values
         start += length + header[3]
+
+
+def _page(header: dict[int, Any]) -> Page:
+    kind = header.get(1)
+    field, place = _DETAILS.get(kind, (None, None)) if isinstance(kind, int) else (None, None)
+    details = {1: 0, place: -1} if field is None else header.get(field)
+    if not isinstance(details, dict):
+        details = {}
+    numbers: list[Any] = [kind, header.get(2), header.get(3), details.get(1), details.get(place)]
+    if not all(type(number) is int for number in numbers):
+        raise ValueError("a page of the file cannot be read: its header does not say what it holds")
+    kind, unpacked, packed, num_values, encoding = numbers
+    if min(unpacked, packed, num_values) < 0:
+        raise ValueError("a page of the file cannot be read: its header says a size below 0")
+    return Page(kind, unpacked, num_values, encoding)
 
 
 def _header(source: Any, start: int) -> tuple[dict[int, Any], int]:

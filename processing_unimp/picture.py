@@ -45,6 +45,7 @@ _STRIP_PIXELS = 4_000_000
 # Of a TIFF: what says how large it is. Rows of a strip are none of it: the decoder takes no more than the picture has.
 _TIFF_SIZES = {256: "ImageWidth", 257: "ImageLength", 258: "BitsPerSample", 277: "SamplesPerPixel"}
 _TIFF_SIZES |= {322: "TileWidth", 323: "TileLength"}
+
 PictureSource = str | os.PathLike[str] | bytes | dict[str, Any] | Image.Image
 
 
@@ -196,7 +197,7 @@ def _parse_header(data: bytes) -> Image.Image:
 def _file_behind(image: Image.Image) -> bytes:
     """The file of a PIL picture that was opened and is not decoded yet; empty for others."""
     file = getattr(image, "fp", None)
-    if file is None or file.closed:
+    if file is None or getattr(file, "closed", False):
         return b""
     place = file.tell()
     file.seek(0)

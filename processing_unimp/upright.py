@@ -52,13 +52,14 @@ def upright(small: Image.Image, image: Image.Image, data: bytes) -> Image.Image:
         image (`PIL.Image.Image`): of which it is made, decoded.
         data (`bytes`): the file of that; empty where there is none.
     """
-    if isinstance(image, TiffImageFile):  # Pillow has turned it
-        return small
     turn = _UPRIGHT.get(_orientation(image, data) or 1)
     return small if turn is None else small.transpose(turn)
 
 
 def _orientation(image: Image.Image, data: bytes) -> int | None:
+    if isinstance(image, TiffImageFile):  # gone once Pillow has turned it
+        told = image.tag_v2.get(_ORIENTATION)
+        return told if isinstance(told, int) else None
     try:
         exif = _exif(image, data)[:_MAX_EXIF]
         found = next((tag.value for tag in tags_of(exif) if tag.number == _ORIENTATION), None)
@@ -67,8 +68,8 @@ def _orientation(image: Image.Image, data: bytes) -> int | None:
     if found is not None:
         return found
     xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or ""
-    told = _IN_XMP.search(xmp.decode("latin-1") if isinstance(xmp, bytes) else xmp)
-    return int(told[1]) if told else None
+    match = _IN_XMP.search(xmp.decode("latin-1") if isinstance(xmp, bytes) else xmp)
+    return int(match[1]) if match else None
 
 
 def _exif(image: Image.Image, data: bytes) -> bytes:

@@ -323,6 +323,13 @@ def test_columns_that_only_later_files_or_rows_have_are_read(folder, tmp_path, k
     assert [score for _, score in found["ada"]] != [score for _, score in expected["ada"]]  # whose stars are not known
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_column_called_nearly_as_one_of_ours_is_told(folder, tmp_path, caplog, kind):
+    rows = [{"user_id": "u", "item_id": "s1", "timestamp": 1, "Rating": 5}]
+    score(folder, write(tmp_path / f"h.{kind}", rows))
+    assert f"h.{kind}: column 'Rating' is not used. Call it 'rating' if it is that" in caplog.text
+
+
 def test_a_query_that_the_first_rows_do_not_have_is_told(folder, tmp_path):
     rows = [{"user_id": str(number), "history": ["m1"]} for number in range(1000)]
     output = score(folder, write(tmp_path / "h.jsonl", [*rows, {"user_id": "kim", "history": ["m1"], "query": "hat"}]))

@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from processing_unimp import Catalogue
 from processing_unimp.parquet_file import parquet_batches
-from processing_unimp.parquet_pages import DICTIONARY_PAGE, pages_of
+from processing_unimp.parquet_pages import DICTIONARY_PAGE, Page, pages_of
 from processing_unimp.tables import read_table
 
 
@@ -208,6 +208,23 @@ def test_pages_are_told_by_their_headers(tmp_path, version, kind):
     assert sum(page.num_values for page in pages if page.kind != DICTIONARY_PAGE) == rows
     assert sum(page.unpacked_bytes for page in pages) < chunk.total_uncompressed_size
     assert len(pages) > 1 + len(dictionaries)
+
+
+def test_a_page_is_what_its_kind_says():
+    """A header with both fields of pages of values; Arrow goes by the kind."""
+    sizes = b"\x15\x02\x15\x02"  # 1 byte unpacked, 1 packed
+    first = b"\x2c\x15\x04\x15\x00\x00"  # field 5: 2 values, PLAIN
+    second = b"\x3c\x15\xd0\x0f\x35\x0e\x00"  # field 8: 1,000 values, DELTA_BYTE_ARRAY
+    pages = b"".join(b"\x15" + kind + sizes + first + second + b"\0" + b"x" for kind in (b"\0", b"\6"))
+    assert list(pages_of(pa.BufferReader(pages), 0, len(pages), 5_000)) == [Page(0, 1, 2, 0), Page(3, 1, 1_000, 7)]
+    for header in (
+        b"\x15\0" + sizes + b"\0",
+        b"\x11" + sizes + first + b"\0",
+        b"\x1c\0" + sizes + first + b"\0",
+        b"\x15\0\x15\x01\x15\x02" + first + b"\0",
+    ):
+        with pytest.raises(ValueError, match="a page of the file cannot be read"):
+            list(pages_of(pa.BufferReader(header), 0, len(header), 5_000))
 
 
 def test_a_file_of_other_bytes_in_place_of_pages_is_refused(tmp_path):

@@ -29,7 +29,7 @@ try:
         times_as_text,
         unwrapped,
     )
-    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, kind_of, parquet_columns, read_rows
+    from processing_unimp.tables import MAX_ROW_BYTES, TABLE_KINDS, kind_of, parquet_columns, read_rows, say_unused
 except ImportError as error:
     raise ImportError("unimp-recommend reads and writes its tables with pyarrow; pip install datasets") from error
 
@@ -99,6 +99,8 @@ def columns_of_all(files: Sequence[Path]) -> list[str]:
                 f"{file} has the columns {', '.join(own) or 'none'}. Expected {' and '.join(SHOPPER)}, one row a "
                 f"shopper, or {', '.join(INTERACTION)}, one row an interaction, in each file alike."
             )
+        known = (*SHOPPER, "query") if wanted is SHOPPER else (*INTERACTION, "rating")
+        say_unused([name for name in own if name not in known], known, file.name)
     return list(dict.fromkeys(chain.from_iterable(columns.values())))
 
 
