@@ -236,7 +236,7 @@ def unwrapped(column: "pa.ChunkedArray", errors: str = "replace") -> "pa.Chunked
         column = column.cast(pa.large_binary())
     elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
         column = pa.chunked_array([_as_list(chunk) for chunk in column.chunks], pa.large_list(kind.value_type))
-    return _in_utf8(column, errors)
+    return _in_utf8(column, errors) if is_text(column.type) or is_list(column.type) else column
 
 
 def _text_or_none(value: Any) -> str | None:
@@ -251,21 +251,25 @@ def _as_list(view: "pa.Array") -> "pa.Array":
 
 
 def _in_utf8(column: "pa.ChunkedArray", errors: str) -> "pa.ChunkedArray":
-    """Text, also in lists and structs, that some writers store without it being UTF-8."""
+    """Text, also in lists, that some writers store without it being UTF-8."""
+    if _is_utf8(column):
+        return column
+    kind = column.type
+    values = _decoded(column.cast(_with_texts_as(pa.large_binary(), kind)).to_pylist(), kind, errors)
+    return pa.chunked_array([pa.array(values, _with_texts_as(pa.large_string(), kind))])
+
+
+def _is_utf8(column: "pa.ChunkedArray") -> bool:
     try:
         column.validate(full=True)
-        return column
     except pa.ArrowInvalid:
-        kind = column.type
-        values = _decoded(column.cast(_with_texts_as(pa.large_binary(), kind)).to_pylist(), kind, errors)
-        return pa.chunked_array([pa.array(values, _with_texts_as(pa.large_string(), kind))])
+        return False
+    return True
 
 
 def _with_texts_as(text: "pa.DataType", kind: "pa.DataType") -> "pa.DataType":
     if pa.types.is_dictionary(kind):
         return _with_texts_as(text, kind.value_type)
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_with_texts_as(text, field.type)) for field in kind])
     if is_list(kind):
         inner = _with_texts_as(text, kind.value_type)
         return (
@@ -278,11 +282,6 @@ def _decoded(values: list[Any], kind: "pa.DataType", errors: str) -> list[Any]:
     """Values of a column whose texts are bytes."""
     if pa.types.is_dictionary(kind):
         return _decoded(values, kind.value_type, errors)
-    if pa.types.is_struct(kind):
-        columns = {
-            field.name: _decoded([each and each[field.name] for each in values], field.type, errors) for field in kind
-        }
-        return [each and {name: columns[name][row] for name in columns} for row, each in enumerate(values)]
     if is_list(kind):
         return [each and _decoded(each, kind.value_type, errors) for each in values]
     is_words = is_text(kind) or pa.types.is_string_view(kind)
@@ -380,7 +379,7 @@ def image_column(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     """A column of pictures as dicts of bytes and path."""
     column = unwrapped(column)
     kind = column.type
-    if kind == IMAGE:
+    if kind == IMAGE and _is_utf8(pc.struct_field(column, "path")):
         return column
     if is_text(kind):
         paths = pc.if_else(pc.equal(column, ""), pa.scalar(None, kind), column).cast(pa.string())
@@ -391,7 +390,7 @@ def image_column(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
         names = {field.name for field in kind}
         nothing = pa.chunked_array([pa.nulls(len(column))])
         data = (pc.struct_field(column, "bytes") if "bytes" in names else nothing).cast(pa.binary())
-        paths = (pc.struct_field(column, "path") if "path" in names else nothing).cast(pa.string())
+        paths = unwrapped(pc.struct_field(column, "path") if "path" in names else nothing).cast(pa.string())
     elif pa.types.is_null(kind):
         return pa.chunked_array([pa.nulls(len(column), IMAGE)])
     else:
