@@ -146,7 +146,7 @@ class ItemPictures:
         named = [number for number, path in enumerate(paths) if path and not found[number]]
         found[named] = self.folder.holds([paths[number] for number in named])
         for number in named:
-            if not found[number]:
+            if not found[number] and number not in self._newer:  # whose path in the table counts no more
                 self._record_unreadable(number, self.folder.why_not(paths[number]))
         return found
 

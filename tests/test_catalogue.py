@@ -520,6 +520,16 @@ def test_nothing_outside_the_folder_is_embedded(tmp_path):
     assert Catalogue.load(shop, image_root=tmp_path).picture("4").getpixel((0, 0)) == (0, 128, 0)
 
 
+def test_a_picture_that_replaced_a_missing_file_stays(tmp_path):
+    """Others are looked for in the table when the first one is asked for: its path there counts no more."""
+    rows = [{"item_id": "a", "image": "gone.png"}, {"item_id": "b", "image": "gone.png"}]
+    catalogue = Catalogue.from_items(rows, image_root=tmp_path)
+    catalogue.update([{"item_id": "a", "image": png()}])
+    assert not catalogue.has_picture("b")
+    assert catalogue.has_picture("a") and catalogue.picture("a") is not None
+    assert list(catalogue.unreadable_pictures) == ["b"]
+
+
 def test_what_is_no_picture_is_not_saved_and_no_folder_of_anybody_is_told(tmp_path):
     rows = {
         "script": {"bytes": b"#!/bin/sh", "path": "/home/anna/private/run.sh"},
