@@ -162,7 +162,7 @@ def k_core(histories: Histories, k: int = 5) -> Histories:
     if not keep.any():
         raise ValueError(
             f"no interaction of {histories!r} survives the {k}-core, where each user and each item has at least {k}. "
-            "Choose a smaller k."
+            "Choose a smaller k (k_core of a recipe; 1 keeps all)."
         )
     core = histories.where(keep).select_users(np.flatnonzero(user_counts))
     items_before = int((histories.item_counts() > 0).sum())
