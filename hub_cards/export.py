@@ -15,6 +15,7 @@ from modeling_unimp.hybrid_scores import HYBRID_FILE
 from modeling_unimp.imagining import CODEC_FOLDER
 from modeling_unimp.manifest import MANIFEST, configs_in, write_manifest
 from processing_unimp import Catalogue
+from processing_unimp.bounds import short_repr
 from processing_unimp.catalogue_file import CATALOGUE_FILE
 from processing_unimp.item_terms import TERMS_FILE
 from processing_unimp.processing_unimp import HASHED
@@ -127,9 +128,11 @@ def write_files(model: ModelFolder, folder: Path, with_pictures: bool, with_repo
         *[REPORT] * with_report,
     ):
         if (model.path / name).is_file():
+            if name.endswith("_config.json"):
+                _settings(inside(model.path, name))
             _copy(inside(model.path, name), folder / name)
     for name in ("tokenizer_config.json", "processor_config.json"):
-        settings = _without_names_of_this_machine(json.loads(inside(model.path, name).read_text(encoding="utf-8")))
+        settings = _without_names_of_this_machine(_settings(inside(model.path, name)))
         if name == "processor_config.json":
             settings["auto_map"] = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
         _write_json(folder / name, settings)
@@ -206,6 +209,19 @@ def _recipe_file(recipe: dict[str, dict[str, Any]], versions: dict[str, str]) ->
         "# Paths on the machine of the training are cut to their last part; without `items`, the made-up shop.\n"
         f"{recipe_yaml(recipe)}\n"
     )
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """A file of settings; `ValueError` for what nobody could load."""
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file.name} cannot be read: {error}. Save the model again.") from error
+    if not isinstance(read, dict):
+        raise ValueError(
+            f"{file.name} holds {short_repr(read)}: expected an object of settings. Save the model again."
+        )
+    return read
 
 
 def _without_names_of_this_machine(settings: Any) -> Any:

@@ -1,5 +1,6 @@
 """`pipeline("personalization")`: a shopper's history and a wish in, plain dicts out."""
 
+import copy
 import difflib
 import inspect
 import itertools
@@ -113,14 +114,23 @@ class PersonalizationPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save model and processor, with its catalogue: a folder that this pipeline loads. What ran the code of a
-        published folder saves that code too.
+        published folder saves that code too. Items that are added or changed meanwhile wait; answers do not.
 
         Raises:
             ValueError: a model with adapters of peft; nothing is saved then. Build the pipeline on what
                 `merge_and_unload()` returns.
         """
-        self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory, **kwargs)
+        with self.processor.catalogue.lock.preparing:
+            self.model.save_pretrained(save_directory, **kwargs)
+            self.processor.save_pretrained(save_directory, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PersonalizationPipeline":
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        with self.processor.catalogue.lock.preparing:
+            for name, value in vars(self).items():
+                setattr(copied, name, copy.deepcopy(value, memo))
+        return copied
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> str:
         """As `Pipeline.push_to_hub`; what cannot be saved is refused before a repository is made."""
@@ -254,6 +264,8 @@ class PersonalizationPipeline(Pipeline):
             event (`str` or `dict`): what the shopper took last.
             vision_features (`FeatureStore`, *optional*): see the class.
         """
+        if not isinstance(state, UserState):
+            raise ValueError(f"a state came as {type(state).__name__}: expected what `read` or `extend` returned.")
         return self._read_state([*state.history, event], state, vision_features)
 
     def _read_state(self, history: Any, after: UserState | None, vision_features: PictureFeatures | None) -> UserState:

@@ -21,6 +21,9 @@ from .manifest import check_weights, configs_in, write_manifest
 from .partial_training import load_left_out
 from .perceiver import UniMPPerceiverResampler
 
+# What a file that is damaged makes of reading it.
+_BROKEN = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError)
+
 
 class UniMPPreTrainedModel(PreTrainedModel):
     config: UniMPConfig
@@ -143,15 +146,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
         try:
             parent: Any = super()
             model, info = parent.from_pretrained(name, *args, output_loading_info=True, **kwargs)
-        except RuntimeError as error:
-            if "ignore_mismatched_sizes" not in str(error):
-                raise
-            raise ValueError(
-                f"the weights in {str(name)!r} are of other sizes than its {CONFIG_NAME} says, as the report above "
-                "lists: one of the two was damaged or exchanged. Copy, download or save the folder again; "
-                "ignore_mismatched_sizes=True draws these weights anew."
-            ) from error
-        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        except _BROKEN as error:
             # Of this folder, or of a backbone that its config names.
             named = (str(name), "text_model=", "vision_model=")
             is_told = isinstance(error, ValueError) and any(word in str(error) for word in named)
@@ -161,6 +156,14 @@ class UniMPPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"the model in {str(name)!r} cannot be loaded ({type(error).__name__}: {error}). It may be "
                 "damaged: copy, download or save it again."
+            ) from error
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"the weights in {str(name)!r} are of other sizes than its {CONFIG_NAME} says, as the report above "
+                "lists: one of the two was damaged or exchanged. Copy, download or save the folder again; "
+                "ignore_mismatched_sizes=True draws these weights anew."
             ) from error
         tower = "" if model.config.vision_config is None else model.config.vision_config.model_type
         lost = sorted(key for key in info["missing_keys"] if not is_unused_vision_part(key, tower))

@@ -229,9 +229,10 @@ class Catalogue:
         """
         table = self._current_table()
         if self._retired.any():
-            table = table.append_column("retired", pa.array(self._retired))
+            table = table.append_column("retired", pa.array(self._retired[: len(table)]))
         if self._codes is not None:
-            codes = [None if row[0] == NO_CODE else row for row in self.picture_codes]  # type: ignore[union-attr]
+            known: Any = self.picture_codes
+            codes = [None if row[0] == NO_CODE else row for row in known[: len(table)]]
             table = table.append_column("picture_codes", pa.array(codes, pa.list_(pa.int32())))
         write_catalogue(Path(folder), table, self._pictures if images and self._pictures.has_column else None)
 
@@ -489,6 +490,8 @@ class Catalogue:
         self._offered = None
 
     def _numbers(self, item_ids: Iterable[str]) -> list[int]:
+        if not isinstance(item_ids, Iterable):
+            raise ValueError(f"item ids came as {type(item_ids).__name__}: expected a list of ids.")
         return [self.number(item_id) for item_id in ([item_ids] if isinstance(item_ids, str) else item_ids)]
 
     def _check_names(self, rows: list[dict[str, Any]], what: str) -> None:
@@ -526,12 +529,14 @@ class Catalogue:
 
     def _current_table(self) -> "pa.Table":
         """The table with all that was added or changed since."""
-        if not self._newer:
+        size = len(self)
+        rows_of = {number: row for number, row in list(self._newer.items()) if number < size}  # others may come now
+        if not rows_of:
             return self._table
         schema = pa.schema(list(self._kinds.items()))
-        newer = table_of(self._newer.values(), self._kinds).select(schema.names).cast(schema)
-        rows = np.arange(len(self))
-        rows[list(self._newer)] = len(self._table) + np.arange(len(newer))
+        newer = table_of(rows_of.values(), self._kinds).select(schema.names).cast(schema)
+        rows = np.arange(size)
+        rows[list(rows_of)] = len(self._table) + np.arange(len(newer))
         return pa.concat_tables([self._table.cast(schema), newer]).take(pa.array(rows))
 
     def _raise_duplicates(self, item_ids: list[str]) -> None:

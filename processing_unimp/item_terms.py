@@ -127,7 +127,7 @@ class ItemTerms:
             content = json.loads(Path(file).read_text(encoding="utf-8"))
             idf = {str(term): float(value) for term, value in content["idf"].items()}
             return cls(idf, [str(name) for name in content["attributes"]])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{file} cannot be read: {error!r}. Copy, download or save the processor again."
             ) from error

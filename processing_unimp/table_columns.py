@@ -54,6 +54,8 @@ def checked_rows(rows: Any, what: str) -> list[dict[str, Any]]:
     for number, row in enumerate(found):
         if not isinstance(row, Mapping):
             raise ValueError(f"{what}: row {number} is {type(row).__name__}: {short_repr(row)}. Expected a dict.")
+        if strange := [name for name in row if not isinstance(name, str)]:
+            raise ValueError(f"{what}: a column is called {short_repr(strange[0])}. Expected text.")
     return found
 
 

@@ -23,7 +23,9 @@ from tqdm import tqdm
 from processing_unimp.bounds import short_repr
 from processing_unimp.tables import MAX_ROW_BYTES, TOO_DEEP, Lines, Row, read_lines, read_rows, without_double_keys
 
-MAX_LITERAL_BYTES = 2**20  # of a line of Python literals, which take some 500 times their size to parse
+# Of a line of Python literals: they take some 500 times their size to parse, and of some kinds (of Python 3.11) time
+# with the square of it, two seconds for so many.
+MAX_LITERAL_BYTES = 2**17
 MAX_WHOLE_BYTES = 100 * 2**20  # of a file that is read whole, unpacked
 MAX_BATCH = 10_000  # rows
 MAX_BATCH_CHARACTERS = 50_000_000

@@ -56,6 +56,55 @@ def test_items_changed_live_are_what_they_would_have_been(item_rows):
     assert unimp.processor.catalogue.item("h1")["title"] == "Blue cap"
 
 
+@pytest.mark.parametrize("copied", ["saved", "copied"])
+def test_a_copy_is_of_one_moment(tmp_path, monkeypatch, copied):
+    """Items come and change while the half of it is made; they wait, and answers do not."""
+    unimp = make_pipeline(item_rows="both")
+    asked = [{"task": "recommend", "history": ["h1", "m1"]}, REQUESTS["rate"]]
+    before, answers, threads = unimp(asked), [], []
+    save = type(unimp.processor).save_pretrained
+
+    def change():
+        unimp.add_items([NEW])
+        unimp.update_items([{"item_id": "m1", "title": "Zyzzy", "price": 900}])
+
+    def halfway(*args, **kwargs):
+        threads.append(threading.Thread(target=change))
+        threads[0].start()
+        threads[0].join(0.3)
+        answers.append(unimp(asked))
+        if copied == "saved":
+            save(unimp.processor, *args, **kwargs)
+        return unimp.processor
+
+    if copied == "saved":
+        monkeypatch.setattr(unimp.processor, "save_pretrained", halfway, raising=False)
+        unimp.save_pretrained(tmp_path)
+        monkeypatch.undo()
+        other = pipeline("personalization", model=str(tmp_path), device="cpu")
+    else:
+        monkeypatch.setattr(type(unimp.processor), "__deepcopy__", lambda self, memo: halfway(), raising=False)
+        copy.deepcopy(unimp)
+        monkeypatch.undo()
+        other = None
+    threads[0].join()
+    assert close(answers[0], before), "not changed before it was copied"
+    assert "h9" in unimp.processor.catalogue and not close(unimp(asked), before)
+    if other is not None:
+        assert close(other(asked), before) and "h9" not in other.processor.catalogue
+
+
+def test_what_is_no_state_no_item_and_no_id_is_told():
+    unimp = make_pipeline(item_rows="both")
+    with pytest.raises(ValueError, match="a state came as list: expected what `read` or `extend` returned"):
+        unimp.extend(["m1"], "m2")
+    for call in (unimp.add_items, unimp.update_items, unimp.processor.catalogue.add):
+        with pytest.raises(ValueError, match="a column is called 5. Expected text"):
+            call([{"item_id": "m1", 5: 1}])
+    with pytest.raises(ValueError, match="item ids came as NoneType: expected a list of ids"):
+        unimp.processor.catalogue.retire(None)
+
+
 def test_an_added_item_goes_with_what_looks_like_it():
     """Its name is unlike all others, so that the item whose picture is most like its own stands in for it."""
     unimp = make_pipeline(

@@ -17,6 +17,7 @@ from modeling_unimp import ImageCodec, UniMPForConditionalGeneration
 from modeling_unimp.manifest import CONFIGS, MANIFEST
 from modeling_unimp.training.closed_form import closed_form_scores
 from processing_unimp import Catalogue, UniMPProcessor
+from processing_unimp.item_terms import ItemTerms
 from processing_unimp.processor_manifest import PROCESSOR_MANIFEST
 
 CODEC = "image_codec/diffusion_pytorch_model.safetensors"
@@ -105,6 +106,16 @@ def test_what_still_can_be_read_is_found_too_and_loads_for_those_who_know_better
     # Whoever saves it anew stands for what is in it.
     UniMPProcessor.from_pretrained(folder, verify=False).save_pretrained(folder)
     UniMPProcessor.from_pretrained(folder)
+
+
+def test_settings_too_deep_to_be_read_are_told(folder):
+    deep = "[" * 100_000
+    (folder / "item_terms.json").write_text(deep)
+    with pytest.raises(ValueError, match="item_terms.json cannot be read: RecursionError"):
+        ItemTerms.load(folder / "item_terms.json")
+    (folder / "config.json").write_text(deep)
+    with pytest.raises(ValueError, match="the model in .* cannot be loaded"):
+        UniMPForConditionalGeneration.from_pretrained(folder, verify=False)
 
 
 @pytest.mark.parametrize("kind", [UniMPForConditionalGeneration, AutoModel, AutoModelForImageTextToText])

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import tracemalloc
 from collections import Counter
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -256,6 +257,16 @@ def test_amazon_2023_joins_on_the_parent(tmp_path: Path) -> None:
     assert (first["title"], first["brand"], first["category"], first["price"]) == ("Toy", "Maker", "Dolls", 9.99)
     assert first["description"] == "Soft Red" and second["price"] is None
     assert amazon._image_url(record) == "http://x/main.jpg"
+
+
+def test_pictures_of_2023_are_few_whatever_a_line_says() -> None:
+    images = {"variant": ["SIDE"] * 30_000 + ["MAIN"], "large": ["http://x/side.jpg"] * 30_001}
+    images |= {f"a{number}": [0] for number in range(2_000)}
+    tracemalloc.start()
+    assert amazon._image_url({"images": images}) == "http://x/side.jpg"
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20_000_000
 
 
 def test_an_edition_that_there_is_not_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Raw files row by row: two encodings, every layout, and what cannot be read costs itself alone."""
 
+import ast
 import gzip
 import json
 from pathlib import Path
@@ -139,6 +140,16 @@ def test_fields(tmp_path: Path) -> None:
     ]  # fmt: skip
     (row, *_) = read_fields(write(tmp_path / "b.csv", "1,1999,One, two, three\n"), ("id", "year", "title"), ",", True)
     assert row.values == {"id": "1", "year": "1999", "title": "One, two, three"}
+
+
+def test_a_long_line_is_not_read_as_a_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of 100 kB take seconds, and ten times as much takes minutes."""
+    lines = [b"{'a': '" + b"x" * 1000 + b"'}", b"{'a': f'" + b"{1}" * 60_000 + b"'}"]
+    (tmp_path / "a.json").write_bytes(b"\n".join(lines))
+    read = ast.literal_eval
+    monkeypatch.setattr("ast.literal_eval", lambda text: read(text) if len(text) < 2_000 else pytest.fail("parsed"))
+    first, second = read_records(tmp_path / "a.json")
+    assert first.values["a"] and second.problem is not None and "neither JSON nor a Python literal" in second.problem
 
 
 def test_records_are_json_or_literals(tmp_path: Path) -> None:

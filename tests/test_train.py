@@ -231,6 +231,17 @@ def train_shop():
     return make_demo_shop(num_items=40, num_shoppers=40)
 
 
+def test_a_shop_that_sells_nothing_is_told(tmp_path, monkeypatch):
+    items, interactions = train_shop()
+    argv = ["train.py", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu", "true"]
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(
+        experiment, "make_demo_shop", lambda: ([item | {"retired": True} for item in items], interactions)
+    )
+    with pytest.raises(SystemExit, match="every item of the table is retired: nothing can be recommended"):
+        train.main()
+
+
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SystemExit, match="cannot be written"):

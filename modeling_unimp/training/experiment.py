@@ -187,6 +187,10 @@ def split_histories(histories: Histories, catalogue: Catalogue, data_args: DataA
         f"{len(split.validation)} validation and {len(split.test)} test targets; removed: {split.removed}"
     )
     logger.info(f"what this split leaks: {split.leaks}")
+    if not catalogue.available.any():
+        raise ValueError(
+            "every item of the table is retired: nothing can be recommended. Correct the column 'retired'."
+        )
     if data_args.exclude_seen and (again := split.train.share_again()) >= OFTEN_AGAIN:
         logger.warning(
             f"{100 * again:.0f} % of what these shoppers take they had before, and exclude_seen: true recommends none "

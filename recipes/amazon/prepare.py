@@ -75,6 +75,8 @@ _TEXT_FIELDS = {
     "categories": True,
 }
 _MAX_CATEGORY = 50  # characters; the paths of 2018 go on with whole sentences about the product
+_SIZES_OF_2023 = ("large", "hi_res", "thumb")  # the large one first
+_MAX_PICTURES = 1_000  # of one product
 _MAX_ADDRESS = 2_000  # characters
 _MAX_PRICE = 300  # characters, tags included
 _NO_PRICE = NULL_WORDS | {"\u2013", "\u2014"}  # dashes
@@ -265,9 +267,10 @@ def _category_path(record: Mapping[str, Any], features: list[str]) -> list[str]:
         return _texts(paths[0] if isinstance(paths[0], list) else paths)
     # In 2018 the product's features follow it, after stray tags or without.
     path: list[str] = []
+    known = set(features)
     for part in _flat(record.get("category")):
         text = _text(part)
-        if not text or "</" in str(part) or text in features or len(text) > _MAX_CATEGORY or text.endswith("."):
+        if not text or "</" in str(part) or text in known or len(text) > _MAX_CATEGORY or text.endswith("."):
             break
         path.append(text)
     return path
@@ -332,12 +335,13 @@ def _image_url(record: Mapping[str, Any]) -> str | None:
 def _addresses_of_2023(images: Any) -> Iterator[Any]:
     """The main picture first, then the others; of each the large one first. What may be an address, and what not."""
     if isinstance(images, Mapping):  # a list a size, as the Hub's copy has it; a single picture without lists
-        columns = {name: _flat(values) for name, values in images.items()}
-        images = [dict(zip(columns, row, strict=True)) for row in itertools.zip_longest(*columns.values())]
+        columns = {name: _flat(images[name]) for name in ("variant", *_SIZES_OF_2023) if name in images}
+        rows = itertools.islice(itertools.zip_longest(*columns.values()), _MAX_PICTURES)
+        images = [dict(zip(columns, row, strict=True)) for row in rows]
     pictures = _flat(images)
     for one in sorted(pictures, key=lambda one: not (isinstance(one, Mapping) and one.get("variant") == "MAIN")):
         if isinstance(one, Mapping):
-            yield from (one.get(size) for size in ("large", "hi_res", "thumb"))
+            yield from (one.get(size) for size in _SIZES_OF_2023)
         else:
             yield one
 
