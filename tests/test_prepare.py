@@ -109,6 +109,22 @@ def test_h_and_m(h_and_m_raw: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in (output / "preparation.json").read_text(), "no paths of this machine"
 
 
+def test_h_and_m_days_and_prices_are_read_as_they_are_written(h_and_m_raw: Path, tmp_path: Path) -> None:
+    """DuckDB by itself has other ways to write them, and sums without end."""
+    before = h_and_m.prepare(arguments(h_and_m_raw, tmp_path / "before"))
+    with open(h_and_m_raw / "transactions_train.csv", "a") as file:
+        for number, day in enumerate(("2020-09-01 (BC)", "290000-01-01", "-4000-01-01")):
+            file.write(f"{day},d{number},0108775015,0.05,1\n")
+        for number, price in enumerate(("1_000", "1e308", "1e308", "0x10", "5.0e-2", ".05"), 1):
+            file.write(f"2020-10-0{number},c3,0108775015,{price},1\n")
+    report = h_and_m.prepare(arguments(h_and_m_raw, tmp_path / "out"))
+    assert items_of(tmp_path / "out")["0108775015"]["price"] == 0.05
+    reason = "interactions without user, item or time"
+    assert report["removed"][reason] == before["removed"][reason] + 3
+    reason = "prices that are no number above 0 left out of the mean"
+    assert report["changed"][reason] == before["changed"].get(reason, 0) + 4
+
+
 def test_h_and_m_core_keeps_only_its_items(h_and_m_raw: Path, tmp_path: Path) -> None:
     report = h_and_m.prepare(arguments(h_and_m_raw, tmp_path / "out", 2))
     # c2 has two events, but one is of an article nobody else bought; the core is c1 with 0108775015 twice.

@@ -23,6 +23,17 @@ ATTRIBUTES = {
 }
 
 
+# DuckDB also reads "1_000", "2020-09-01 (BC)" and years of six digits.
+_DAY = r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9:.]+)?\s*"
+_NUMBER = r"\s*\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*"
+_MAX_PRICE = 1e15  # beyond it a mean may be infinite
+
+
+def _as_written(column: str, pattern: str, kind: str) -> str:
+    """SQL: the cell as another kind, NULL where it is not written so."""
+    return f"CASE WHEN regexp_full_match({column}, '{pattern}') THEN TRY_CAST({column} AS {kind}) END"
+
+
 def prepare(arguments: PreparationArguments) -> dict[str, Any]:
     """Writes the two tables and returns the account of what was read and removed.
 
@@ -36,12 +47,13 @@ def prepare(arguments: PreparationArguments) -> dict[str, Any]:
         path = tables.source("transactions_train.csv")
         transactions = tables.csv_rows(path, ("t_dat", "customer_id", "article_id", "price"), "transactions")
         tables.run(
-            "CREATE TABLE purchases AS SELECT TRY_CAST(t_dat AS DATE) AS day, id_of_cell(customer_id) AS customer_id, "
-            f"id_of_cell(article_id) AS article_id, price, TRY_CAST(price AS DOUBLE) AS number FROM {transactions}",
+            f"CREATE TABLE purchases AS SELECT {_as_written('t_dat', _DAY, 'DATE')} AS day, "
+            "id_of_cell(customer_id) AS customer_id, id_of_cell(article_id) AS article_id, price, "
+            f"{_as_written('price', _NUMBER, 'DOUBLE')} AS number FROM {transactions}",
             "purchases",
         )
         tables.count("read", "transactions", purchases := tables.number("SELECT count(*) FROM purchases"))
-        unpriced = "price IS NOT NULL AND NOT coalesce(isfinite(number) AND number > 0, false)"
+        unpriced = f"price IS NOT NULL AND NOT coalesce(number > 0 AND number < {_MAX_PRICE}, false)"
         tables.count_where(
             "changed", "prices that are no number above 0 left out of the mean", "purchases", unpriced, "price"
         )
