@@ -125,11 +125,9 @@ class PersonalizationPipeline(Pipeline):
             self.processor.save_pretrained(save_directory, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PersonalizationPipeline":
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
+        memo[id(self)] = copied = type(self).__new__(type(self))
         with self.processor.catalogue.lock.preparing:
-            for name, value in vars(self).items():
-                setattr(copied, name, copy.deepcopy(value, memo))
+            vars(copied).update(copy.deepcopy(vars(self), memo))
         return copied
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> str:

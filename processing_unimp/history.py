@@ -131,7 +131,7 @@ class Histories:
     def from_interactions(cls, interactions: Iterable[dict[str, Any]], catalogue: Catalogue) -> "Histories":
         """Makes histories of dicts with the keys of an interactions table; see [`Histories.load`]."""
         rows = checked_rows(interactions, "interactions")
-        say_unused(sorted({str(name) for row in rows for name in row} - {*COLUMNS}), COLUMNS, "histories")
+        say_unused(sorted({name for row in rows for name in row} - {*COLUMNS}), COLUMNS, "histories")
         return cls._build(table_of({name: row[name] for name in COLUMNS if name in row} for row in rows), catalogue)
 
     @classmethod

@@ -90,8 +90,6 @@ def _some_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any
     for row in rows:
         read = {}
         for name, value in row.items():
-            if not isinstance(name, str):
-                raise ValueError(f"a column is called {short_repr(name)}. Expected text.")
             read[name] = value = _value_of(row, name, value)
             size += _size_of(value)
         some.append(read)
@@ -237,7 +235,9 @@ def unwrapped(column: "pa.ChunkedArray", errors: str = "replace") -> "pa.Chunked
     elif pa.types.is_binary_view(kind):
         column = column.cast(pa.large_binary())
     elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        column = pa.chunked_array([_as_list(chunk) for chunk in column.chunks], pa.large_list(kind.value_type))
+        column = pa.chunked_array(
+            [with_entries(chunk, chunk.flatten()) for chunk in column.chunks], pa.large_list(kind.value_type)
+        )
     return _in_utf8(column, errors) if is_text(column.type) or is_list(column.type) else column
 
 
@@ -245,11 +245,12 @@ def _text_or_none(value: Any) -> str | None:
     return None if value is None else str(value if isinstance(value, uuid.UUID) else uuid.UUID(bytes=value))
 
 
-def _as_list(view: "pa.Array") -> "pa.Array":
-    # Not by a cast, which of pyarrow 26 gives empty lists.
-    lengths = pc.list_value_length(view).fill_null(0).to_numpy()
+def with_entries(lists: "pa.Array", entries: "pa.Array") -> "pa.Array":
+    """Lists of the lengths of others, of any kind, with other entries in the same order."""
+    # No view of lists by a cast, which of pyarrow 26 gives empty ones.
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
     ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
-    return pa.LargeListArray.from_arrays(ends, view.flatten(), mask=view.is_null())
+    return pa.LargeListArray.from_arrays(ends, entries, mask=lists.is_null())
 
 
 def _in_utf8(column: "pa.ChunkedArray", errors: str) -> "pa.ChunkedArray":

@@ -18,11 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import numpy as np
-
 from .bounds import check_columns, most_unpacked, short_repr, too_much_unpacked
 from .parquet_file import mapped_parquet
-from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, has_name, is_list, misspelt, table_of
+from .table_columns import ID_COLUMNS, ROWS_AT_ONCE, has_name, is_list, misspelt, table_of, with_entries
 
 try:  # comes with datasets; inside `try` so that Hub export does not list it as a requirement of its own
     import pyarrow as pa
@@ -147,9 +145,7 @@ def _with_names_of_labels(table: "pa.Table") -> "pa.Table":
 
 def _names_of_labels(labels: "pa.Array", names: list[str], column: str) -> "pa.Array":
     if is_list(labels.type):
-        inner = _names_of_labels(labels.flatten(), names, column)
-        ends = pa.array(np.concatenate([[0], np.cumsum(pc.list_value_length(labels).fill_null(0))]), pa.int64())
-        return pa.LargeListArray.from_arrays(ends, inner, mask=labels.is_null())
+        return with_entries(labels, _names_of_labels(labels.flatten(), names, column))
     if (highest := pc.max(labels).as_py() or 0) >= len(names):
         raise ValueError(f"column {short_repr(column)} holds label {highest}, and names of {len(names)} labels only.")
     labels = pc.if_else(pc.greater_equal(labels, 0), labels, pa.scalar(None, labels.type))  # -1 is no label

@@ -282,15 +282,9 @@ def write(name, text):
         (lambda folder: edit(folder / "config.json", num_latents=-1), "num_latents=-1: expected at least 1"),
         (lose("processor_config.json"), "no processor_config.json"),
         (lose("tokenizer_config.json"), "no tokenizer_config.json"),
-        (
-            lambda folder: (folder / "processor_config.json").write_text("[]"),
-            "processor_config.json holds []: expected",
-        ),
+        (write("processor_config.json", "[]"), "processor_config.json holds []: expected"),
         (write("tokenizer_config.json", "{"), "tokenizer_config.json cannot be read"),
-        (
-            lambda folder: (folder / "generation_config.json").write_text("3"),
-            "generation_config.json holds 3: expected",
-        ),
+        (write("generation_config.json", "3"), "generation_config.json holds 3: expected"),
         (lose("catalogue.parquet"), "no catalogue.parquet"),
         (of_another_shop, "Save the catalogue it was trained with"),
         (of_shoppers, "has the columns user_id: it says what shoppers did"),

@@ -525,3 +525,28 @@ def test_data_uris_and_no_other_text():
         bytes_of_data_uri("data:image/png;base64,!!!")
     with pytest.raises(ValueError, match="at most 12000000"):
         bytes_of_data_uri(uri + "A" * 12_000_000)
+
+
+@pytest.mark.parametrize("tag", [34665, 34853])
+def test_no_directory_within_a_tiff_says_more_than_it_holds(tag):
+    """Pillow reads those of Exif data and of the place on earth as soon as the picture is decoded."""
+    picture = tiff((273, 4, -1), (278, 4, 16), (279, 4, 17), (tag, 4, 1_000)).ljust(1_000, b"\0")
+    bomb = struct.pack("<H", 4_000) + b"".join(struct.pack("<HHII", 50_000 + n, 1, 60_000, 0) for n in range(4_000))
+    fair = struct.pack("<HHHII", 1, 50_000, 1, 60_000, 0)
+    assert open_picture(picture + fair + bytes(60_000)).size == (16, 16)
+    for source in (picture + bomb + bytes(60_000), Image.open(io.BytesIO(picture + bomb + bytes(60_000)))):
+        with pytest.raises(UnreadablePicture, match="its tags come to .* bytes and more"):
+            open_picture(source)
+    circle = tiff((273, 4, -1), (278, 4, 16), (279, 4, 17), (tag, 4, 8)).ljust(100_000, b"\0")
+    with pytest.raises(UnreadablePicture, match="tags and more; at most 4096 are read"):
+        open_picture(circle)
+    for pointer in ((tag, 16, 1_000), (tag, 9, 1_000)):
+        with pytest.raises(UnreadablePicture, match=f"its tag {tag} names no place in the file"):
+            open_picture(tiff((273, 4, -1), (278, 4, 16), (279, 4, 17), pointer).ljust(100_000, b"\0"))
+
+
+def test_a_bigtiff_is_read_in_the_order_in_which_all_see_the_same_file():
+    data = encoded(Image.new("L", (16, 16), 7), "TIFF", big_tiff=True)
+    assert open_picture(data).getpixel((0, 0)) == (7, 7, 7)
+    with pytest.raises(UnreadablePicture, match="it is a BigTIFF that begins with the high bytes"):
+        open_picture(b"MM\0+" + data[4:])
